@@ -1,0 +1,3 @@
+"""gcnn: pulmonary nodules in chest CT with 3D group-equivariant CNNs."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,117 @@
+"""The G-CNN: patch in, one logit out. Winkels & Cohen 2018 (arXiv:1804.04656), section 3.
+
+A lifting convolution and group convolutions with tied batch normalization and ReLU, max
+pools in between, then a last group convolution whose kernel spans the whole remaining map,
+group pooling and a linear layer. The trivial group gives the plain CNN: same code.
+
+Why this head. The article flattens the last map into a dense layer, which knows where
+things are and is not invariant. A maximum over the map is invariant and forgets where things
+are: a vessel at the edge of the patch can veto the nodule in its center. A group convolution
+over the whole map reads every place with its own weight in every orientation; pooling its
+orientations afterwards is invariant, exactly, for even maps too.
+
+Axes: B batch, C fields, G group, D H W = z y x.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gcnn_cli.errors import ModelError
+from gcnn_cli.symmetry.groups import Group, make_group
+from gcnn_cli.symmetry.layers import FieldNorm, GroupConv, GroupPool, LiftingConv, PoolKind, SpatialPool
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The shape of a network. Everything needed to build it again.
+
+    fields:     fields of each 3 x 3 (x 3) convolution; the first is the lifting convolution
+    pool_after: numbers (from 1) of the convolutions that a 2-pooling follows
+    side:       patch side in voxels; must be divisible by 2 ** len(pool_after)
+    """
+
+    group: str = "O"
+    fields: tuple[int, ...] = (2, 2, 4, 4, 8, 8)
+    pool_after: tuple[int, ...] = (1, 3, 5)
+    side: int = 32
+    head_fields: int = 16
+    group_pool: PoolKind = "max"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", tuple(self.fields))  # JSON returns lists
+        object.__setattr__(self, "pool_after", tuple(self.pool_after))
+        make_group(self.group)  # raises for an unknown name
+        if not self.fields or min(*self.fields, self.head_fields) < 1:
+            raise ModelError(f"every layer needs at least one field, got {self.fields} and {self.head_fields}")
+        if not set(self.pool_after) <= set(range(1, len(self.fields) + 1)):
+            raise ModelError(f"pool_after {self.pool_after} names layers outside 1 to {len(self.fields)}")
+        if self.side < 1 or self.side % 2 ** len(self.pool_after):
+            raise ModelError(
+                f"patch side {self.side} is not divisible by {2 ** len(self.pool_after)},"
+                f" which {len(self.pool_after)} poolings need"
+            )
+        if self.group_pool not in ("max", "mean"):
+            raise ModelError(f"group_pool is 'max' or 'mean', got {self.group_pool!r}")
+        if not 0 <= self.dropout < 1:
+            raise ModelError(f"dropout must be in [0, 1), got {self.dropout}")
+
+    @property
+    def map_side(self) -> int:
+        """Side of the map that the last group convolution spans."""
+        return self.side // 2 ** len(self.pool_after)
+
+
+class ConvBlock(nn.Module):
+    """Convolution, tied normalization, ReLU and perhaps a pooling."""
+
+    def __init__(self, conv: LiftingConv | GroupConv, pool: SpatialPool | None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.norm = FieldNorm(conv.bias.numel())
+        self.pool = pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.norm(self.conv(x))
+        y = torch.relu(y)
+        return y if self.pool is None else self.pool(y)
+
+
+class GCNN(nn.Module):
+    """Patches [B, 1, *grid] with values in about [-1, 1] -> logits [B].
+
+    The logit is unchanged when a patch is turned by any element of the network's group.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.group: Group = make_group(config.group)
+        blocks: list[ConvBlock] = []
+        for number, fields in enumerate(config.fields, start=1):
+            conv = (
+                LiftingConv(self.group, 1, fields)
+                if number == 1
+                else GroupConv(self.group, config.fields[number - 2], fields)
+            )
+            blocks.append(ConvBlock(conv, SpatialPool(self.group) if number in config.pool_after else None))
+        span = GroupConv(self.group, config.fields[-1], config.head_fields, config.map_side, pad=False)
+        self.blocks = nn.Sequential(*blocks, ConvBlock(span, None))
+        self.group_pool = GroupPool(config.group_pool)
+        self.dropout = nn.Dropout(config.dropout)
+        self.linear = nn.Linear(config.head_fields, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        expected = (1, *(self.config.side,) * self.group.dimension)
+        if tuple(x.shape[1:]) != expected:
+            raise ModelError(f"the network takes patches of shape {expected}, got {tuple(x.shape[1:])}")
+        y = self.group_pool(self.blocks(x)).flatten(1)
+        y = self.linear(self.dropout(y))
+        return y.squeeze(1)
+
+    @property
+    def parameters_count(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.parameters())

@@ -1,0 +1,104 @@
+"""Volume -> isotropic Volume: the grid on which everything is looked for.
+
+Two steps, so that the result depends on the patient and not on how the file was written:
+
+1. `orient`: permute and flip the array so that its axes run along +z, +y, +x of the patient
+   as nearly as its own axes allow. Nothing is interpolated. A scan that was turned or
+   mirrored together with its affine, by any of the 48 elements of Oh, becomes the same array
+   again.
+2. `resample`: linear interpolation onto cubic voxels, centered on the volume so that a flip
+   maps grid points to grid points. Where the scan is finer than the new grid it is smoothed
+   first, or noise of the fine grid would be aliased into the coarse one.
+"""
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.volume import Array, Volume, make_affine
+
+AIR_HU = -1024.0
+_FWHM_PER_SIGMA = 2.3548
+
+
+def orient(volume: Volume) -> Volume:
+    """The same scan with array axes (z, y, x) nearest to the patient's +z, +y, +x in LPS."""
+    order = _nearest_axes(volume.direction)
+    hu = volume.hu.transpose(order)
+    to_world = volume.to_world.copy()
+    to_world[:, :3] = to_world[:, order]
+    for axis, world_axis in enumerate((2, 1, 0)):
+        if to_world[world_axis, axis] < 0:
+            to_world[:3, 3] += to_world[:3, axis] * (hu.shape[axis] - 1)
+            to_world[:3, axis] *= -1
+            hu = np.flip(hu, axis)
+    return Volume(hu, to_world, volume.source)
+
+
+def resample(volume: Volume, spacing_mm: float) -> Volume:
+    """The scan on cubic voxels of the given side, oriented; HU float32, at least -1024.
+
+    Raises InputError when the scan would shrink to less than one voxel along an axis.
+    """
+    oriented = orient(volume)
+    extent_mm = np.array(oriented.shape) * oriented.spacing_zyx
+    shape = np.round(extent_mm / spacing_mm).astype(int)
+    if (shape < 1).any():
+        raise InputError(f"the scan measures {extent_mm.round(1).tolist()} mm (z, y, x): too small to resample")
+    center = oriented.position_mm((np.array(oriented.shape) - 1) / 2)
+    spacing = np.full(3, spacing_mm)
+    affine = make_affine(spacing, oriented.direction, np.zeros(3))
+    affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
+
+    image = sitk.Clamp(_as_image(oriented), sitk.sitkFloat32, AIR_HU, 32767.0)
+    for axis, sigma_mm in enumerate(_antialiasing_sigmas(oriented.spacing_zyx, spacing_mm)):
+        if sigma_mm > 0:
+            image = sitk.RecursiveGaussian(image, float(sigma_mm), direction=2 - axis)
+    resampled = sitk.Resample(
+        image,
+        [int(n) for n in shape[::-1]],
+        sitk.Transform(3, sitk.sitkIdentity),
+        sitk.sitkLinear,
+        affine[:3, 3].tolist(),
+        spacing.tolist(),
+        oriented.direction[:, ::-1].ravel().tolist(),
+        AIR_HU,
+        sitk.sitkFloat32,
+        True,  # the outer half voxel takes the border's value instead of air
+    )
+    return Volume(sitk.GetArrayFromImage(resampled), affine, volume.source)
+
+
+def resample_mask(mask: Volume, like: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """A mask (values above 0) on the grid of another volume, nearest neighbor; False outside."""
+    image = _as_image(mask)
+    image = sitk.Resample(image, _as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor)
+    return np.asarray(sitk.GetArrayFromImage(image) > 0)
+
+
+def _nearest_axes(direction: Array) -> list[int]:
+    """Array axes that run most nearly along the patient's z, y and x."""
+    remaining = [0, 1, 2]
+    order = []
+    for world_axis in (2, 1, 0):
+        best = max(remaining, key=lambda axis: abs(direction[world_axis, axis]))
+        order.append(best)
+        remaining.remove(best)
+    return order
+
+
+def _antialiasing_sigmas(spacing_zyx: Array, spacing_mm: float) -> Array:
+    """Gaussian sigma in mm per axis that lowers a grid's resolution to that of the coarser one."""
+    widening = np.maximum(spacing_mm**2 - spacing_zyx**2, 0.0)
+    sigmas = np.sqrt(widening) / _FWHM_PER_SIGMA
+    # A kernel much narrower than a voxel has nothing to average.
+    return np.where(sigmas > 0.4 * spacing_zyx, sigmas, 0.0)
+
+
+def _as_image(volume: Volume) -> sitk.Image:
+    """The volume as an ITK image: ITK's axes are (x, y, z) in LPS, like to_world's rows."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(volume.hu))
+    image.SetSpacing(volume.spacing_zyx[::-1].tolist())
+    image.SetOrigin(volume.to_world[:3, 3].tolist())
+    image.SetDirection(volume.direction[:, ::-1].ravel().tolist())
+    return image
