@@ -1,0 +1,60 @@
+"""Candidate -> network input. The same code cuts patches for training and for detection.
+
+A patch is cut from the isotropic grid without interpolation: its center is the point between
+voxels (even side) or the voxel (odd side) nearest to the candidate, at most half a voxel away
+along each axis. Beyond the scan there is air.
+
+Values are scaled from the network's HU window to [-1, 1] and clipped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gcnn_cli.errors import ModelError
+from gcnn_cli.scan.resample import AIR_HU
+from gcnn_cli.scan.volume import Array, Volume
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network expects of its input. Travels inside the weights file."""
+
+    spacing_mm: float = 1.0
+    side: int = 32
+    hu_low: float = -1000.0
+    hu_high: float = 400.0
+
+    def __post_init__(self) -> None:
+        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and self.hu_low < self.hu_high):
+            raise ModelError(f"unusable input contract {self}")
+
+
+def cut_patch(hu: NDArray[np.generic], center_zyx: Array, side: int) -> NDArray[np.generic]:
+    """Cube [side, side, side] of HU around a fractional voxel index; air beyond the scan."""
+    start = np.floor(np.asarray(center_zyx) - (side - 1) / 2 + 0.5).astype(int)
+    inner = [slice(max(s, 0), max(min(s + side, n), 0)) for s, n in zip(start, hu.shape, strict=True)]
+    patch = np.full((side,) * 3, AIR_HU, hu.dtype)
+    if all(s.stop > s.start for s in inner):
+        target = tuple(slice(i.start - s, i.stop - s) for i, s in zip(inner, start, strict=True))
+        patch[target] = hu[tuple(inner)]
+    return patch
+
+
+def scale_hu(hu: Tensor, spec: InputSpec) -> Tensor:
+    """HU -> [-1, 1] over the window, clipped."""
+    return ((hu - spec.hu_low) * (2 / (spec.hu_high - spec.hu_low)) - 1).clamp(-1, 1)
+
+
+def patch_batches(
+    grid: Volume, positions_mm: Sequence[tuple[float, float, float]], spec: InputSpec, batch_size: int
+) -> Iterator[Tensor]:
+    """Network inputs float32 [B, 1, side, side, side], in the order of the positions."""
+    indices = grid.index_zyx(np.array(positions_mm, float).reshape(-1, 3))
+    for first in range(0, len(indices), batch_size):
+        cubes = [cut_patch(grid.hu, index, spec.side) for index in indices[first : first + batch_size]]
+        yield scale_hu(torch.from_numpy(np.stack(cubes)).float(), spec).unsqueeze(1)

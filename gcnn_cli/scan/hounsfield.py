@@ -1,0 +1,53 @@
+"""Stored values -> Hounsfield units that can be trusted, the same for every format."""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.volume import Array
+
+LOWEST_HU = -1024
+_INT16_MAX = 32767
+# Lung is below -600 HU and tissue above -200: a chest CT has both.
+_MUST_GO_BELOW = -500
+_MUST_GO_ABOVE = -200
+_HIGHEST_PLAUSIBLE = 40000  # metal, on 16-bit scanners
+
+
+def checked_hu(values: NDArray[np.generic], name: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+    """HU as int16 where they are whole, float32 otherwise, not below -1024; and warnings.
+
+    Padding outside a round field of view (-2000, -3024) becomes air. Raises InputError, starting
+    with the name, for NaN or infinite values and for values that are not HU of a chest.
+    """
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{name}: expected numbers, got voxels of type {values.dtype}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise InputError(f"{name}: holds NaN or infinite values")
+    low, high = float(values.min()), float(values.max())
+    if low > _MUST_GO_BELOW or high < _MUST_GO_ABOVE or high > _HIGHEST_PLAUSIBLE:
+        raise InputError(
+            f"{name}: does not look like a chest CT in Hounsfield units: values run from {low:g} to {high:g}"
+        )
+    warnings = ()
+    if low < LOWEST_HU - 176:  # below -1200: no scanner measures that, it is padding
+        warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
+    clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
+    if values.dtype.kind != "f" or (clipped == np.round(clipped)).all():
+        return clipped.astype(np.int16), warnings
+    return clipped.astype(np.float32), warnings
+
+
+def content_sha256(hu: NDArray[np.generic], to_world: Array) -> str:
+    """Checksum of what was read, voxels, shape and place to a micrometer: not of how it was stored."""
+    digest = hashlib.sha256()
+    digest.update(str(hu.shape).encode())
+    digest.update((np.round(to_world, 3) + 0.0).tobytes())
+    digest.update(np.ascontiguousarray(hu, np.float32).tobytes() if hu.dtype != np.int16 else _bytes(hu))
+    return digest.hexdigest()
+
+
+def _bytes(hu: NDArray[np.generic]) -> bytes:
+    return np.ascontiguousarray(hu).tobytes()

@@ -1,0 +1,76 @@
+"""Which patient is a cube from? Found by its pixels, so that no patient stands on both sides of a split.
+
+The cubes' patients are unknown, and many show a nodule that a stack shows too. A cube's central slices are
+compared with every slice of every stack by normalized cross-correlation within a few voxels.
+Unrelated nodules reach about 0.8, the same nodule 0.95 and more.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from gcnn_cli.training.layouts import CutoutEntry
+
+SAME_NODULE = 0.95
+
+_TEMPLATE = 21  # mm, in voxels of 1 mm
+_SEARCH = 31
+
+
+def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
+    """The entries with patients filled in where the pixels tell; still empty where they do not."""
+    known = [entry for entry in entries if entry.patient]
+    unknown = [entry for entry in entries if not entry.patient]
+    if not known or not unknown:
+        return entries
+    slices, owners = [], []
+    for entry in known:
+        with np.load(entry.path) as data:
+            found = _search_windows(data["hu"], data["spacing_zyx"], data["centre_zyx"])
+        slices += found
+        owners += [entry.patient] * len(found)
+    images = torch.from_numpy(np.stack(slices)).unsqueeze(1)
+    spread = _local_spread(images)
+    patients = {}
+    for entry in unknown:
+        with np.load(entry.path) as data:
+            templates = _templates(data["hu"], data["mask"])
+        match = (F.conv2d(images, templates) / spread).amax(dim=(1, 2, 3))
+        best = int(match.argmax())
+        if float(match[best]) >= SAME_NODULE:
+            patients[entry.name] = owners[best]
+    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
+
+
+def _search_windows(
+    hu: NDArray[np.int16], spacing: NDArray[np.float64], center: NDArray[np.float64]
+) -> list[NDArray[np.float32]]:
+    """Every slice of a stack around its nodule, on 1 mm pixels."""
+    steps = np.arange(_SEARCH) - _SEARCH // 2
+    places = np.meshgrid(steps / spacing[1] + center[1], steps / spacing[2] + center[2], indexing="ij")
+    clipped = np.clip(hu.astype(np.float32), -1000, 400)
+    return [ndimage.map_coordinates(image, places, order=1, mode="nearest") for image in clipped]
+
+
+def _templates(hu: NDArray[np.int16], mask: NDArray[np.bool_]) -> Tensor:
+    """The three central slices of a (y, x, z) cube, each with mean 0 and sum of squares 1: [3, 1, T, T]."""
+    half = _TEMPLATE // 2
+    center = np.round(ndimage.center_of_mass(mask)).astype(int) + half
+    padded = np.pad(np.clip(hu.astype(np.float32), -1000, 400), half, mode="edge")
+    y, x = (slice(c - half, c + half + 1) for c in center[:2])
+    planes = np.stack([padded[y, x, center[2] + offset] for offset in (-1, 0, 1)])
+    planes -= planes.mean(axis=(1, 2), keepdims=True)
+    planes /= np.sqrt((planes**2).sum(axis=(1, 2), keepdims=True))
+    return torch.from_numpy(planes).unsqueeze(1)
+
+
+def _local_spread(images: Tensor) -> Tensor:
+    """Root of the sum of squared deviations in every window of the template's size."""
+    ones = torch.ones(1, 1, _TEMPLATE, _TEMPLATE)
+    total, squares = F.conv2d(images, ones), F.conv2d(images**2, ones)
+    return (squares - total**2 / _TEMPLATE**2).clamp(min=1.0).sqrt()

@@ -1,0 +1,68 @@
+"""Who is held out, and what each batch is made of."""
+
+import hashlib
+
+import numpy as np
+
+from gcnn_cli.training.samples import Sample
+
+# Of each class, the share of the batch that each kind should have; kinds without samples give way.
+SHARES = {
+    1: {"stack": 0.45, "cube": 0.2, "transplant": 0.3, "mark": 0.05},
+    0: {"candidate": 0.7, "beside": 0.2, "sham": 0.1},
+}
+
+
+def is_held_out(patient: str, share: float, seed: int) -> bool:
+    """Whether a patient belongs to the held-out share: by a hash, so that adding patients moves none."""
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:
+    """How often complete (negatives, positives) must lose slices so that `share` of each class has lost some."""
+    chances = []
+    for label in (0, 1):
+        present = {kind: w for kind, w in SHARES[label].items() if any(s.kind == kind for s in samples)}
+        total = sum(present.values())
+        already = sum(w for kind, w in present.items() if kind in ("stack", "beside")) / total if total else 0.0
+        chances.append(float(np.clip((share - already) / (1 - already), 0, 1)) if already < 1 else 0.0)
+    return chances[0], chances[1]
+
+
+class BatchSampler:
+    """Balanced batches; within a kind, samples that the network gets wrong come more often.
+
+    The weight of a sample is its last loss, floored, so hard negatives are mined as training goes
+    on, without extra passes over the data.
+    """
+
+    def __init__(self, samples: list[Sample], floor: float = 0.05) -> None:
+        self._groups = {
+            label: {
+                kind: np.array([n for n, s in enumerate(samples) if s.kind == kind and s.label == label])
+                for kind in shares
+            }
+            for label, shares in SHARES.items()
+        }
+        self._floor = floor
+        self.losses = np.full(len(samples), 0.7)
+
+    def draw(self, size: int, rng: np.random.Generator) -> list[int]:
+        """Indices of a batch, half of each class."""
+        return [*self._draw_class(1, size // 2, rng), *self._draw_class(0, size - size // 2, rng)]
+
+    def update(self, indices: list[int], losses: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
+        """Remember the losses of the batch just trained; a mean of old and new damps the noise."""
+        self.losses[indices] = 0.5 * self.losses[indices] + 0.5 * np.minimum(losses, 3.0)
+
+    def _draw_class(self, label: int, size: int, rng: np.random.Generator) -> list[int]:
+        present = {kind: group for kind, group in self._groups[label].items() if len(group)}
+        shares = np.array([SHARES[label][kind] for kind in present])
+        kinds = rng.choice(list(present), size=size, p=shares / shares.sum())
+        drawn = []
+        for kind in kinds:
+            group = present[kind]
+            weights = self.losses[group] + self._floor
+            drawn.append(int(rng.choice(group, p=weights / weights.sum())))
+        return drawn
