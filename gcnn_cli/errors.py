@@ -51,3 +51,9 @@ class BatchError(GcnnError):
     """Some scans of a batch failed; the others were written."""
 
     exit_code = 8
+
+
+class OutputError(GcnnError):
+    """A result cannot be written: no permission, no space."""
+
+    exit_code = 9

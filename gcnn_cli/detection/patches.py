@@ -8,30 +8,15 @@ Values are scaled from the network's HU window to [-1, 1] and clipped.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gcnn_cli.errors import ModelError
+from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.scan.resample import AIR_HU
 from gcnn_cli.scan.volume import Array, Volume
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """What a network expects of its input. Travels inside the weights file."""
-
-    spacing_mm: float = 1.0
-    side: int = 32
-    hu_low: float = -1000.0
-    hu_high: float = 400.0
-
-    def __post_init__(self) -> None:
-        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and self.hu_low < self.hu_high):
-            raise ModelError(f"unusable input contract {self}")
 
 
 def cut_patch(hu: NDArray[np.generic], center_zyx: Array, side: int) -> NDArray[np.generic]:

@@ -45,7 +45,9 @@ class NetworkConfig:
         object.__setattr__(self, "pool_after", tuple(self.pool_after))
         make_group(self.group)  # raises for an unknown name
         if not self.fields or min(*self.fields, self.head_fields) < 1:
-            raise ModelError(f"every layer needs at least one field, got {self.fields} and {self.head_fields}")
+            raise ModelError(
+                f"every layer needs at least one field, got {self.fields} and {self.head_fields}"
+            )
         if not set(self.pool_after) <= set(range(1, len(self.fields) + 1)):
             raise ModelError(f"pool_after {self.pool_after} names layers outside 1 to {len(self.fields)}")
         if self.side < 1 or self.side % 2 ** len(self.pool_after):

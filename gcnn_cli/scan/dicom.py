@@ -188,7 +188,10 @@ def _slices_of(path: Path, header: Any) -> Iterator[Slice]:
             return (frame if name in frame else shared)[name][0]
 
         plane = _plane(
-            header, group("PlanePositionSequence"), group("PlaneOrientationSequence"), group("PixelMeasuresSequence")
+            header,
+            group("PlanePositionSequence"),
+            group("PlaneOrientationSequence"),
+            group("PixelMeasuresSequence"),
         )
         yield Slice(path, number, str(header.SOPInstanceUID), plane)
 
@@ -197,7 +200,14 @@ def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane
     x, y, z = (float(v) for v in position.ImagePositionPatient)
     a, b, c, d, e, f = (float(v) for v in orientation.ImageOrientationPatient)
     between_rows, between_columns = (float(v) for v in measures.PixelSpacing)
-    return Plane((x, y, z), (a, b, c), (d, e, f), (between_rows, between_columns), int(header.Rows), int(header.Columns))
+    return Plane(
+        (x, y, z),
+        (a, b, c),
+        (d, e, f),
+        (between_rows, between_columns),
+        int(header.Rows),
+        int(header.Columns),
+    )
 
 
 def _stack_hu(slices: list[Slice]) -> NDArray[np.generic]:
@@ -210,7 +220,9 @@ def _stack_hu(slices: list[Slice]) -> NDArray[np.generic]:
             opened = (item.path, _file_hu(item.path))
         plane = opened[1][item.frame]
         if plane.shape != stack.shape[1:]:
-            raise InputError(f"{item.path.name}: {plane.shape} pixels where the header promises {stack.shape[1:]}")
+            raise InputError(
+                f"{item.path.name}: {plane.shape} pixels where the header promises {stack.shape[1:]}"
+            )
         if plane.dtype == np.float32 and stack.dtype == np.int16:
             stack = stack.astype(np.float32)
         stack[n] = plane
@@ -255,7 +267,9 @@ def _rescale(dataset: Any, frame: int) -> tuple[float, float]:
     return float(holder.get("RescaleSlope", 1.0)), float(holder.get("RescaleIntercept", 0.0))
 
 
-def _to_hu(raw: NDArray[np.generic], slope: float, intercept: float, padding: int | None) -> NDArray[np.generic]:
+def _to_hu(
+    raw: NDArray[np.generic], slope: float, intercept: float, padding: int | None
+) -> NDArray[np.generic]:
     whole = slope.is_integer() and intercept.is_integer()
     hu: NDArray[np.generic]
     if whole:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
@@ -56,24 +57,9 @@ def stem_of(path: Path) -> str:
 
 
 def read_image(path: Path) -> Volume:
-    """Read one file. Raises InputError or GeometryError with one line."""
-    kind = KINDS[suffix_of(path)]
-    if kind == "metaimage":
-        _check_metaimage(path)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_READERS[kind])
-    reader.SetFileName(str(path))
-    with _quiet_itk():
-        try:
-            reader.ReadImageInformation()
-            _check_header(path, reader)
-            image = reader.Execute()
-        except RuntimeError as error:
-            raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
-    if image.GetDimension() == 4:
-        image = image[:, :, :, 0]
-    affine = _affine_of(path, image, kind)
-    hu, warnings = checked_hu(sitk.GetArrayFromImage(image), str(path))
+    """Read one scan. Raises InputError or GeometryError with one line."""
+    values, affine, kind = _load(path)
+    hu, warnings = checked_hu(values, str(path))
     spacing = np.round(np.linalg.norm(affine[:3, :3], axis=0), 4)
     return Volume(
         hu,
@@ -89,14 +75,48 @@ def read_image(path: Path) -> Volume:
     )
 
 
+def read_mask(path: Path) -> Volume:
+    """Read a mask on any grid: 1 where the file's values are above 0, else 0. Raises as read_image."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if not suffix_of(path):
+        raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
+    values, affine, kind = _load(path)
+    return Volume((values > 0).astype(np.int16), affine, Source(str(path), kind, stem_of(path)))
+
+
+def _load(path: Path) -> tuple[NDArray[Any], Array, str]:
+    """Voxels as stored [D, H, W], affine and kind of a file; everything but the values is checked."""
+    kind = KINDS[suffix_of(path)]
+    if kind == "metaimage":
+        _check_metaimage(path)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_READERS[kind])
+    reader.SetFileName(str(path))
+    with _quiet_itk():
+        try:
+            reader.ReadImageInformation()
+            _check_header(path, reader)
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    return sitk.GetArrayFromImage(image), _affine_of(path, image, kind), kind
+
+
 def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     size = reader.GetSize()
     if reader.GetNumberOfComponents() != 1:
-        raise InputError(f"{path}: a color or vector image ({reader.GetNumberOfComponents()} values per voxel), not a CT")
+        raise InputError(
+            f"{path}: a color or vector image ({reader.GetNumberOfComponents()} values per voxel), not a CT"
+        )
     if len(size) == 4 and size[3] != 1:
         raise InputError(f"{path}: four-dimensional ({size[3]} volumes); give one volume")
     if len(size) < 3 or min(size[:3]) < 2:
-        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {'x'.join(map(str, size))}")
+        raise InputError(
+            f"{path}: a scan needs at least two slices, rows and columns, got {'x'.join(map(str, size))}"
+        )
 
 
 def _affine_of(path: Path, image: sitk.Image, kind: str) -> Array:
@@ -119,7 +139,10 @@ def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
     def rows(name: str) -> NDArray[np.float64]:
         return np.array([float(v) for v in image.GetMetaData(name).split()])
 
-    if not all(image.HasMetaDataKey(f"srow_{axis}") for axis in "xyz") or image.GetMetaData("sform_code") == "0":
+    if (
+        not all(image.HasMetaDataKey(f"srow_{axis}") for axis in "xyz")
+        or image.GetMetaData("sform_code") == "0"
+    ):
         return
     sform = np.stack([rows(f"srow_{axis}") for axis in "xyz"])[:, :3]
     lengths = np.linalg.norm(sform, axis=0)
@@ -128,7 +151,9 @@ def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
     cosines = (sform / lengths).T @ (sform / lengths) - np.eye(3)
     if np.abs(cosines).max() > 1e-3:
         angle = 90 - math.degrees(math.acos(min(1.0, float(np.abs(cosines).max()))))
-        raise GeometryError(f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong")
+        raise GeometryError(
+            f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong"
+        )
 
 
 def _check_metaimage(path: Path) -> None:
@@ -158,9 +183,7 @@ def _check_metaimage(path: Path) -> None:
     else:
         expected = math.prod(shape) * item
     if data.stat().st_size < expected:
-        raise InputError(
-            f"{data}: truncated, {data.stat().st_size} bytes where {path.name} needs {expected}"
-        )
+        raise InputError(f"{data}: truncated, {data.stat().st_size} bytes where {path.name} needs {expected}")
 
 
 def _metaimage_fields(path: Path) -> dict[str, str]:

@@ -57,7 +57,10 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
         return Verdict(problem)
     row, column = (np.array(d) for d in (planes[0].row_direction, planes[0].column_direction))
     lengths = (np.linalg.norm(row), np.linalg.norm(column))
-    if max(abs(float(n) - 1) for n in lengths) > _ORIENTATION_TOLERANCE or abs(row @ column) > _ORIENTATION_TOLERANCE:
+    if (
+        max(abs(float(n) - 1) for n in lengths) > _ORIENTATION_TOLERANCE
+        or abs(row @ column) > _ORIENTATION_TOLERANCE
+    ):
         return Verdict("the direction cosines of the slices are not orthonormal")
     row, column = row / lengths[0], column / lengths[1]
     normal = np.cross(row, column)
@@ -73,7 +76,9 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
     step = float(along[order[-1]] - along[order[0]]) / (len(order) - 1)
     problem = _irregular(along[order]) or _sheared(positions[order], normal, planes[0].pixel_spacing)
     if not problem and step > _MAX_SPACING_MM:
-        problem = f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+        problem = (
+            f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+        )
     if not problem and min(planes[0].pixel_spacing) <= 0:
         problem = f"pixel spacing must be positive, got {list(planes[0].pixel_spacing)} mm"
     if problem:
@@ -112,7 +117,11 @@ def _without_repeats(
     for n in order:
         if kept and np.linalg.norm(positions[n] - positions[kept[-1]]) < _SAME_PLACE_MM:
             if not same_pixels(kept[-1], n):
-                return kept, 0, f"two different slices lie at the same place (slice {len(kept)}, {_mm(positions[n])})"
+                return (
+                    kept,
+                    0,
+                    f"two different slices lie at the same place (slice {len(kept)}, {_mm(positions[n])})",
+                )
         else:
             kept.append(n)
     return kept, len(order) - len(kept), ""
@@ -136,7 +145,9 @@ def _irregular(along: NDArray[np.float64]) -> str:
     return ""
 
 
-def _sheared(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_spacing: tuple[float, float]) -> str:
+def _sheared(
+    positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_spacing: tuple[float, float]
+) -> str:
     """Slices displaced in their own plane: a gantry tilt when steady, a defect when not."""
     offsets = positions - positions[0]
     in_plane = offsets - np.outer(offsets @ normal, normal)
@@ -144,9 +155,7 @@ def _sheared(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_
     tolerance = 0.5 * max(pixel_spacing)
     if total > tolerance:
         angle = math.degrees(math.atan2(total, abs(float(offsets[-1] @ normal))))
-        return (
-            f"the stack is sheared by {angle:.1f} degrees (gantry tilt): the last slice is displaced by {total:.1f} mm"
-        )
+        return f"the stack is sheared by {angle:.1f} degrees (gantry tilt): the last slice is displaced by {total:.1f} mm"
     displaced = np.linalg.norm(in_plane, axis=1)
     if displaced.max() > tolerance:
         worst = int(displaced.argmax())

@@ -33,7 +33,9 @@ def checked_hu(values: NDArray[np.generic], name: str) -> tuple[NDArray[np.gener
         )
     warnings = ()
     if low < LOWEST_HU - 176:  # below -1200: no scanner measures that, it is padding
-        warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
+        warnings = (
+            f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",
+        )
     clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
     if values.dtype.kind != "f" or (clipped == np.round(clipped)).all():
         return clipped.astype(np.int16), warnings

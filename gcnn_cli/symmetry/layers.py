@@ -36,7 +36,9 @@ class _EquivariantConv(nn.Module):
 
     expansion: Tensor
 
-    def __init__(self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool) -> None:
+    def __init__(
+        self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool
+    ) -> None:
         super().__init__()
         if pad and side % 2 == 0:
             raise ModelError(
@@ -84,7 +86,9 @@ class GroupConv(_EquivariantConv):
     of the map separately and still commutes with the group.
     """
 
-    def __init__(self, group: Group, fields_in: int, fields_out: int, side: int = 3, pad: bool = True) -> None:
+    def __init__(
+        self, group: Group, fields_in: int, fields_out: int, side: int = 3, pad: bool = True
+    ) -> None:
         super().__init__(group, fields_in, fields_out, side, copies=group.order, pad=pad)
         self.register_buffer("expansion", group_index(group, side), persistent=False)
 
@@ -103,7 +107,8 @@ def group_index(group: Group, side: int) -> Tensor:
     shape = (group.order, *(side,) * group.dimension)
     kernel = torch.arange(group.order * side**group.dimension).view(shape)
     rows = [
-        rotate(kernel[group.product[group.inverse[g]].tolist()], group.matrices[g]) for g in range(group.order)
+        rotate(kernel[group.product[group.inverse[g]].tolist()], group.matrices[g])
+        for g in range(group.order)
     ]
     return torch.stack(rows)
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gcnn_cli.detection.patches import InputSpec, scale_hu
+from gcnn_cli.detection.patches import scale_hu
+from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
 from gcnn_cli.training.samples import Sample
@@ -38,7 +39,11 @@ class AugmentConfig:
 
 
 def make_batch(
-    samples: list[Sample], spec: InputSpec, config: AugmentConfig, slab_chance: tuple[float, float], rng: np.random.Generator
+    samples: list[Sample],
+    spec: InputSpec,
+    config: AugmentConfig,
+    slab_chance: tuple[float, float],
+    rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Patches [B, 1, side, side, side] and labels [B]. slab_chance: for complete (negatives, positives)."""
     cubes = np.stack([_with_slab(sample, slab_chance[sample.label], rng) for sample in samples])

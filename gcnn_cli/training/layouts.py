@@ -76,7 +76,9 @@ def read_index(folders: list[Path]) -> DataIndex:
         scans += [_scan_entry(path, marks, excluded) for path in _scan_paths(folder)]
         cutouts += [_cutout_entry(path) for path in sorted(folder.rglob("*.npz"))]
     if not scans:
-        raise InputError(f"no scans under {', '.join(map(str, folders))}: training needs whole scans for negatives")
+        raise InputError(
+            f"no scans under {', '.join(map(str, folders))}: training needs whole scans for negatives"
+        )
     names = [entry.name for entry in scans]
     if len(set(names)) < len(names):
         raise InputError(f"several scans are named {next(n for n in names if names.count(n) > 1)!r}")

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcnn_cli.detection.patches import InputSpec
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
+from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
 from gcnn_cli.training.samples import Sample
 from gcnn_cli.training.sampling import BatchSampler, slab_chances
@@ -39,7 +39,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
-            raise InputError(f"training needs steps ({self.steps}) >= 1 and batch_size ({self.batch_size}) >= 2")
+            raise InputError(
+                f"training needs steps ({self.steps}) >= 1 and batch_size ({self.batch_size}) >= 2"
+            )
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def train_network(
     torch.manual_seed(config.seed)
     network = GCNN(config.network).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
     )
@@ -71,7 +75,9 @@ def train_network(
     for step in range(1, config.steps + 1):
         rng = np.random.default_rng([config.seed, step])
         indices = sampler.draw(config.batch_size, rng)
-        patches, labels = make_batch([training[n] for n in indices], config.input, config.augment, chances, rng)
+        patches, labels = make_batch(
+            [training[n] for n in indices], config.input, config.augment, chances, rng
+        )
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(patches.contiguous(memory_format=torch.channels_last_3d))
         losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")

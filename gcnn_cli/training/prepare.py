@@ -49,7 +49,9 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> P
         donor = read_donor(entry, samples) if entry.patient else None
         if donor is None:
             continue
-        sides[entry.patient in held] += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
+        sides[entry.patient in held] += donor_samples(
+            donor, samples, np.random.default_rng([split.seed, 1, n])
+        )
         if entry.patient not in held:
             donors.append(donor)
     log.info("%d nodule cut-outs for training", len(donors))

@@ -70,7 +70,10 @@ def scan_samples(
     volume = read_volume(entry.path)
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    samples = [_cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry.patient, config) for m in entry.nodules]
+    samples = [
+        _cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry.patient, config)
+        for m in entry.nodules
+    ]
 
     candidates = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
     positions = np.array([c.position_mm for c in candidates]).reshape(-1, 3)
@@ -165,7 +168,12 @@ def _cut_donor(
 
 
 def _cut(
-    hu: NDArray[np.generic], index: NDArray[np.float64], label: int, kind: str, patient: str, config: SampleConfig
+    hu: NDArray[np.generic],
+    index: NDArray[np.float64],
+    label: int,
+    kind: str,
+    patient: str,
+    config: SampleConfig,
 ) -> Sample:
     cube = np.round(cut_patch(hu, index, config.side)).astype(np.int16)
     return Sample(cube, label, kind, patient, 0, config.side)
@@ -198,9 +206,7 @@ def _transplants(
     return samples
 
 
-def _centered(
-    donor: Donor, side: int, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], Mask]:
+def _centered(donor: Donor, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Mask]:
     """The donor's voxels and mask around its center, turned at random by an element of Oh."""
     axes = rng.permutation(3)
     flips = [int(axis) for axis in range(3) if rng.integers(2)]

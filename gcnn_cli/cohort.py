@@ -1,0 +1,119 @@
+"""Many scans, one after the other: what was done before is skipped, one failure does not stop the rest."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gcnn_cli.detection.findings import Report
+from gcnn_cli.detection.pipeline import Config, Notify, detect
+from gcnn_cli.errors import BatchError, GcnnError, UsageError
+from gcnn_cli.network.inference import Scorer
+from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.output.files import refuse_existing
+from gcnn_cli.output.formats import output_paths, write_report
+from gcnn_cli.scan.formats import read_mask
+from gcnn_cli.scan.reading import read_volume
+from gcnn_cli.scan.volume import Volume
+
+log = logging.getLogger("gcnn")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of every scan of a cohort. out: a folder, or None to write nothing."""
+
+    scans: tuple[Path, ...]
+    formats: tuple[str, ...]
+    out: Path | None
+    threshold: float
+    series: str | None = None
+    lung_mask: Path | None = None
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume and (self.out is None or "json" not in self.formats):
+            raise UsageError("--resume compares with the JSON of an earlier run: write json to a folder")
+        if len(self.scans) > 1 and (self.series or self.lung_mask):
+            raise UsageError("--series and --lung-mask belong to one scan; give one scan with them")
+        if self.out is None:
+            return
+        seen: dict[Path, Path] = {}
+        for scan in self.scans:
+            for path in output_paths(scan, self.out, self.formats).values():
+                if path in seen:
+                    raise UsageError(
+                        f"{seen[path]} and {scan} would both write {path.name}; use separate --out"
+                    )
+                seen[path] = scan
+        if not self.resume:
+            refuse_existing(list(seen), overwrite=self.overwrite)
+
+
+def detect_scans(
+    request: Request,
+    model: TrainedModel,
+    scorer: Scorer,
+    *,
+    notify: Callable[[Path], Notify],
+    fail: Callable[[GcnnError], None],
+) -> Iterator[Report]:
+    """Reports in the order of the scans, each written as soon as it is made.
+
+    One scan's error is raised. Of several, each failure goes to `fail`, and BatchError at the end
+    counts them.
+    """
+    mask = read_mask(request.lung_mask) if request.lung_mask else None
+    failures = 0
+    for scan in request.scans:
+        try:
+            report = _detect_one(scan, request, model, scorer, mask, notify(scan))
+        except GcnnError as error:
+            if len(request.scans) == 1:
+                raise
+            failures += 1
+            fail(error)
+            continue
+        if report is not None:
+            yield report
+    if failures:
+        raise BatchError(f"{failures} of {len(request.scans)} scans failed; the others are done")
+
+
+def _detect_one(
+    scan: Path, request: Request, model: TrainedModel, scorer: Scorer, mask: Volume | None, notify: Notify
+) -> Report | None:
+    """The report of one scan, written; None when an earlier run has already made the same one."""
+    notify("reading")
+    volume = read_volume(scan, series=request.series)
+    paths = output_paths(scan, request.out, request.formats) if request.out else {}
+    config = Config()
+    if request.resume and _is_done(paths, volume, model, request, scorer):
+        log.info("%s: done before, skipped", scan)
+        return None
+    report = detect(
+        volume, model, scorer, threshold=request.threshold, lung_mask=mask, config=config, notify=notify
+    )
+    write_report(report, paths, overwrite=request.overwrite or request.resume)
+    return report
+
+
+def _is_done(
+    paths: dict[str, Path], volume: Volume, model: TrainedModel, request: Request, scorer: Scorer
+) -> bool:
+    """Whether an earlier JSON is of the same scan, weights and options, and the other files are there."""
+    if not all(path.is_file() for path in paths.values()):
+        return False
+    try:
+        earlier = json.loads(paths["json"].read_text("utf-8"))
+        return bool(
+            earlier["input"]["sha256"] == volume.source.sha256
+            and earlier["weights"]["sha256"] == model.sha256
+            and earlier["threshold"] == request.threshold
+            and earlier["options"]["average_over"] == scorer.average_over
+            and earlier["options"]["lung_mask"] == (request.lung_mask is not None)
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False  # damaged or of another version: made again

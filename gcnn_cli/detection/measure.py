@@ -1,0 +1,101 @@
+"""The nodule's own voxels: where its center is, how large it is.
+
+Around a candidate the nodule is what is brighter than halfway between lung and its own core,
+connected with the core, inside the lungs, and not thin: an opening by a part of its own radius cuts
+off the vessels it sits on. Partial volume counts: a voxel halfway between lung and core is half a
+voxel of nodule, so volume and center are finer than the grid.
+
+    w = (HU - lung) / (core - lung) in [0, 1]    volume = sum w    center = sum w x / sum w
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.lungs import Mask
+from gcnn_cli.detection.patches import cut_patch
+from gcnn_cli.scan.volume import Volume
+
+Image = NDArray[np.float32]
+
+_DEFAULT_LUNG_HU = -850.0
+_MIN_CONTRAST_HU = 80.0
+_NECK = 0.45  # what is thinner than this share of the nodule's radius is a vessel
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Center in LPS mm (x, y, z), volume in mm^3 and the diameter of the ball of that volume in mm."""
+
+    position_mm: tuple[float, float, float]
+    volume_mm3: float
+    diameter_mm: float
+
+
+def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measurement:
+    """Measure what lies at a candidate; falls back to the blob's own place and size where nothing stands out."""
+    voxel_mm = float(grid.spacing_zyx[0])
+    index = grid.index_zyx(np.array(candidate.position_mm))
+    half = int(np.ceil(0.9 * candidate.diameter_mm / voxel_mm)) + 4
+    side = 2 * half + 1
+    hu = np.asarray(cut_patch(grid.hu, index, side), np.float32)
+    inside = cut_patch(lungs.astype(np.int16), index, side) == 1
+    offset = index - np.round(index)
+
+    weight = _weight(hu, inside, candidate.diameter_mm / voxel_mm, half + offset)
+    if weight is None:
+        diameter = candidate.diameter_mm
+        return Measurement(candidate.position_mm, float(np.pi / 6 * diameter**3), diameter)
+    volume = float(weight.sum()) * voxel_mm**3
+    shift = np.array(ndimage.center_of_mass(weight)) - half
+    x, y, z = grid.position_mm(np.round(index) + shift)
+    return Measurement((float(x), float(y), float(z)), volume, float((6 * volume / np.pi) ** (1 / 3)))
+
+
+def _weight(
+    hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """How much of each voxel is nodule, [D, H, W] in [0, 1]; None where no core stands out."""
+    smooth = ndimage.gaussian_filter(np.where(inside, hu, _DEFAULT_LUNG_HU), 0.6)
+    grid = np.indices(hu.shape).transpose(1, 2, 3, 0)
+    distance = np.linalg.norm(grid - center, axis=3)
+    parenchyma = hu[inside & (hu < -600) & (distance > diameter_vox / 2)]
+    lung = float(np.median(parenchyma)) if parenchyma.size > 20 else _DEFAULT_LUNG_HU
+    near = distance <= max(1.5, diameter_vox / 4)
+    seed = np.unravel_index(np.argmax(np.where(near & inside, smooth, -np.inf)), hu.shape)
+    core_region = (np.linalg.norm(grid - np.array(seed), axis=3) <= max(1.0, diameter_vox / 5)) & inside
+    if not core_region.any():
+        return None
+    core = float(np.median(smooth[core_region]))
+    if core - lung < _MIN_CONTRAST_HU:
+        return None
+    dense = (smooth > (core + lung) / 2) & inside & (distance <= 0.9 * diameter_vox + 2)
+    nodule = _without_necks(dense, seed)
+    if nodule is None:
+        return None
+    rim = ndimage.binary_dilation(nodule, iterations=1) & inside & (~dense | nodule)
+    weight = np.clip((hu - lung) / (core - lung), 0, 1)
+    return np.where(rim, weight, 0.0)
+
+
+def _without_necks(dense: Mask, seed: tuple[np.intp, ...]) -> Mask | None:
+    """The part of the dense region around the seed, cut off where it is much thinner than there."""
+    depth = ndimage.distance_transform_edt(dense)
+    if depth[seed] <= 0:
+        return None
+    radius = _NECK * float(depth[tuple(slice(max(int(s) - 2, 0), int(s) + 3) for s in seed)].max())
+    if radius < 1:
+        labels, _ = ndimage.label(dense)
+        return np.asarray(labels == labels[seed])
+    labels, _ = ndimage.label(depth > radius)
+    if labels[seed] == 0:  # the seed is off center: take the thick part nearest to it
+        nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
+        label = labels[tuple(nearest[:, seed[0], seed[1], seed[2]])]
+    else:
+        label = labels[seed]
+    if label == 0:
+        return None
+    return np.asarray((ndimage.distance_transform_edt(labels != label) <= radius) & dense)

@@ -1,0 +1,46 @@
+"""Scored candidates -> nodules: one entry for each lesion, the most probable first."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gcnn_cli.detection.measure import Measurement
+from gcnn_cli.errors import InputError
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """Two findings are one lesion when their centers are nearer than this or than either radius."""
+
+    apart_mm: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.apart_mm < 0:
+            raise InputError(f"merge: apart_mm must not be negative, got {self.apart_mm}")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A measured candidate and the probability that it is a nodule."""
+
+    measurement: Measurement
+    probability: float
+
+
+def merge_duplicates(scored: Sequence[Scored], config: MergeConfig) -> list[Scored]:
+    """Keep the most probable finding of each lesion, sorted by probability.
+
+    Ties are settled by position, so that the order of the input does not matter.
+    """
+    ordered = sorted(scored, key=lambda s: (-s.probability, s.measurement.position_mm))
+    kept: list[Scored] = []
+    for finding in ordered:
+        if not any(_same_lesion(finding.measurement, other.measurement, config) for other in kept):
+            kept.append(finding)
+    return kept
+
+
+def _same_lesion(a: Measurement, b: Measurement, config: MergeConfig) -> bool:
+    distance = float(np.linalg.norm(np.subtract(a.position_mm, b.position_mm)))
+    return distance < max(config.apart_mm, a.diameter_mm / 2, b.diameter_mm / 2)

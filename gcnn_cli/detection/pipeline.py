@@ -1,0 +1,112 @@
+"""The whole flow, scan to report, in the order in which it happens."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+
+from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
+from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
+from gcnn_cli.detection.measure import measure_nodule
+from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
+from gcnn_cli.detection.patches import patch_batches
+from gcnn_cli.errors import InputError
+from gcnn_cli.network.inference import Scorer
+from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.scan.resample import resample, resample_mask
+from gcnn_cli.scan.volume import Volume
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Composition of the stages' settings; the defaults are the shipped behavior."""
+
+    lungs: LungConfig = field(default_factory=LungConfig)
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    batch_size: int = 32
+
+
+def quiet(stage: str) -> None:
+    """Tell nobody."""
+    del stage
+
+
+def detect(
+    volume: Volume,
+    model: TrainedModel,
+    scorer: Scorer,
+    *,
+    threshold: float | None = None,
+    lung_mask: Volume | None = None,
+    config: Config | None = None,
+    notify: Notify = quiet,
+) -> Report:
+    """Find nodules in one CT scan. Positions are in the scan's own LPS millimeters.
+
+    threshold: report candidates of at least this probability; None for the weights' own default
+    lung_mask: where to look instead of the segmentation, on any grid, values above 0
+    """
+    config = config or Config()
+    threshold = model.calibration.threshold if threshold is None else threshold
+    started = time.monotonic()
+    notify("resampling")
+    grid = resample(volume, model.input.spacing_mm)
+    notify("lungs")
+    lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
+    notify("candidates")
+    candidates = find_candidates(grid, lungs, config.candidates)
+    notify(f"scoring {len(candidates)} candidates")
+    positions = [candidate.position_mm for candidate in candidates]
+    logits = scorer.score(patch_batches(grid, positions, model.input, config.batch_size))
+    probabilities = [model.calibration.probability(float(logit)) for logit in logits]
+    notify("measuring")
+    scored = [
+        Scored(measure_nodule(grid, lungs, candidate), probability)
+        for candidate, probability in zip(candidates, probabilities, strict=True)
+        if probability >= threshold
+    ]
+    nodules = tuple(_report_nodule(volume, s) for s in merge_duplicates(scored, config.merge))
+    return Report(
+        scan=ScanSummary(
+            volume.source,
+            volume.shape,
+            tuple(volume.spacing_zyx.tolist()),
+            tuple(tuple(row) for row in volume.to_world.tolist()),
+        ),
+        model=ModelSummary(model.name, model.sha256, model.group),
+        nodules=nodules,
+        threshold=threshold,
+        candidates=len(candidates),
+        options={**asdict(config), "average_over": scorer.average_over, "lung_mask": lung_mask is not None},
+        device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
+        seconds=time.monotonic() - started,
+        warnings=volume.source.warnings,
+    )
+
+
+def _given_mask(mask: Volume, grid: Volume) -> Mask:
+    lungs = resample_mask(mask, grid)
+    if not lungs.any():
+        raise InputError(f"{mask.source.path}: the lung mask does not cover any part of the scan")
+    return lungs
+
+
+def _report_nodule(volume: Volume, scored: Scored) -> Nodule:
+    measurement = scored.measurement
+    index = volume.index_zyx(np.array(measurement.position_mm))
+    slice_index = int(np.clip(np.round(index[0]), 0, volume.shape[0] - 1))
+    uids = volume.source.slice_uids
+    return Nodule(
+        position_mm=measurement.position_mm,
+        index_zyx=(float(index[0]), float(index[1]), float(index[2])),
+        probability=scored.probability,
+        diameter_mm=measurement.diameter_mm,
+        volume_mm3=measurement.volume_mm3,
+        slice=slice_index + 1,
+        sop_instance_uid=uids[slice_index] if uids else "",
+    )

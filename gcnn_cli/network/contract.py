@@ -1,0 +1,58 @@
+"""What a network expects of its input and what its output means. Both travel inside the weights file."""
+
+import math
+from dataclasses import dataclass
+
+from gcnn_cli.errors import ModelError, UsageError
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Cubes of side^3 voxels of spacing_mm, HU scaled from [hu_low, hu_high] to [-1, 1]."""
+
+    spacing_mm: float = 1.0
+    side: int = 32
+    hu_low: float = -1000.0
+    hu_high: float = 400.0
+
+    def __post_init__(self) -> None:
+        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and self.hu_low < self.hu_high):
+            raise ModelError(f"unusable input contract {self}")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Logit -> probability (Platt 1999), and where to cut.
+
+    probability = 1 / (1 + exp(-(slope * logit + offset)))
+
+    threshold:        probability from which a candidate is reported by default
+    operating_points: false positives per scan -> probability, as pairs in ascending order
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    threshold: float = 0.5
+    operating_points: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        points = tuple((float(rate), float(cut)) for rate, cut in self.operating_points)  # JSON returns lists
+        object.__setattr__(self, "operating_points", points)
+        if not (self.slope > 0 and 0 <= self.threshold <= 1):
+            raise ModelError(f"unusable calibration: slope {self.slope}, threshold {self.threshold}")
+
+    def probability(self, logit: float) -> float:
+        """The calibrated probability of one logit."""
+        x = self.slope * logit + self.offset
+        return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+    def threshold_at(self, fps_per_scan: float) -> float:
+        """The stored cut for a rate of false positives per scan. Raises UsageError where none is stored."""
+        for rate, cut in self.operating_points:
+            if math.isclose(rate, fps_per_scan):
+                return cut
+        rates = ", ".join(f"{rate:g}" for rate, _ in self.operating_points)
+        raise UsageError(
+            f"these weights store no operating point at {fps_per_scan:g} false positives per scan"
+            f" ({'stored: ' + rates if rates else 'they store none'}); use --threshold"
+        )

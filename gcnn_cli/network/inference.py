@@ -1,0 +1,131 @@
+"""A trained network made fast: the same function as its GCNN, computed as an ordinary CNN.
+
+Kernels are expanded over the group once, the norms are folded into the convolutions
+(w' = scale w, b' = scale b + shift), data is laid out channels-last, and bfloat16 is used where
+the processor multiplies it natively. Group pooling stays a reshape and a maximum.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gcnn_cli.errors import DeviceError, ModelError
+from gcnn_cli.network.architecture import GCNN, ConvBlock
+from gcnn_cli.symmetry.actions import rotate
+from gcnn_cli.symmetry.groups import make_group
+
+_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
+_POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+def choose_device(name: str) -> torch.device:
+    """A torch device from auto, cpu, cuda, cuda:N or mps. Only auto falls back. Raises DeviceError."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' is not here: torch reports no Metal device")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"unsupported device {name!r}: use auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 natively; emulated it would only be slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
+class FoldedGCNN(nn.Module):
+    """The inference form of a GCNN in eval mode: patches [B, 1, *grid] -> logits [B]."""
+
+    def __init__(self, network: GCNN) -> None:
+        super().__init__()
+        if network.training:
+            raise ModelError("only a network in eval mode has fixed norms to fold; call .eval() first")
+        layers: list[nn.Module] = []
+        for block in network.blocks:
+            assert isinstance(block, ConvBlock)  # for the type checker
+            layers += _folded(block)
+        self.layers = nn.Sequential(*layers)
+        self.linear = network.linear
+        self.order = network.group.order
+        self.group_pool = network.config.group_pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).float()
+        pooled = y.amax(dim=2) if self.group_pool == "max" else y.mean(dim=2)
+        logits: Tensor = self.linear(pooled)
+        return logits.squeeze(1)
+
+
+@torch.no_grad()
+def _folded(block: ConvBlock) -> list[nn.Module]:
+    conv = block.conv
+    dimension, order = conv.group.dimension, conv.group.order
+    scale, shift = (v.repeat_interleave(order) for v in block.norm.scale_and_shift())
+    weight = conv.expanded_weight() * scale.view(-1, 1, *(1,) * dimension)
+    plain = _CONV[dimension](weight.shape[1], weight.shape[0], weight.shape[2], padding=conv.padding)
+    plain.weight = nn.Parameter(weight.contiguous(memory_format=_LAYOUT[dimension]))
+    plain.bias = nn.Parameter(conv.expanded_bias() * scale + shift)
+    pool = [] if block.pool is None else [_POOL[dimension](2)]
+    return [plain, nn.ReLU(), *pool]
+
+
+@dataclass(frozen=True, eq=False)
+class Scorer:
+    """Scores patches on one device. Made once, used for every batch.
+
+    average_over: name of a group; the logit is then the mean over all its turned copies of the
+    patch (test-time group pooling), which makes any network invariant under that group.
+    """
+
+    network: nn.Module
+    device: torch.device
+    bfloat16: bool
+    average_over: str = "trivial"
+
+    @torch.inference_mode()
+    def score(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+        """Logits [N] of all patches [B, 1, *grid]. Raises DeviceError when memory runs out."""
+        elements = make_group(self.average_over).matrices
+        logits = [np.zeros(0, np.float32)]
+        for batch in batches:
+            moved = batch.to(self.device)
+            try:
+                copies = [self._forward(rotate(moved, matrix)) for matrix in elements]
+            except torch.OutOfMemoryError:
+                raise DeviceError(
+                    f"{self.device} ran out of memory; lower --batch-size ({len(batch)})"
+                ) from None
+            logits.append(torch.stack(copies).mean(dim=0).cpu().numpy())
+        return np.concatenate(logits)
+
+    def _forward(self, batch: Tensor) -> Tensor:
+        batch = batch.contiguous(memory_format=_LAYOUT[batch.ndim - 2])
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+            y: Tensor = self.network(batch)
+        return y.float()
+
+
+def make_scorer(
+    network: GCNN, device: torch.device, *, average_over: str = "trivial", bfloat16: bool | None = None
+) -> Scorer:
+    """A Scorer for a network in eval mode. bfloat16=None: where the device has it natively."""
+    folded = FoldedGCNN(network).to(device).eval()
+    return Scorer(folded, device, has_fast_bfloat16(device) if bfloat16 is None else bfloat16, average_over)

@@ -1,0 +1,52 @@
+"""Reports as CSV: the rich one, and exactly LUNA16's columns. Positions in LPS mm."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from gcnn_cli.detection.findings import Report
+
+RICH_COLUMNS = (
+    "seriesuid", "nodule", "coordX", "coordY", "coordZ", "diameter_mm", "volume_mm3", "probability",
+    "i", "j", "k", "slice", "sop_instance_uid",
+)  # fmt: skip
+LUNA16_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
+
+
+def rich_csv(report: Report) -> str:
+    """One line for each nodule; the header alone when there is none. i, j, k: voxel (x, y, z) of the scan."""
+    rows = (
+        (
+            report.scan.source.series_uid,
+            number,
+            *_position(nodule.position_mm),
+            f"{nodule.diameter_mm:.2f}",
+            f"{nodule.volume_mm3:.1f}",
+            f"{nodule.probability:.4f}",
+            *(round(index) for index in reversed(nodule.index_zyx)),
+            nodule.slice,
+            nodule.sop_instance_uid,
+        )
+        for number, nodule in enumerate(report.nodules, start=1)
+    )
+    return _csv(RICH_COLUMNS, rows)
+
+
+def luna16_csv(report: Report) -> str:
+    """LUNA16's submission columns, full precision of the probability."""
+    uid = report.scan.source.series_uid
+    return _csv(
+        LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules)
+    )
+
+
+def _position(position_mm: tuple[float, float, float]) -> list[str]:
+    return [f"{value:.3f}" for value in position_mm]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()

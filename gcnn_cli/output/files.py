@@ -1,0 +1,29 @@
+"""Where results are written, and how: whole or not at all, never over something by accident."""
+
+from pathlib import Path
+
+from gcnn_cli.errors import OutputError, UsageError
+
+
+def write_text(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write through a temporary name in the same folder. Raises UsageError if the file exists, OutputError."""
+    refuse_existing([path], overwrite=overwrite)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # newline="": the csv module writes its own line ends.
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def refuse_existing(paths: list[Path], *, overwrite: bool) -> None:
+    """Raise UsageError naming the first path that exists, unless overwriting was asked for."""
+    if overwrite:
+        return
+    for path in paths:
+        if path.exists():
+            raise UsageError(f"{path} exists already; give --overwrite, --resume or another --out")

@@ -1,0 +1,83 @@
+"""Reports as JSON, described by `report.schema.json` beside this file.
+
+Positions are (x, y, z) in LPS mm; `index` is the voxel (i, j, k) = (x, y, z) of the scan as it was
+read, fractional, counted from 0; `slice` is counted from 1 in the order of the array.
+"""
+
+import json
+from importlib import resources
+from typing import Any
+
+from gcnn_cli import __version__
+from gcnn_cli.detection.findings import Nodule, Report
+
+SCHEMA_NAME = "gcnn-report"
+SCHEMA_VERSION = "1.0"
+NOTICE = "For research use only. Not a medical device; not for diagnosis."
+
+
+def report_data(report: Report) -> dict[str, Any]:
+    """The report as plain data, as it stands in the file."""
+    source = report.scan.source
+    columns = list(zip(*(row[:3] for row in report.scan.to_world[:3]), strict=True))
+    direction = [
+        [value / spacing for value in column]
+        for column, spacing in zip(columns, report.scan.spacing_zyx, strict=True)
+    ]
+    return {
+        "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
+        "tool": {"name": "gcnn", "version": __version__},
+        "notice": NOTICE,
+        "weights": {
+            "name": report.model.name,
+            "sha256": report.model.sha256,
+            "group": report.model.group,
+        },
+        "input": {
+            "path": source.path,
+            "kind": source.kind,
+            "seriesuid": source.series_uid,
+            "study_instance_uid": source.study_uid,
+            "frame_of_reference_uid": source.frame_of_reference_uid,
+            "size": list(reversed(report.scan.shape_zyx)),
+            "spacing_mm": list(reversed(report.scan.spacing_zyx)),
+            "origin_mm": [row[3] for row in report.scan.to_world[:3]],
+            "axes": list(reversed(direction)),
+            "sha256": source.sha256,
+            "geometry": list(source.checks),
+        },
+        "options": report.options,
+        "frame": "LPS",
+        "units": "mm",
+        "threshold": report.threshold,
+        "candidates": report.candidates,
+        "nodules": [_nodule_data(number, nodule) for number, nodule in enumerate(report.nodules, start=1)],
+        "warnings": list(report.warnings),
+        "seconds": round(report.seconds, 2),
+        "device": report.device,
+    }
+
+
+def report_json(report: Report, *, indent: int | None = 2) -> str:
+    """The report as JSON text, ending in a line break."""
+    return json.dumps(report_data(report), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def report_schema() -> dict[str, Any]:
+    """The published JSON Schema of a report."""
+    text = resources.files("gcnn_cli.output").joinpath("report.schema.json").read_text("utf-8")
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def _nodule_data(number: int, nodule: Nodule) -> dict[str, Any]:
+    return {
+        "nodule": number,
+        "position_mm": [round(value, 4) for value in nodule.position_mm],
+        "index": [round(value, 4) for value in reversed(nodule.index_zyx)],
+        "slice": nodule.slice,
+        "sop_instance_uid": nodule.sop_instance_uid,
+        "diameter_mm": round(nodule.diameter_mm, 3),
+        "volume_mm3": round(nodule.volume_mm3, 2),
+        "probability": round(nodule.probability, 6),
+    }

@@ -1,0 +1,33 @@
+"""Reports for a person at a terminal."""
+
+from rich.console import Console
+from rich.table import Table
+
+from gcnn_cli.detection.findings import Report
+
+
+def show_report(report: Report, console: Console) -> None:
+    """The nodules as a table, or a line that there are none."""
+    if not report.nodules:
+        console.print(
+            f"No nodules at or above probability {report.threshold:g}"
+            f" in {report.scan.source.path} ({report.candidates} candidates scored).",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return
+    table = Table(title=report.scan.source.path, title_justify="left", title_style="bold")
+    for heading in ("#", "x mm", "y mm", "z mm", "slice", "diameter mm", "probability"):
+        table.add_column(heading, justify="right")
+    for number, nodule in enumerate(report.nodules, start=1):
+        x, y, z = nodule.position_mm
+        table.add_row(
+            str(number),
+            f"{x:.1f}",
+            f"{y:.1f}",
+            f"{z:.1f}",
+            str(nodule.slice),
+            f"{nodule.diameter_mm:.1f}",
+            f"{nodule.probability:.3f}",
+        )
+    console.print(table)
