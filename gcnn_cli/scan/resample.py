@@ -52,7 +52,7 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
     affine = make_affine(spacing, oriented.direction, np.zeros(3))
     affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
 
-    image = sitk.Clamp(_as_image(oriented), sitk.sitkFloat32, AIR_HU, 32767.0)
+    image = sitk.Clamp(as_image(oriented), sitk.sitkFloat32, AIR_HU, 32767.0)
     for axis, sigma_mm in enumerate(_antialiasing_sigmas(oriented.spacing_zyx, spacing_mm)):
         if sigma_mm > 0:
             image = sitk.RecursiveGaussian(image, float(sigma_mm), direction=2 - axis)
@@ -73,9 +73,9 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
 
 def resample_mask(mask: Volume, like: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """A mask (values above 0) on the grid of another volume, nearest neighbor; False outside."""
-    image = _as_image(mask)
+    image = as_image(mask)
     image = sitk.Resample(
-        image, _as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor
+        image, as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor
     )
     return np.asarray(sitk.GetArrayFromImage(image) > 0)
 
@@ -99,7 +99,7 @@ def _antialiasing_sigmas(spacing_zyx: Array, spacing_mm: float) -> Array:
     return np.where(sigmas > 0.4 * spacing_zyx, sigmas, 0.0)
 
 
-def _as_image(volume: Volume) -> sitk.Image:
+def as_image(volume: Volume) -> sitk.Image:
     """The volume as an ITK image: ITK's axes are (x, y, z) in LPS, like to_world's rows."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.hu))
     image.SetSpacing(volume.spacing_zyx[::-1].tolist())
