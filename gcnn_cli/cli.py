@@ -55,15 +55,11 @@ app = typer.Typer(
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Shipped name or path of a weights file.")
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace files that exist.")
-]
+Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace files that exist.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Only errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="GCNN_VERBOSE", help="Tell each step.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="CPU threads; all cores by default.")
-]
+Threads = Annotated[int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="CPU threads; all cores by default.")]
 
 
 def main() -> None:
@@ -78,9 +74,7 @@ def main() -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
 ) -> None:
     if version:
         typer.echo(f"gcnn {__version__}")
@@ -102,17 +96,13 @@ def detect(
     model: ModelOption = "octahedral",
     threshold: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, envvar="GCNN_THRESHOLD", help="Lowest probability; 0 lists every candidate."
-        ),
+        typer.Option(min=0, max=1, envvar="GCNN_THRESHOLD", help="Lowest probability; 0 lists every candidate."),
     ] = None,
     fp_per_scan: Annotated[
         float | None,
         typer.Option(min=0, envvar="GCNN_FP_PER_SCAN", help="Operating point stored in the weights."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")
-    ] = "auto",
+    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Threads = None,
     series: Annotated[
         str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N' (see gcnn info).")
@@ -232,10 +222,7 @@ def verify(
     from gcnn_cli.output.listing import show_rows
 
     errors = invariance_errors(load_model(model).network, group=group)
-    rows = [
-        {"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"}
-        for e in errors
-    ]
+    rows = [{"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"} for e in errors]
     if as_json:
         typer.echo(json.dumps([{"element": e.element, "matrix": e.matrix, "error": e.error} for e in errors]))
     else:
@@ -275,9 +262,7 @@ def train(
     hold_out: Annotated[
         list[str] | None, typer.Option("--hold-out", help="Patient kept out of training; may be repeated.")
     ] = None,
-    hold_out_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the other patients kept out.")
-    ] = 0.2,
+    hold_out_share: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the other patients kept out.")] = 0.2,
     split_seed: Annotated[int, typer.Option(min=0, help="Of the choice of held-out patients.")] = 0,
     threads: Threads = None,
     overwrite: Overwrite = False,

@@ -44,9 +44,7 @@ class Request:
         for scan in self.scans:
             for path in output_paths(scan, self.out, self.formats).values():
                 if path in seen:
-                    raise UsageError(
-                        f"{seen[path]} and {scan} would both write {path.name}; use separate --out"
-                    )
+                    raise UsageError(f"{seen[path]} and {scan} would both write {path.name}; use separate --out")
                 seen[path] = scan
         if not self.resume:
             refuse_existing(list(seen), overwrite=self.overwrite)
@@ -93,16 +91,12 @@ def _detect_one(
     if request.resume and _is_done(paths, volume, model, request, scorer):
         log.info("%s: done before, skipped", scan)
         return None
-    report = detect(
-        volume, model, scorer, threshold=request.threshold, lung_mask=mask, config=config, notify=notify
-    )
+    report = detect(volume, model, scorer, threshold=request.threshold, lung_mask=mask, config=config, notify=notify)
     write_report(report, paths, overwrite=request.overwrite or request.resume)
     return report
 
 
-def _is_done(
-    paths: dict[str, Path], volume: Volume, model: TrainedModel, request: Request, scorer: Scorer
-) -> bool:
+def _is_done(paths: dict[str, Path], volume: Volume, model: TrainedModel, request: Request, scorer: Scorer) -> bool:
     """Whether an earlier JSON is of the same scan, weights and options, and the other files are there."""
     if not all(path.is_file() for path in paths.values()):
         return False

@@ -13,10 +13,12 @@ like any other.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import Mask
@@ -52,8 +54,7 @@ class CandidateConfig:
             )
         if self.scales < 2 or self.max_candidates < 1:
             raise InputError(
-                f"candidates: need at least 2 scales and 1 candidate, got {self.scales}"
-                f" and {self.max_candidates}"
+                f"candidates: need at least 2 scales and 1 candidate, got {self.scales} and {self.max_candidates}"
             )
 
     @property
@@ -102,9 +103,7 @@ def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[
     ]
 
 
-def _scale_space_maxima(
-    image: Image, inside: Mask, voxel_mm: float, config: CandidateConfig
-) -> list[_Maxima]:
+def _scale_space_maxima(image: Image, inside: Mask, voxel_mm: float, config: CandidateConfig) -> list[_Maxima]:
     """Local maxima over position, at every scale."""
     found = []
     coarse = _halve(image)
@@ -153,7 +152,8 @@ def _smooth(image: Image, sigma_vox: float) -> Image:
 
 
 def _gaussian_matrix(length: int, sigma_vox: float) -> Image:
-    return ndimage.gaussian_filter1d(np.eye(length, dtype=np.float32), sigma_vox, axis=0, mode="nearest")
+    identity = np.eye(length, dtype=np.float32)
+    return np.asarray(ndimage.gaussian_filter1d(identity, sigma_vox, axis=0, mode="nearest"))
 
 
 def _laplacian(smooth: Image) -> Image:
@@ -173,13 +173,11 @@ def _halve(image: Image) -> Image:
     return np.asarray(padded.reshape(d, 2, h, 2, w, 2).mean(axis=(1, 3, 5)), np.float32)
 
 
-def _subvoxel_offsets(values: NDArray[np.generic]) -> NDArray[np.float64]:
+def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
     """Top of the parabola through the peak along each axis, [N, 3, 3, 3] -> [N, 3] in voxels."""
     offsets = []
     for axis in range(3):
-        line = [slice(None), 1, 1, 1]
-        line[axis + 1] = slice(None)
-        before, peak, after = np.asarray(values[tuple(line)], float).T
+        before, peak, after = np.moveaxis(np.asarray(values, float), axis + 1, 0)[:, :, 1, 1]
         curvature = before - 2 * peak + after
         with np.errstate(divide="ignore", invalid="ignore"):
             offset = np.where(curvature < 0, (before - after) / (2 * curvature), 0.0)
@@ -187,7 +185,7 @@ def _subvoxel_offsets(values: NDArray[np.generic]) -> NDArray[np.float64]:
     return np.stack(offsets, axis=1)
 
 
-def _hessians(smooth: NDArray[np.generic]) -> NDArray[np.float64]:
+def _hessians(smooth: NDArray[Any]) -> NDArray[np.float64]:
     """Second differences of the smoothed scan around each peak, [N, 3, 3, 3] -> [N, 3, 3]."""
     s = np.asarray(smooth, float)
     hessian = np.empty((len(s), 3, 3))
@@ -214,15 +212,11 @@ def _roundness(hessians: NDArray[np.float64]) -> NDArray[np.float64]:
     if len(hessians) == 0:
         return np.zeros(0)
     eigenvalues = np.linalg.eigvalsh(hessians)  # ascending: the most negative first
-    return np.clip(eigenvalues[:, 2] / np.minimum(eigenvalues[:, 0], -1e-9), 0, 1)
+    return np.asarray(np.clip(eigenvalues[:, 2] / np.minimum(eigenvalues[:, 0], -1e-9), 0, 1))
 
 
-def _suppress(
-    points_mm: NDArray[np.float64], strength: NDArray[np.float64], apart_mm: float, most: int
-) -> list[int]:
+def _suppress(points_mm: NDArray[np.float64], strength: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
     """Indices of the strongest points, none nearer than apart_mm to a stronger one."""
-    from scipy.spatial import cKDTree
-
     if len(points_mm) == 0:
         return []
     tree = cKDTree(points_mm)

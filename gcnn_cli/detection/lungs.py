@@ -16,6 +16,7 @@ Everything is done on the oriented grid of `scan.resample`, so the axes are the 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +46,7 @@ class LungConfig:
     def __post_init__(self) -> None:
         if not self.pure_air_hu < self.air_hu <= self.tissue_hu:
             raise InputError(
-                f"lungs: need pure_air_hu ({self.pure_air_hu}) < air_hu ({self.air_hu})"
-                f" <= tissue_hu ({self.tissue_hu})"
+                f"lungs: need pure_air_hu ({self.pure_air_hu}) < air_hu ({self.air_hu}) <= tissue_hu ({self.tissue_hu})"
             )
 
 
@@ -64,7 +64,7 @@ def segment_lungs(grid: Volume, config: LungConfig) -> Mask:
     return _refine(_close(lungs, config.closing_mm, voxel_mm), grid.shape)
 
 
-def _block_mean(hu: NDArray[np.generic]) -> NDArray[np.float32]:
+def _block_mean(hu: NDArray[Any]) -> NDArray[np.float32]:
     """Average of 2 x 2 x 2 blocks, the last ones completed by repeating the border."""
     padded = np.pad(hu, [(0, length % _COARSE) for length in hu.shape], mode="edge")
     d, h, w = (length // _COARSE for length in padded.shape)

@@ -55,9 +55,7 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
     return Measurement((float(x), float(y), float(z)), volume, float((6 * volume / np.pi) ** (1 / 3)))
 
 
-def _weight(
-    hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]
-) -> NDArray[np.float64] | None:
+def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """How much of each voxel is nodule, [D, H, W] in [0, 1]; None where no core stands out."""
     smooth = ndimage.gaussian_filter(np.where(inside, hu, _DEFAULT_LUNG_HU), 0.6)
     grid = np.indices(hu.shape).transpose(1, 2, 3, 0)

@@ -8,6 +8,7 @@ Values are scaled from the network's HU window to [-1, 1] and clipped.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from gcnn_cli.scan.resample import AIR_HU
 from gcnn_cli.scan.volume import Array, Volume
 
 
-def cut_patch(hu: NDArray[np.generic], center_zyx: Array, side: int) -> NDArray[np.generic]:
+def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int) -> NDArray[Any]:
     """Cube [side, side, side] of HU around a fractional voxel index; air beyond the scan."""
     start = np.floor(np.asarray(center_zyx) - (side - 1) / 2 + 0.5).astype(int)
     inner = [slice(max(s, 0), max(min(s + side, n), 0)) for s, n in zip(start, hu.shape, strict=True)]

@@ -45,9 +45,7 @@ class NetworkConfig:
         object.__setattr__(self, "pool_after", tuple(self.pool_after))
         make_group(self.group)  # raises for an unknown name
         if not self.fields or min(*self.fields, self.head_fields) < 1:
-            raise ModelError(
-                f"every layer needs at least one field, got {self.fields} and {self.head_fields}"
-            )
+            raise ModelError(f"every layer needs at least one field, got {self.fields} and {self.head_fields}")
         if not set(self.pool_after) <= set(range(1, len(self.fields) + 1)):
             raise ModelError(f"pool_after {self.pool_after} names layers outside 1 to {len(self.fields)}")
         if self.side < 1 or self.side % 2 ** len(self.pool_after):
@@ -63,7 +61,7 @@ class NetworkConfig:
     @property
     def map_side(self) -> int:
         """Side of the map that the last group convolution spans."""
-        return self.side // 2 ** len(self.pool_after)
+        return self.side // (1 << len(self.pool_after))
 
 
 class ConvBlock(nn.Module):
@@ -110,8 +108,8 @@ class GCNN(nn.Module):
         if tuple(x.shape[1:]) != expected:
             raise ModelError(f"the network takes patches of shape {expected}, got {tuple(x.shape[1:])}")
         y = self.group_pool(self.blocks(x)).flatten(1)
-        y = self.linear(self.dropout(y))
-        return y.squeeze(1)
+        logits: Tensor = self.linear(self.dropout(y))
+        return logits.squeeze(1)
 
     @property
     def parameters_count(self) -> int:

@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 natively; emulated it would only be slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
@@ -110,9 +110,7 @@ class Scorer:
             try:
                 copies = [self._forward(rotate(moved, matrix)) for matrix in elements]
             except torch.OutOfMemoryError:
-                raise DeviceError(
-                    f"{self.device} ran out of memory; lower --batch-size ({len(batch)})"
-                ) from None
+                raise DeviceError(f"{self.device} ran out of memory; lower --batch-size ({len(batch)})") from None
             logits.append(torch.stack(copies).mean(dim=0).cpu().numpy())
         return np.concatenate(logits)
 

@@ -86,9 +86,7 @@ def load_model(model: str) -> TrainedModel:
             f"{path}: not a gcnn weights file, or damaged ({' '.join(str(error).split())[:120]})"
         ) from None
     if header.get("format") != FORMAT:
-        raise ModelError(
-            f"{path}: weights of format {header.get('format')!r}; this version reads format {FORMAT}"
-        )
+        raise ModelError(f"{path}: weights of format {header.get('format')!r}; this version reads format {FORMAT}")
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
     try:
@@ -103,9 +101,7 @@ def load_model(model: str) -> TrainedModel:
             sha256=sha256,
         )
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(
-            f"{path}: header and tensors do not fit ({' '.join(str(error).split())[:160]})"
-        ) from None
+        raise ModelError(f"{path}: header and tensors do not fit ({' '.join(str(error).split())[:160]})") from None
 
 
 def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> str:
@@ -155,9 +151,7 @@ def _check_manifest(path: Path, sha256: str) -> None:
     except (OSError, ValueError):
         raise ModelError(f"{manifest}: missing or damaged; reinstall gcnn") from None
     if expected != sha256:
-        raise ModelError(
-            f"{path}: sha256 {sha256[:12]}… is not the manifest's: altered or incomplete; reinstall gcnn"
-        )
+        raise ModelError(f"{path}: sha256 {sha256[:12]}… is not the manifest's: altered or incomplete; reinstall gcnn")
 
 
 def list_models() -> list[dict[str, Any]]:

@@ -35,9 +35,7 @@ def rich_csv(report: Report) -> str:
 def luna16_csv(report: Report) -> str:
     """LUNA16's submission columns, full precision of the probability."""
     uid = report.scan.source.series_uid
-    return _csv(
-        LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules)
-    )
+    return _csv(LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules))
 
 
 def _position(position_mm: tuple[float, float, float]) -> list[str]:

@@ -21,8 +21,7 @@ def report_data(report: Report) -> dict[str, Any]:
     source = report.scan.source
     columns = list(zip(*(row[:3] for row in report.scan.to_world[:3]), strict=True))
     direction = [
-        [value / spacing for value in column]
-        for column, spacing in zip(columns, report.scan.spacing_zyx, strict=True)
+        [value / spacing for value in column] for column, spacing in zip(columns, report.scan.spacing_zyx, strict=True)
     ]
     return {
         "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},

@@ -63,7 +63,7 @@ def ellipsoid(x: Field, y: Field, z: Field, axes: tuple[float | Field, float | F
     a, b, c = axes
     k = np.sqrt((x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2)
     gradient = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2 + (z / c**2) ** 2)
-    return k * (k - 1) / np.maximum(gradient, 1e-9)
+    return np.asarray(k * (k - 1) / np.maximum(gradient, 1e-9))
 
 
 def paint(hu: Field, distance: Field, value: float | Field, voxel_mm: float) -> Field:

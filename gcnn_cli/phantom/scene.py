@@ -66,8 +66,7 @@ def make_phantom(config: PhantomConfig) -> Phantom:
     shape = np.round(np.array(_EXTENT_MM) / spacing).astype(int)
     first = -(shape - 1) / 2 * spacing + np.array([0.0, 8.0, 0.0])  # the table needs room at the back
     z, y, x = (
-        (first[a] + spacing[a] * np.arange(shape[a])).reshape([-1 if a == b else 1 for b in range(3)])
-        for a in range(3)
+        (first[a] + spacing[a] * np.arange(shape[a])).reshape([-1 if a == b else 1 for b in range(3)]) for a in range(3)
     )
     origin, spacing_xyz = first[::-1], spacing[::-1]
 

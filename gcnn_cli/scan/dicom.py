@@ -210,30 +210,29 @@ def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane
     )
 
 
-def _stack_hu(slices: list[Slice]) -> NDArray[np.generic]:
+def _stack_hu(slices: list[Slice]) -> NDArray[Any]:
     """All planes [D, H, W], int16 while every value is whole and fits, float32 otherwise."""
     first = slices[0].plane
-    stack: NDArray[np.generic] = np.empty((len(slices), first.rows, first.columns), np.int16)
-    opened: tuple[Path, NDArray[np.generic]] | None = None
+    stack: NDArray[Any] = np.empty((len(slices), first.rows, first.columns), np.int16)
+    opened: tuple[Path, NDArray[Any]] | None = None
     for n, item in enumerate(slices):
         if opened is None or opened[0] != item.path:
             opened = (item.path, _file_hu(item.path))
         plane = opened[1][item.frame]
         if plane.shape != stack.shape[1:]:
-            raise InputError(
-                f"{item.path.name}: {plane.shape} pixels where the header promises {stack.shape[1:]}"
-            )
+            raise InputError(f"{item.path.name}: {plane.shape} pixels where the header promises {stack.shape[1:]}")
         if plane.dtype == np.float32 and stack.dtype == np.int16:
             stack = stack.astype(np.float32)
         stack[n] = plane
     return stack
 
 
-def _slice_hu(item: Slice) -> NDArray[np.generic]:
-    return _file_hu(item.path)[item.frame]
+def _slice_hu(item: Slice) -> NDArray[Any]:
+    plane: NDArray[Any] = _file_hu(item.path)[item.frame]
+    return plane
 
 
-def _file_hu(path: Path) -> NDArray[np.generic]:
+def _file_hu(path: Path) -> NDArray[Any]:
     """All frames of one file [frames, rows, columns] in HU."""
     with _quiet_pydicom():
         try:
@@ -267,11 +266,9 @@ def _rescale(dataset: Any, frame: int) -> tuple[float, float]:
     return float(holder.get("RescaleSlope", 1.0)), float(holder.get("RescaleIntercept", 0.0))
 
 
-def _to_hu(
-    raw: NDArray[np.generic], slope: float, intercept: float, padding: int | None
-) -> NDArray[np.generic]:
+def _to_hu(raw: NDArray[Any], slope: float, intercept: float, padding: int | None) -> NDArray[Any]:
     whole = slope.is_integer() and intercept.is_integer()
-    hu: NDArray[np.generic]
+    hu: NDArray[Any]
     if whole:
         hu = np.clip(raw.astype(np.int32) * int(slope) + int(intercept), -32768, 32767).astype(np.int16)
     else:

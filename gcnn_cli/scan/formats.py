@@ -114,9 +114,7 @@ def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
     if len(size) == 4 and size[3] != 1:
         raise InputError(f"{path}: four-dimensional ({size[3]} volumes); give one volume")
     if len(size) < 3 or min(size[:3]) < 2:
-        raise InputError(
-            f"{path}: a scan needs at least two slices, rows and columns, got {'x'.join(map(str, size))}"
-        )
+        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {'x'.join(map(str, size))}")
 
 
 def _affine_of(path: Path, image: sitk.Image, kind: str) -> Array:
@@ -139,10 +137,7 @@ def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
     def rows(name: str) -> NDArray[np.float64]:
         return np.array([float(v) for v in image.GetMetaData(name).split()])
 
-    if (
-        not all(image.HasMetaDataKey(f"srow_{axis}") for axis in "xyz")
-        or image.GetMetaData("sform_code") == "0"
-    ):
+    if not all(image.HasMetaDataKey(f"srow_{axis}") for axis in "xyz") or image.GetMetaData("sform_code") == "0":
         return
     sform = np.stack([rows(f"srow_{axis}") for axis in "xyz"])[:, :3]
     lengths = np.linalg.norm(sform, axis=0)
@@ -151,9 +146,7 @@ def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
     cosines = (sform / lengths).T @ (sform / lengths) - np.eye(3)
     if np.abs(cosines).max() > 1e-3:
         angle = 90 - math.degrees(math.acos(min(1.0, float(np.abs(cosines).max()))))
-        raise GeometryError(
-            f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong"
-        )
+        raise GeometryError(f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong")
 
 
 def _check_metaimage(path: Path) -> None:

@@ -57,10 +57,7 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
         return Verdict(problem)
     row, column = (np.array(d) for d in (planes[0].row_direction, planes[0].column_direction))
     lengths = (np.linalg.norm(row), np.linalg.norm(column))
-    if (
-        max(abs(float(n) - 1) for n in lengths) > _ORIENTATION_TOLERANCE
-        or abs(row @ column) > _ORIENTATION_TOLERANCE
-    ):
+    if max(abs(float(n) - 1) for n in lengths) > _ORIENTATION_TOLERANCE or abs(row @ column) > _ORIENTATION_TOLERANCE:
         return Verdict("the direction cosines of the slices are not orthonormal")
     row, column = row / lengths[0], column / lengths[1]
     normal = np.cross(row, column)
@@ -76,9 +73,7 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
     step = float(along[order[-1]] - along[order[0]]) / (len(order) - 1)
     problem = _irregular(along[order]) or _sheared(positions[order], normal, planes[0].pixel_spacing)
     if not problem and step > _MAX_SPACING_MM:
-        problem = (
-            f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
-        )
+        problem = f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
     if not problem and min(planes[0].pixel_spacing) <= 0:
         problem = f"pixel spacing must be positive, got {list(planes[0].pixel_spacing)} mm"
     if problem:
@@ -97,10 +92,9 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
 
 def _mixed(planes: Sequence[Plane]) -> str:
     first = planes[0]
-    for what, values in {
-        "matrix sizes": {(p.rows, p.columns) for p in planes},
-        "pixel spacings": {tuple(round(s, 4) for s in p.pixel_spacing) for p in planes},
-    }.items():
+    sizes: set[tuple[float, ...]] = {(p.rows, p.columns) for p in planes}
+    spacings: set[tuple[float, ...]] = {tuple(round(s, 4) for s in p.pixel_spacing) for p in planes}
+    for what, values in (("matrix sizes", sizes), ("pixel spacings", spacings)):
         if len(values) > 1:
             return f"the series mixes {what}: {' and '.join(str(list(v)) for v in sorted(values)[:3])}"
     axes = np.array([[*p.row_direction, *p.column_direction] for p in planes])
@@ -145,9 +139,7 @@ def _irregular(along: NDArray[np.float64]) -> str:
     return ""
 
 
-def _sheared(
-    positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_spacing: tuple[float, float]
-) -> str:
+def _sheared(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_spacing: tuple[float, float]) -> str:
     """Slices displaced in their own plane: a gantry tilt when steady, a defect when not."""
     offsets = positions - positions[0]
     in_plane = offsets - np.outer(offsets @ normal, normal)
@@ -155,7 +147,9 @@ def _sheared(
     tolerance = 0.5 * max(pixel_spacing)
     if total > tolerance:
         angle = math.degrees(math.atan2(total, abs(float(offsets[-1] @ normal))))
-        return f"the stack is sheared by {angle:.1f} degrees (gantry tilt): the last slice is displaced by {total:.1f} mm"
+        return (
+            f"the stack is sheared by {angle:.1f} degrees (gantry tilt): the last slice is displaced by {total:.1f} mm"
+        )
     displaced = np.linalg.norm(in_plane, axis=1)
     if displaced.max() > tolerance:
         worst = int(displaced.argmax())

@@ -1,6 +1,7 @@
 """Stored values -> Hounsfield units that can be trusted, the same for every format."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ _MUST_GO_ABOVE = -200
 _HIGHEST_PLAUSIBLE = 40000  # metal, on 16-bit scanners
 
 
-def checked_hu(values: NDArray[np.generic], name: str) -> tuple[NDArray[np.generic], tuple[str, ...]]:
+def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """HU as int16 where they are whole, float32 otherwise, not below -1024; and warnings.
 
     Padding outside a round field of view (-2000, -3024) becomes air. Raises InputError, starting
@@ -31,18 +32,16 @@ def checked_hu(values: NDArray[np.generic], name: str) -> tuple[NDArray[np.gener
         raise InputError(
             f"{name}: does not look like a chest CT in Hounsfield units: values run from {low:g} to {high:g}"
         )
-    warnings = ()
+    warnings: tuple[str, ...] = ()
     if low < LOWEST_HU - 176:  # below -1200: no scanner measures that, it is padding
-        warnings = (
-            f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",
-        )
+        warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
     clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
     if values.dtype.kind != "f" or (clipped == np.round(clipped)).all():
         return clipped.astype(np.int16), warnings
     return clipped.astype(np.float32), warnings
 
 
-def content_sha256(hu: NDArray[np.generic], to_world: Array) -> str:
+def content_sha256(hu: NDArray[Any], to_world: Array) -> str:
     """Checksum of what was read, voxels, shape and place to a micrometer: not of how it was stored."""
     digest = hashlib.sha256()
     digest.update(str(hu.shape).encode())
@@ -51,5 +50,5 @@ def content_sha256(hu: NDArray[np.generic], to_world: Array) -> str:
     return digest.hexdigest()
 
 
-def _bytes(hu: NDArray[np.generic]) -> bytes:
+def _bytes(hu: NDArray[Any]) -> bytes:
     return np.ascontiguousarray(hu).tobytes()

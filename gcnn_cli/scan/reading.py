@@ -33,9 +33,7 @@ def read_volume(path: Path, *, series: str | None = None) -> Volume:
         return read_series(path.parent, series)
     if is_dicom(path):
         raise InputError(f"{path}: one DICOM file is one slice; give the folder of the series")
-    raise InputError(
-        f"{path}: not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}"
-    )
+    raise InputError(f"{path}: not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}")
 
 
 def _read_zip(path: Path, series: str | None) -> Volume:

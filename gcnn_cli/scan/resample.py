@@ -44,9 +44,7 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
     extent_mm = np.array(oriented.shape) * oriented.spacing_zyx
     shape = np.round(extent_mm / spacing_mm).astype(int)
     if (shape < 1).any():
-        raise InputError(
-            f"the scan measures {extent_mm.round(1).tolist()} mm (z, y, x): too small to resample"
-        )
+        raise InputError(f"the scan measures {extent_mm.round(1).tolist()} mm (z, y, x): too small to resample")
     center = oriented.position_mm((np.array(oriented.shape) - 1) / 2)
     spacing = np.full(3, spacing_mm)
     affine = make_affine(spacing, oriented.direction, np.zeros(3))
@@ -74,9 +72,7 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
 def resample_mask(mask: Volume, like: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """A mask (values above 0) on the grid of another volume, nearest neighbor; False outside."""
     image = as_image(mask)
-    image = sitk.Resample(
-        image, as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor
-    )
+    image = sitk.Resample(image, as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor)
     return np.asarray(sitk.GetArrayFromImage(image) > 0)
 
 

@@ -7,6 +7,7 @@ frame of DICOM, ITK and LUNA16 (x to the patient's left, y to the back, z to the
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ class Volume:
     axes are not orthogonal or have no length.
     """
 
-    hu: NDArray[np.generic]
+    hu: NDArray[Any]
     to_world: Array
     source: Source = field(default_factory=lambda: Source("", "array", "array"))
 
@@ -68,25 +69,25 @@ class Volume:
     @cached_property
     def spacing_zyx(self) -> Array:
         """Distance in mm between voxel centres along (z, y, x)."""
-        return np.linalg.norm(self.to_world[:3, :3], axis=0)
+        return np.asarray(np.linalg.norm(self.to_world[:3, :3], axis=0), np.float64)
 
     @cached_property
     def direction(self) -> Array:
         """[3, 3]: unit vectors in LPS as columns, one for each of the array axes (z, y, x)."""
-        return self.to_world[:3, :3] / self.spacing_zyx
+        return np.asarray(self.to_world[:3, :3] / self.spacing_zyx, np.float64)
 
     @cached_property
     def to_index(self) -> Array:
         """[4, 4]: (x, y, z, 1) in LPS mm -> voxel (z, y, x, 1)."""
-        return np.linalg.inv(self.to_world)
+        return np.asarray(np.linalg.inv(self.to_world), np.float64)
 
     def position_mm(self, index_zyx: Array) -> Array:
         """Voxel indices [..., 3] as (z, y, x) -> positions [..., 3] as (x, y, z), LPS mm."""
-        return np.asarray(index_zyx, float) @ self.to_world[:3, :3].T + self.to_world[:3, 3]
+        return np.asarray(np.asarray(index_zyx, float) @ self.to_world[:3, :3].T + self.to_world[:3, 3])
 
     def index_zyx(self, position_mm: Array) -> Array:
         """Positions [..., 3] as (x, y, z), LPS mm -> fractional voxel indices as (z, y, x)."""
-        return np.asarray(position_mm, float) @ self.to_index[:3, :3].T + self.to_index[:3, 3]
+        return np.asarray(np.asarray(position_mm, float) @ self.to_index[:3, :3].T + self.to_index[:3, 3])
 
 
 def make_affine(spacing_zyx: Array, direction: Array, origin_mm: Array) -> Array:

@@ -36,9 +36,7 @@ class _EquivariantConv(nn.Module):
 
     expansion: Tensor
 
-    def __init__(
-        self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool
-    ) -> None:
+    def __init__(self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool) -> None:
         super().__init__()
         if pad and side % 2 == 0:
             raise ModelError(
@@ -56,7 +54,8 @@ class _EquivariantConv(nn.Module):
         fields_out, fields_in, copies, *kernel = self.weight.shape
         full = self.weight.flatten(2)[:, :, self.expansion.flatten()]
         full = full.unflatten(2, (self.group.order, copies, *kernel)).transpose(1, 2)
-        return full.reshape(fields_out * self.group.order, fields_in * copies, *kernel)
+        expanded: Tensor = full.reshape(fields_out * self.group.order, fields_in * copies, *kernel)
+        return expanded
 
     def expanded_bias(self) -> Tensor:
         """The bias of every channel, [C' * G]: one value per field, repeated over its orientations."""
@@ -65,7 +64,8 @@ class _EquivariantConv(nn.Module):
     def _convolve(self, channels: Tensor) -> Tensor:
         convolution = _CONVOLUTION[self.group.dimension]
         y = convolution(channels, self.expanded_weight(), self.expanded_bias(), padding=self.padding)
-        return y.unflatten(1, (-1, self.group.order))
+        features: Tensor = y.unflatten(1, (-1, self.group.order))
+        return features
 
 
 class LiftingConv(_EquivariantConv):
@@ -86,9 +86,7 @@ class GroupConv(_EquivariantConv):
     of the map separately and still commutes with the group.
     """
 
-    def __init__(
-        self, group: Group, fields_in: int, fields_out: int, side: int = 3, pad: bool = True
-    ) -> None:
+    def __init__(self, group: Group, fields_in: int, fields_out: int, side: int = 3, pad: bool = True) -> None:
         super().__init__(group, fields_in, fields_out, side, copies=group.order, pad=pad)
         self.register_buffer("expansion", group_index(group, side), persistent=False)
 
@@ -106,10 +104,7 @@ def group_index(group: Group, side: int) -> Tensor:
     """[G, G, *kernel] -> position in one kernel [G, *kernel]: row g holds the positions (g^-1 h, g^-1 u)."""
     shape = (group.order, *(side,) * group.dimension)
     kernel = torch.arange(group.order * side**group.dimension).view(shape)
-    rows = [
-        rotate(kernel[group.product[group.inverse[g]].tolist()], group.matrices[g])
-        for g in range(group.order)
-    ]
+    rows = [rotate(kernel[group.product[group.inverse[g]].tolist()], group.matrices[g]) for g in range(group.order)]
     return torch.stack(rows)
 
 
@@ -152,7 +147,8 @@ class SpatialPool(nn.Module):
         if any(length % 2 for length in x.shape[3:]):
             raise ModelError(f"pooling by 2 needs an even grid, got {tuple(x.shape[3:])}")
         pool = (_MAX_POOL if self.kind == "max" else _AVERAGE_POOL)[self.dimension]
-        return pool(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3])
+        pooled: Tensor = pool(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3])
+        return pooled
 
 
 class GroupPool(nn.Module):

@@ -44,9 +44,7 @@ def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
         best = int(match.argmax())
         if float(match[best]) >= SAME_NODULE:
             patients[entry.name] = owners[best]
-    return [
-        entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries
-    ]
+    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
 
 
 def _search_windows(

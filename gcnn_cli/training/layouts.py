@@ -60,7 +60,7 @@ class DataIndex:
     @property
     def patients(self) -> tuple[str, ...]:
         """Every known patient, sorted."""
-        named = {entry.patient for entry in (*self.scans, *self.cutouts)}
+        named = {scan.patient for scan in self.scans} | {cutout.patient for cutout in self.cutouts}
         return tuple(sorted(named - {""}))
 
 
@@ -76,9 +76,7 @@ def read_index(folders: list[Path]) -> DataIndex:
         scans += [_scan_entry(path, marks, excluded) for path in _scan_paths(folder)]
         cutouts += [_cutout_entry(path) for path in sorted(folder.rglob("*.npz"))]
     if not scans:
-        raise InputError(
-            f"no scans under {', '.join(map(str, folders))}: training needs whole scans for negatives"
-        )
+        raise InputError(f"no scans under {', '.join(map(str, folders))}: training needs whole scans for negatives")
     names = [entry.name for entry in scans]
     if len(set(names)) < len(names):
         raise InputError(f"several scans are named {next(n for n in names if names.count(n) > 1)!r}")
@@ -127,7 +125,5 @@ def _read_marks(folder: Path, name: str) -> dict[str, list[Mark]]:
                     raise InputError(
                         f"{path}, line {number}: expected seriesuid,coordX,coordY,coordZ,diameter_mm"
                     ) from None
-                marks.setdefault(series, []).append(
-                    (x, y, z, diameter if diameter > 0 else _UNKNOWN_DIAMETER_MM)
-                )
+                marks.setdefault(series, []).append((x, y, z, diameter if diameter > 0 else _UNKNOWN_DIAMETER_MM))
     return marks

@@ -39,9 +39,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2:
-            raise InputError(
-                f"training needs steps ({self.steps}) >= 1 and batch_size ({self.batch_size}) >= 2"
-            )
+            raise InputError(f"training needs steps ({self.steps}) >= 1 and batch_size ({self.batch_size}) >= 2")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,9 @@ def train_network(
     if {s.label for s in training} != {0, 1}:
         raise InputError("training needs nodules and candidates that are none; one of the two is missing")
     torch.manual_seed(config.seed)
-    network = GCNN(config.network).to(memory_format=torch.channels_last_3d).train()  # type: ignore[call-overload]
-    average = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    network = GCNN(config.network).train()
+    average: GCNN = copy.deepcopy(network).eval()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
     )
@@ -75,14 +71,12 @@ def train_network(
     for step in range(1, config.steps + 1):
         rng = np.random.default_rng([config.seed, step])
         indices = sampler.draw(config.batch_size, rng)
-        patches, labels = make_batch(
-            [training[n] for n in indices], config.input, config.augment, chances, rng
-        )
+        patches, labels = make_batch([training[n] for n in indices], config.input, config.augment, chances, rng)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(patches.contiguous(memory_format=torch.channels_last_3d))
         losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
         optimizer.zero_grad()
-        losses.mean().backward()  # type: ignore[no-untyped-call]
+        losses.mean().backward()
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         schedule.step()

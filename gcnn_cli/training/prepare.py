@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.layouts import read_index
+from gcnn_cli.training.layouts import DataIndex, read_index
 from gcnn_cli.training.samples import Donor, Sample, SampleConfig, donor_samples, read_donor, scan_samples
 from gcnn_cli.training.sampling import is_held_out
 
@@ -41,7 +41,7 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> P
     unknown = sum(not entry.patient for entry in cutouts)
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)
-    patients = {e.patient for e in (*index.scans, *cutouts)} - {""}
+    patients = set(DataIndex(index.scans, tuple(cutouts)).patients)
     held = {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: list[Donor] = []
@@ -49,9 +49,7 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> P
         donor = read_donor(entry, samples) if entry.patient else None
         if donor is None:
             continue
-        sides[entry.patient in held] += donor_samples(
-            donor, samples, np.random.default_rng([split.seed, 1, n])
-        )
+        sides[entry.patient in held] += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
         if entry.patient not in held:
             donors.append(donor)
     log.info("%d nodule cut-outs for training", len(donors))

@@ -10,7 +10,7 @@ Cubes are cut with `detection.patches.cut_patch`, as in detection.
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,10 +70,7 @@ def scan_samples(
     volume = read_volume(entry.path)
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    samples = [
-        _cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry.patient, config)
-        for m in entry.nodules
-    ]
+    samples = [_cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry.patient, config) for m in entry.nodules]
 
     candidates = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
     positions = np.array([c.position_mm for c in candidates]).reshape(-1, 3)
@@ -154,9 +151,7 @@ def _places_beside(donor: Donor, count: int, rng: np.random.Generator) -> list[N
     return [places[c].astype(float) for c in chosen]
 
 
-def _cut_donor(
-    donor: Donor, center: NDArray[np.float64], label: int, kind: str, config: SampleConfig
-) -> Sample:
+def _cut_donor(donor: Donor, center: NDArray[np.float64], label: int, kind: str, config: SampleConfig) -> Sample:
     """A cube around a place in a cut-out; beyond its sides the border is repeated, along z marked missing."""
     index = np.round(center).astype(int)
     half = config.side // 2
@@ -168,7 +163,7 @@ def _cut_donor(
 
 
 def _cut(
-    hu: NDArray[np.generic],
+    hu: NDArray[Any],
     index: NDArray[np.float64],
     label: int,
     kind: str,
@@ -209,10 +204,10 @@ def _transplants(
 def _centered(donor: Donor, side: int, rng: np.random.Generator) -> tuple[NDArray[np.float32], Mask]:
     """The donor's voxels and mask around its center, turned at random by an element of Oh."""
     axes = rng.permutation(3)
-    flips = [int(axis) for axis in range(3) if rng.integers(2)]
+    flips = tuple(axis for axis in range(3) if rng.integers(2))
     start = np.floor(donor.center_zyx - (side - 1) / 2 + 0.5).astype(int)
 
-    def turned(array: NDArray[np.generic], mode: Literal["edge", "constant"]) -> NDArray[np.generic]:
+    def turned(array: NDArray[Any], mode: Literal["edge", "constant"]) -> NDArray[Any]:
         window = tuple(slice(s + side, s + 2 * side) for s in start)
         cube = np.pad(array, side, mode=mode)[window]
         return np.ascontiguousarray(np.flip(cube.transpose(axes), flips))

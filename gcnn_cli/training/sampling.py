@@ -25,9 +25,7 @@ def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:
     for label in (0, 1):
         present = {kind: w for kind, w in SHARES[label].items() if any(s.kind == kind for s in samples)}
         total = sum(present.values())
-        already = (
-            sum(w for kind, w in present.items() if kind in ("stack", "beside")) / total if total else 0.0
-        )
+        already = sum(w for kind, w in present.items() if kind in ("stack", "beside")) / total if total else 0.0
         chances.append(float(np.clip((share - already) / (1 - already), 0, 1)) if already < 1 else 0.0)
     return chances[0], chances[1]
 

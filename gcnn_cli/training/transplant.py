@@ -11,6 +11,8 @@ no longer does, and the two scans' noise meets at the seam. A network could lear
 shams (a piece of the same lung pasted through a nodule's mask) go into the negatives.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -34,9 +36,7 @@ def blend(host: Cube, donor: Cube, weight: Cube) -> Cube:
     return host + weight * (donor - host)
 
 
-def choose_places(
-    hu: NDArray[np.generic], lungs: Mask, count: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Voxels [count, 3] for nodules: a third free, a third near the wall, a third near vessels."""
     depth = ndimage.distance_transform_edt(lungs)
     vessels = lungs & (depth > 4) & (np.asarray(hu) > -500)
