@@ -68,9 +68,10 @@ class FoldedGCNN(nn.Module):
         self.group_pool = network.config.group_pool
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).float()
+        y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).to(self.linear.weight.dtype)
         pooled = y.amax(dim=2) if self.group_pool == "max" else y.mean(dim=2)
-        logits: Tensor = self.linear(pooled)
+        with torch.autocast(x.device.type, enabled=False):  # the last sum is worth full precision
+            logits: Tensor = self.linear(pooled)
         return logits.squeeze(1)
 
 

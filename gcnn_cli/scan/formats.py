@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.scan.headers import HEADER_CHECKS
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.volume import Array, Source, Volume, make_affine
 
@@ -30,20 +31,6 @@ SUFFIXES = tuple(KINDS)
 
 _MAX_SPACING_MM = 6.0
 _READERS = {"nifti": "NiftiImageIO", "metaimage": "MetaImageIO", "nrrd": "NrrdImageIO"}
-_BYTES = {
-    "MET_CHAR": 1,
-    "MET_UCHAR": 1,
-    "MET_SHORT": 2,
-    "MET_USHORT": 2,
-    "MET_INT": 4,
-    "MET_UINT": 4,
-    "MET_LONG": 4,
-    "MET_ULONG": 4,
-    "MET_LONG_LONG": 8,
-    "MET_ULONG_LONG": 8,
-    "MET_FLOAT": 4,
-    "MET_DOUBLE": 8,
-}
 
 
 def suffix_of(path: Path) -> str:
@@ -88,8 +75,8 @@ def read_mask(path: Path) -> Volume:
 def _load(path: Path) -> tuple[NDArray[Any], Array, str]:
     """Voxels as stored [D, H, W], affine and kind of a file; everything but the values is checked."""
     kind = KINDS[suffix_of(path)]
-    if kind == "metaimage":
-        _check_metaimage(path)
+    if kind in HEADER_CHECKS:
+        HEADER_CHECKS[kind](path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[kind])
     reader.SetFileName(str(path))
@@ -99,7 +86,9 @@ def _load(path: Path) -> tuple[NDArray[Any], Array, str]:
             _check_header(path, reader)
             image = reader.Execute()
         except RuntimeError as error:
-            raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
+            reason = _last_line(error)
+            kind_of_error = GeometryError if "orthonormal" in reason else InputError
+            raise kind_of_error(f"{path}: cannot be read as {kind}: {reason}") from None
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
     return sitk.GetArrayFromImage(image), _affine_of(path, image, kind), kind
@@ -147,55 +136,6 @@ def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
     if np.abs(cosines).max() > 1e-3:
         angle = 90 - math.degrees(math.acos(min(1.0, float(np.abs(cosines).max()))))
         raise GeometryError(f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong")
-
-
-def _check_metaimage(path: Path) -> None:
-    """Spacing, direction and data file of a MetaImage header, whose defects ITK hides or misnames."""
-    fields = _metaimage_fields(path)
-    try:
-        shape = [int(v) for v in fields["DimSize"].split()]
-        spacing = [float(v) for v in fields.get("ElementSpacing", fields.get("ElementSize", "1 1 1")).split()]
-        matrix = [float(v) for v in _first(fields, "TransformMatrix", "Rotation", "Orientation").split()]
-        item = _BYTES[fields["ElementType"]] * int(fields.get("ElementNumberOfChannels", "1"))
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a MetaImage header, or damaged ({error})") from None
-    if min(spacing) <= 0:
-        raise GeometryError(f"{path}: ElementSpacing must be positive, got {spacing}")
-    if len(matrix) == 9:
-        axes = np.array(matrix).reshape(3, 3)
-        if np.abs(axes @ axes.T - np.eye(3)).max() > 1e-3:
-            raise GeometryError(f"{path}: TransformMatrix is not orthonormal: {matrix}")
-    name = fields.get("ElementDataFile", "LOCAL")
-    if name == "LOCAL" or name.startswith("LIST") or "%" in name:
-        return
-    data = path.parent / name
-    if not data.is_file():
-        raise InputError(f"{path}: its data file {name!r} is missing")
-    if fields.get("CompressedData", "False").lower() == "true":
-        expected = int(fields.get("CompressedDataSize", "0"))
-    else:
-        expected = math.prod(shape) * item
-    if data.stat().st_size < expected:
-        raise InputError(f"{data}: truncated, {data.stat().st_size} bytes where {path.name} needs {expected}")
-
-
-def _metaimage_fields(path: Path) -> dict[str, str]:
-    """The header's `key = value` lines, up to ElementDataFile, after which voxels may follow."""
-    fields: dict[str, str] = {}
-    with path.open("rb") as file:
-        for _ in range(100):
-            line = file.readline(4096)
-            if b"=" not in line:
-                break
-            key, _, value = line.decode("utf-8", "replace").partition("=")
-            fields[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":
-                break
-    return fields
-
-
-def _first(fields: dict[str, str], *names: str) -> str:
-    return next((fields[name] for name in names if name in fields), "")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ Two steps, so that the result depends on the patient and not on how the file was
 """
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813 - the name its own documentation uses
+import SimpleITK as sitk
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Array, Volume, make_affine

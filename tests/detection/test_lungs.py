@@ -1,0 +1,79 @@
+"""The mask holds the lungs and their nodules, and nothing else that is dark."""
+
+import numpy as np
+import pytest
+
+from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.reading import read_volume
+from gcnn_cli.scan.resample import resample, resample_mask
+from gcnn_cli.scan.volume import Volume
+
+
+def masks(phantom, window=slice(None)):
+    """(segmented, true) on the grid, for the phantom cut to a window of its columns."""
+    hu = phantom.volume.hu[:, :, window]
+    to_world = phantom.volume.to_world.copy()
+    start = window.start or 0
+    to_world[:3, 3] += to_world[:3, 2] * start
+    grid = resample(Volume(np.ascontiguousarray(hu), to_world), 1.0)
+    truth = Volume(np.ascontiguousarray(phantom.lungs[:, :, window]).astype(np.int16), to_world)
+    return segment_lungs(grid, LungConfig()), resample_mask(truth, grid), grid
+
+
+def test_the_lungs_of_the_phantom(phantom):
+    found, true, _ = masks(phantom)
+    assert (found & true).sum() > 0.97 * true.sum()
+    # The closing takes in the hila and the rim of the wall, not the room or the table.
+    assert found.sum() < 1.25 * true.sum()
+
+
+def test_every_nodule_lies_in_the_mask(phantom):
+    found, _, grid = masks(phantom)
+    for nodule in phantom.nodules:
+        index = np.round(grid.index_zyx(np.array(nodule.position_mm))).astype(int)
+        assert found[tuple(index)], nodule
+
+
+def test_a_field_of_view_that_cuts_a_lung(phantom):
+    found, true, _ = masks(phantom, slice(48, None))  # the right lung loses its outer third
+    assert (found & true).sum() > 0.95 * true.sum()
+
+
+def test_the_table_and_the_room_are_not_lung(phantom):
+    found, _, grid = masks(phantom)
+    y = grid.position_mm(np.indices(grid.shape).reshape(3, -1).T)[:, 1].reshape(grid.shape)
+    assert not found[np.abs(y) > 96].any()
+
+
+def test_an_emptied_table_with_a_gap_is_not_lung(phantom):
+    """Air between a thick table plate and the back, closed by body and plate on two sides only."""
+    hu = phantom.volume.hu.copy()
+    rows = phantom.volume.index_zyx(np.array([0, 112.0, 0]))[1]
+    hu[:, int(rows) : int(rows) + 4] = 100
+    grid = resample(Volume(hu, phantom.volume.to_world), 1.0)
+    found = segment_lungs(grid, LungConfig())
+    y = grid.position_mm(np.indices(grid.shape).reshape(3, -1).T)[:, 1].reshape(grid.shape)
+    assert not found[y > 97].any()
+
+
+@pytest.mark.parametrize("value", [40, -1000])
+def test_a_scan_without_lungs_is_refused(value):
+    hu = np.full((40, 60, 60), value, np.int16)
+    grid = Volume(hu, np.diag([1.0, 1, 1, 1])[[2, 1, 0, 3]])
+    with pytest.raises(InputError, match="no lung found"):
+        segment_lungs(grid, LungConfig())
+
+
+def test_impossible_thresholds_are_refused():
+    with pytest.raises(InputError, match="pure_air_hu"):
+        LungConfig(air_hu=-990)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "low_ml", "high_ml"), [("LIDC-IDRI-0132a", 4500, 6000), ("ACRIN", 1000, 1600), ("9328-0117", 1000, 1500)]
+)
+def test_real_scans_have_lungs_of_a_plausible_volume(shared_data, name, low_ml, high_ml):
+    grid = resample(read_volume(shared_data / "scans" / f"{name}.mha"), 1.0)
+    assert low_ml < segment_lungs(grid, LungConfig()).sum() / 1000 < high_ml

@@ -1,0 +1,38 @@
+"""One entry for each lesion, whatever the order of the candidates."""
+
+import itertools
+
+import pytest
+
+from gcnn_cli.detection.measure import Measurement
+from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
+from gcnn_cli.errors import InputError
+
+
+def finding(x, probability, diameter=6.0):
+    return Scored(Measurement((x, 0.0, 0.0), 100.0, diameter), probability)
+
+
+def test_the_most_probable_of_a_lesion_stays():
+    a, b, c = finding(0, 0.9), finding(2, 0.7), finding(30, 0.8)
+    for order in itertools.permutations([a, b, c]):
+        assert merge_duplicates(order, MergeConfig()) == [a, c]
+
+
+def test_a_large_nodule_takes_in_what_lies_inside_it():
+    large = finding(0, 0.9, diameter=20)
+    assert merge_duplicates([large, finding(9, 0.8), finding(11, 0.7)], MergeConfig()) == [large, finding(11, 0.7)]
+
+
+def test_ties_do_not_depend_on_the_order():
+    a, b = finding(0, 0.5), finding(1, 0.5)
+    assert merge_duplicates([a, b], MergeConfig()) == merge_duplicates([b, a], MergeConfig()) == [a]
+
+
+def test_nothing_in_nothing_out():
+    assert merge_duplicates([], MergeConfig()) == []
+
+
+def test_a_negative_distance_is_refused():
+    with pytest.raises(InputError):
+        MergeConfig(apart_mm=-1)
