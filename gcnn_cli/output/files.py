@@ -1,5 +1,6 @@
 """Where results are written, and how: whole or not at all, never over something by accident."""
 
+from contextlib import suppress
 from pathlib import Path
 
 from gcnn_cli.errors import OutputError, UsageError
@@ -16,7 +17,8 @@ def write_text(path: Path, text: str, *, overwrite: bool) -> None:
             file.write(text)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
 
 

@@ -9,6 +9,7 @@ from scipy import ndimage
 from gcnn_cli.errors import UsageError
 from gcnn_cli.phantom.anatomy import AIR_HU, BLOOD_HU, Body, draw_chest
 from gcnn_cli.phantom.lesions import Kind, PhantomNodule, draw_nodule, make_shape
+from gcnn_cli.phantom.noise import make_grain
 from gcnn_cli.phantom.trees import Segment, Vector, draw_segments, grow_tree
 from gcnn_cli.scan.volume import Source, Volume, make_affine
 
@@ -81,7 +82,7 @@ def make_phantom(config: PhantomConfig) -> Phantom:
     hu = ndimage.gaussian_filter(hu, 0.55 / spacing * np.array([0.5, 1, 1]))
     # Fewer photons arrive through tissue than through air and lung.
     level = 0.4 + 0.6 * np.clip((hu - AIR_HU) / 1000, 0, 1)
-    hu += level * _grain(hu.shape, spacing, config.noise_hu, rng)
+    hu += level * make_grain(hu.shape, spacing, config.noise_hu, rng)
     hu = np.round(np.maximum(hu, -1024) / config.step_hu) * config.step_hu
     direction = np.eye(3)[:, ::-1]
     source = Source(path="phantom", kind="array", series_uid=f"phantom-{config.seed}")
@@ -178,13 +179,3 @@ def _propose(
         outer_wall = abs(center[0]) > 70 and abs(center[2]) < 70
         return center if outer_wall and 0.2 * radius < depth < 0.55 * radius else None
     return center if depth > radius + 5 and clear_of_vessels[tuple(index)] > radius + 0.5 else None
-
-
-def _grain(
-    shape: tuple[int, ...], spacing: NDArray[np.float64], noise_hu: float, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Noise as after filtered back-projection: a band of frequencies in the plane, white across slices."""
-    white = rng.normal(size=shape)
-    sigma = 0.7 / spacing * np.array([0, 1, 1])
-    band = ndimage.gaussian_filter(white, sigma) - 0.6 * ndimage.gaussian_filter(white, 2.5 * sigma)
-    return np.asarray(band * (noise_hu / band.std()))

@@ -1,0 +1,149 @@
+"""Every format of a report with and without nodules; files are whole, and never replaced unasked."""
+
+import csv
+import io
+import json
+import os
+
+import jsonschema
+import pytest
+from rich.console import Console
+
+from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
+from gcnn_cli.errors import InputError, OutputError, UsageError
+from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
+from gcnn_cli.output.files import write_text
+from gcnn_cli.output.formats import output_paths, parse_formats, write_report
+from gcnn_cli.output.json_format import report_data, report_json, report_schema
+from gcnn_cli.output.table import show_report
+from gcnn_cli.scan.volume import Source
+
+NODULES = (
+    Nodule((1.25, -20.5, 300.125), (10.4, 20.6, 30.2), 0.987654321, 8.1234, 280.5, 11, "1.2.3"),
+    Nodule((0.0, 0.0, 0.0), (0.0, 1.0, 2.0), 0.5, 4.0, 33.5, 1, "1.2.4"),
+)
+
+
+def make_report(nodules=NODULES):
+    return Report(
+        scan=ScanSummary(
+            Source("056.mhd", "metaimage", "056", sha256="a" * 64, checks=("one regular grid",)),
+            (100, 200, 300),
+            (2.5, 0.8, 0.7),
+            ((0.0, 0.0, 0.7, -1.0), (0.0, 0.8, 0.0, -2.0), (2.5, 0.0, 0.0, -3.0), (0.0, 0.0, 0.0, 1.0)),
+        ),
+        model=ModelSummary("octahedral", "b" * 64, "O"),
+        nodules=nodules,
+        threshold=0.4,
+        candidates=321,
+        options={"batch_size": 32},
+        device="cpu float32",
+        seconds=1.5,
+        warnings=("a warning",),
+    )
+
+
+def rows_of(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_the_rich_csv():
+    rows = rows_of(rich_csv(make_report()))
+    assert tuple(rows[0]) == RICH_COLUMNS
+    assert rows[0] == {
+        "seriesuid": "056", "nodule": "1", "coordX": "1.250", "coordY": "-20.500", "coordZ": "300.125",
+        "diameter_mm": "8.12", "volume_mm3": "280.5", "probability": "0.9877",
+        "i": "30", "j": "21", "k": "10", "slice": "11", "sop_instance_uid": "1.2.3",
+    }  # fmt: skip
+
+
+def test_the_luna16_csv_has_exactly_its_columns():
+    rows = rows_of(luna16_csv(make_report()))
+    assert tuple(rows[0]) == LUNA16_COLUMNS
+    assert [row["probability"] for row in rows] == ["0.987654", "0.5"]
+
+
+@pytest.mark.parametrize("write", [rich_csv, luna16_csv])
+def test_without_nodules_the_header_stays(write):
+    assert len(write(make_report(())).splitlines()) == 1
+
+
+@pytest.mark.parametrize("nodules", [NODULES, ()])
+def test_the_json_fits_its_schema(nodules):
+    jsonschema.Draft202012Validator.check_schema(report_schema())
+    data = json.loads(report_json(make_report(nodules)))
+    jsonschema.validate(data, report_schema())
+    assert len(data["nodules"]) == len(nodules)
+    assert len(report_json(make_report(nodules), indent=None).splitlines()) == 1
+
+
+def test_the_json_says_where_in_files_order():
+    data = report_data(make_report())
+    assert data["input"]["size"] == [300, 200, 100]
+    assert data["input"]["spacing_mm"] == [0.7, 0.8, 2.5]
+    assert data["input"]["axes"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert data["input"]["origin_mm"] == [-1, -2, -3]
+    assert data["nodules"][0]["index"] == [30.2, 20.6, 10.4]
+
+
+def test_the_schema_can_fail():
+    data = report_data(make_report())
+    data["nodules"][0]["probability"] = 1.5
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, report_schema())
+
+
+def test_the_table_names_every_nodule():
+    buffer = io.StringIO()
+    show_report(make_report(), Console(file=buffer, width=100))
+    assert "300.1" in buffer.getvalue()
+    assert "0.988" in buffer.getvalue()
+    show_report(make_report(()), Console(file=buffer, width=100))
+    assert "No nodules at or above probability 0.4" in buffer.getvalue()
+
+
+def test_a_probability_is_one():
+    with pytest.raises(InputError):
+        Nodule((0, 0, 0), (0, 0, 0), 1.5, 1, 1, 1)
+
+
+def test_names_come_from_the_scan(tmp_path):
+    (tmp_path / "LIDC 1").mkdir()
+    assert output_paths(tmp_path / "LIDC 1", tmp_path, ("csv",))["csv"].name == "LIDC 1.nodules.csv"
+    names = [p.name for p in output_paths(tmp_path / "1.2.3.nii.gz", tmp_path, ("json", "luna16")).values()]
+    assert names == ["1.2.3.nodules.json", "1.2.3.luna16.csv"]
+
+
+def test_unknown_formats_are_refused():
+    assert parse_formats("json, csv") == ("json", "csv")
+    for names in ("xml", "", "csv,xml"):
+        with pytest.raises(UsageError, match="choose from csv, json"):
+            parse_formats(names)
+
+
+def test_nothing_is_replaced_unasked(tmp_path):
+    paths = output_paths(tmp_path / "a.mhd", tmp_path / "new" / "folder", ("csv", "json"))
+    write_report(make_report(), paths, overwrite=False)
+    with pytest.raises(UsageError, match="exists already"):
+        write_report(make_report(()), paths, overwrite=False)
+    assert len(rows_of(paths["csv"].read_text())) == 2
+    write_report(make_report(()), paths, overwrite=True)
+    assert rows_of(paths["csv"].read_text()) == []
+    assert sorted(p.name for p in paths["csv"].parent.iterdir()) == ["a.nodules.csv", "a.nodules.json"]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_text(tmp_path / "file" / "out.csv", "x", overwrite=False)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OutputError, match="No space left"):
+        write_text(tmp_path / "out.csv", "x", overwrite=False)
+    assert list(tmp_path.iterdir()) == []

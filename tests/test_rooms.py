@@ -1,0 +1,78 @@
+"""The direction of flow, and what starting up may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "gcnn_cli"
+
+# room: rooms it may import. errors and the package itself are open to all.
+ALLOWED = {
+    "scan": set(),
+    "symmetry": set(),
+    "network": {"symmetry"},
+    "phantom": {"scan"},
+    "detection": {"scan", "network"},
+    "output": {"detection", "scan"},
+    "training": {"scan", "symmetry", "network", "detection", "evaluation"},
+    "evaluation": {"detection"},
+    "cohort": {"scan", "network", "detection", "output"},
+    "cli": {"scan", "network", "detection", "output", "training", "phantom", "cohort", "evaluation"},
+}
+# library: the rooms that may see it.
+LIBRARIES = {
+    "typer": {"cli"},
+    "rich": {"cli", "output"},
+    "SimpleITK": {"scan"},
+    "pydicom": {"scan"},
+    "torch": {"symmetry", "network", "detection", "training", "cli"},
+    "safetensors": {"network"},
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path):
+    """Every module that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_rooms_import_only_upstream(path):
+    room = room_of(path)
+    for module in imports_of(path):
+        top, _, rest = module.partition(".")
+        if top == "gcnn_cli" and rest:
+            other = rest.split(".")[0]
+            assert other in {room, "errors"} | ALLOWED.get(room, set()), f"{room} imports {other}"
+        if top in LIBRARIES:
+            assert room in LIBRARIES[top], f"{room} imports {top}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["detect", "--help"], ["--show-completion", "bash"]])
+def test_help_loads_nothing_heavy(arguments):
+    script = (
+        "import sys\n"
+        f"sys.argv = ['gcnn', *{arguments!r}]\n"
+        "from gcnn_cli.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'SimpleITK', 'scipy', 'numpy', 'skimage', 'pydicom'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_modules_stay_readable():
+    long = {str(p.relative_to(PACKAGE)): n for p in MODULES if (n := len(p.read_text("utf-8").splitlines())) > 350}
+    assert not long
