@@ -38,6 +38,10 @@ class ErrorGroup(TyperGroup):
         except GcnnError as error:  # only ours: a bug keeps its traceback
             _echo_error(error)
             raise typer.Exit(error.exit_code) from None
+        except BrokenPipeError:
+            # The reader of our output has gone: nobody is left to tell, not even when Python flushes at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
@@ -64,21 +68,22 @@ Threads = Annotated[int | None, typer.Option(min=1, envvar="GCNN_THREADS", help=
 
 def main() -> None:
     """Entry point of the console script."""
-    try:
-        app()
-    except BrokenPipeError:
-        # The reader of our output has gone; there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    app()
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"gcnn {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
-    if version:
-        typer.echo(f"gcnn {__version__}")
-        raise typer.Exit
+    del version  # its callback has done the work
 
 
 @app.command(epilog=EXIT_CODES)

@@ -81,7 +81,9 @@ def test_tissues_have_their_hu(phantom):
 def test_the_noise_has_the_asked_level_and_a_grain(phantom):
     quiet = make_phantom(PhantomConfig(seed=3, spacing_zyx=COARSE, noise_hu=0))
     noise = (phantom.volume.hu - quiet.volume.hu)[:, 40:100, 80:110].astype(float)
-    heart = Body().heart(*(phantom.volume.position_mm(np.indices(noise.shape).reshape(3, -1).T + [0, 40, 80]).T))
+    heart = Body().heart(
+        *(phantom.volume.position_mm(np.indices(noise.shape).reshape(3, -1).T + np.array([0, 40, 80])).T)
+    )
     inside = heart.reshape(noise.shape) < -5
     assert noise[inside].std() == pytest.approx(phantom.config.noise_hu, rel=0.2)
 
