@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.phantom import Phantom, PhantomConfig, make_phantom
+from gcnn_cli.phantom import Phantom, make_phantom, quick_config
 from gcnn_cli.scan.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def phantom() -> Phantom:
     """A coarse phantom, quick to make and to search."""
-    return make_phantom(PhantomConfig(seed=3, spacing_zyx=(2.5, 1.6, 1.6)))
+    return make_phantom(quick_config(3, nodules=7))
 
 
 @pytest.fixture

@@ -140,13 +140,14 @@ def test_two_runs_find_the_same(run, scans):
 def test_a_lung_mask_says_where_to_look(run, scans, phantom, tmp_path):
     left = phantom.lungs.copy()
     left[:, :, : left.shape[2] // 2] = False  # the patient's right side
+    middle = phantom.volume.position_mm(np.array([0, 0, left.shape[2] // 2]))[0]
     image = sitk.GetImageFromArray(left.astype(np.uint8))
     image.CopyInformation(sitk.ReadImage(str(scans / "thorax.mhd")))
     sitk.WriteImage(image, str(tmp_path / "mask.nii.gz"))
     result = run("detect", scans / "thorax.mhd", "--out", "-", "--lung-mask", "mask.nii.gz")
     nodules = json.loads(result.stdout)["nodules"]
     assert nodules
-    assert all(n["position_mm"][0] > -3 for n in nodules)
+    assert all(n["position_mm"][0] > middle - 3 for n in nodules)
     sitk.WriteImage(image * 0, str(tmp_path / "empty.nii.gz"))
     assert "does not cover" in error_line(run("detect", scans / "thorax.mhd", "--lung-mask", "empty.nii.gz"), 3)
 
@@ -203,7 +204,8 @@ def test_info_lists_series_and_verdict(run, scans):
     result = run("info", scans / "thorax_dicom", "--json")
     (row,) = json.loads(result.stdout)
     assert row["number"] == "#1"
-    assert row["geometry"].startswith("sound: 94 slices, 2.5 mm apart")
+    assert row["geometry"].startswith("sound: ")
+    assert "slices, 2.5 mm apart" in row["geometry"]
     assert "sound" in run("info", scans / "thorax.mhd").stdout
     assert "no such file" in error_line(run("info", "nothing"), 3)
 
@@ -226,7 +228,7 @@ def test_verify_fails_for_a_network_that_is_not(run, tmp_path):
 
 
 def test_phantom_makes_a_labelled_scan(run, tmp_path):
-    assert run("phantom", "--out", "made", "--seed", "5").exit_code == 0
+    assert run("phantom", "--out", "made", "--nodules", "2").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["annotations.csv", "thorax.mhd", "thorax.zraw"]
     assert "exists already" in error_line(run("phantom", "--out", "made"), 2)
 

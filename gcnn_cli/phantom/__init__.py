@@ -1,11 +1,19 @@
-"""A synthetic chest CT with nodules at known places: for tests, samples and first steps.
+"""A synthetic chest CT with nodules at known places: no patient, no license, the same bytes every time.
 
-Schematic, but a chest: wall, ribs, spine, mediastinum, two lungs, branching vessels and airways,
-noise with a reconstruction's grain, partial volume. The truth is computed from the same shapes that
-are drawn. Frame: LPS mm, origin between the lungs; arrays (z, y, x).
+Schematic anatomy, drawn from formulas and from random trees; it exercises every step of the program
+and of its tests. It is no measure of how well the program does on patients.
 """
 
-from gcnn_cli.phantom.scene import Phantom, PhantomConfig, make_phantom
-from gcnn_cli.phantom.storage import write_phantom
+from gcnn_cli.phantom.config import KINDS, Phantom, PhantomConfig, PhantomNodule, quick_config
+from gcnn_cli.phantom.files import write_phantom
+from gcnn_cli.phantom.render import make_phantom
 
-__all__ = ["Phantom", "PhantomConfig", "make_phantom", "write_phantom"]
+__all__ = [
+    "KINDS",
+    "Phantom",
+    "PhantomConfig",
+    "PhantomNodule",
+    "make_phantom",
+    "quick_config",
+    "write_phantom",
+]

@@ -1,95 +1,84 @@
-"""Vessels and airways: trees that branch from the hilum and thin toward the pleura.
+"""Branching trees that fill a lung: arteries, veins, and the airways that run along the arteries.
 
-Murray's law sets the radii at a branching: r^3 = r1^3 + r2^3. A segment is a capsule with a radius at
-each end.
+A tree is grown from its root to targets spread over the lung: the targets are split in two by their
+longest extent as seen from the root, a branch runs part of the way to each half, and so on. A branch
+that feeds n targets has radius r0 · n^(1/3.1), close to Murray's cubic law.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Vector = NDArray[np.float64]
-Distance = Callable[[Vector, Vector, Vector], Vector]
+from gcnn_cli.phantom.grid import Point
+
+_MURRAY = 3.1
+_PIECES = 3  # straight pieces of one curved branch
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """A piece of a branch: ends in LPS mm (x, y, z), radii in mm."""
+class Piece:
+    """A straight piece of a branch: from `start` to `end` in mm, with its radius at both."""
 
-    start: Vector
-    end: Vector
-    start_radius: float
-    end_radius: float
-
-
-def grow_tree(
-    root: Vector,
-    direction: Vector,
-    radius: float,
-    smallest: float,
-    lung: Distance,
-    rng: np.random.Generator,
-) -> list[Segment]:
-    """Branches inside the lung, from a root at the hilum, until they are thinner than `smallest` mm."""
-    segments: list[Segment] = []
-    stack = [(root, direction / np.linalg.norm(direction), radius)]
-    while stack:
-        start, heading, r = stack.pop()
-        length = r * rng.uniform(6, 10) + 4
-        for _ in range(3):  # a branch bends on its way
-            heading = _unit(heading + 0.13 * rng.normal(size=3))
-            end = start + heading * length / 3
-            if float(lung(*(end.reshape(3, 1)))[0]) > -2.0 and r < 0.8 * radius:
-                break
-            segments.append(Segment(start, end, r, r * 0.95))
-            start, r = end, r * 0.95
-        else:
-            share = rng.uniform(0.25, 0.5)
-            for part, spread in ((1 - share, 0.3), (share, 0.8)):
-                child = r * part ** (1 / 3)
-                if child >= smallest:
-                    aside = _unit(np.cross(heading, rng.normal(size=3)))
-                    stack.append((start, _unit(heading + spread * rng.uniform(0.6, 1.3) * aside), child))
-    return segments
+    start: Point
+    end: Point
+    radius_start: float
+    radius_end: float
 
 
-def draw_segments(
-    share: NDArray[np.float64],
-    segments: list[Segment],
-    origin: Vector,
-    spacing: Vector,
-    widen_mm: float = 0.0,
-) -> None:
-    """Raise the share [D, H, W] of each voxel that the capsules fill; origin and spacing as (x, y, z).
-
-    A capsule thinner than a voxel fills the part of it that its cross-section fills.
-    """
-    voxel = float(spacing.mean())
-    for s in segments:
-        reach = max(s.start_radius, s.end_radius) + widen_mm + voxel
-        low = np.floor((np.minimum(s.start, s.end) - reach - origin) / spacing).astype(int)
-        high = np.ceil((np.maximum(s.start, s.end) + reach - origin) / spacing).astype(int) + 1
-        low, high = np.maximum(low, 0), np.minimum(high, share.shape[::-1])
-        if (high <= low).any():
+def grow_tree(root: Point, targets: NDArray[Any], root_radius_mm: float, rng: np.random.Generator) -> list[Piece]:
+    """Pieces from the root to every target [N, 3]; the radius falls from the root's to 0.2-0.4 mm."""
+    unit = root_radius_mm / len(targets) ** (1 / _MURRAY)
+    pieces: list[Piece] = []
+    heading = targets.mean(axis=0) - root
+    todo = [(root, heading, targets, root_radius_mm)]
+    while todo:
+        start, heading, group, radius = todo.pop()
+        own = unit * len(group) ** (1 / _MURRAY)
+        if len(group) == 1:
+            pieces += _curve(start, group[0], heading, radius, 0.8 * own, rng)
             continue
-        axes = [origin[a] + spacing[a] * np.arange(low[a], high[a]) for a in range(3)]
-        x, y, z = axes[0][None, None, :], axes[1][None, :, None], axes[2][:, None, None]
-        along = s.end - s.start
-        t = (x - s.start[0]) * along[0] + (y - s.start[1]) * along[1] + (z - s.start[2]) * along[2]
-        t = np.clip(t / max(float(along @ along), 1e-9), 0, 1)
-        gap = np.sqrt(
-            (x - s.start[0] - t * along[0]) ** 2
-            + (y - s.start[1] - t * along[1]) ** 2
-            + (z - s.start[2] - t * along[2]) ** 2
-        )
-        r = s.start_radius + t * (s.end_radius - s.start_radius) + widen_mm
-        full = np.minimum(1.0, np.pi * (r / voxel) ** 2)
-        filled = full * np.clip(0.5 - (gap - r) / voxel, 0, 1)
-        window = share[low[2] : high[2], low[1] : high[1], low[0] : high[0]]
-        np.maximum(window, filled, out=window)
+        reach = rng.uniform(0.28, 0.5) if len(group) > 3 else rng.uniform(0.4, 0.7)
+        fork = start + reach * (group.mean(axis=0) - start)
+        pieces += _curve(start, fork, heading, min(radius, 1.15 * own), own, rng)
+        for half in _split(fork, group, rng):
+            todo.append((fork, fork - start, half, own))
+    return pieces
 
 
-def _unit(v: Vector) -> Vector:
-    return np.asarray(v / max(float(np.linalg.norm(v)), 1e-9))
+def beside(pieces: list[Piece], least_radius_mm: float) -> list[Piece]:
+    """Airways beside the arteries thicker than the limit; the radii are those of the lumen."""
+    airways = []
+    for piece in pieces:
+        if piece.radius_end < least_radius_mm:
+            continue
+        # To the front and the middle of the artery, as bronchi mostly lie.
+        away = np.cross(piece.end - piece.start, (0.3, 1.0, 0.5))
+        away /= max(float(np.linalg.norm(away)), 1e-6)
+        start = piece.start + away * (1.9 * piece.radius_start + 0.6)
+        end = piece.end + away * (1.9 * piece.radius_end + 0.6)
+        airways.append(Piece(start, end, 0.85 * piece.radius_start, 0.85 * piece.radius_end))
+    return airways
+
+
+def _split(fork: Point, group: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
+    offset = group - group.mean(axis=0)
+    values, vectors = np.linalg.eigh(offset.T @ offset)
+    lengths = np.sqrt(np.maximum(values, 0))
+    # A random mixture of the two longest extents keeps the halves from looking alike.
+    axis = vectors[:, 2] * lengths[2] + vectors[:, 1] * lengths[1] * rng.uniform(-0.8, 0.8)
+    order = np.argsort(offset @ axis, kind="stable")
+    cut = min(max(1, round(len(group) * rng.uniform(0.3, 0.7))), len(group) - 1)
+    return group[order[:cut]], group[order[cut:]]
+
+
+def _curve(start: Point, end: Point, heading: Point, r: float, s: float, rng: np.random.Generator) -> list[Piece]:
+    """A branch that leaves along its parent's heading and bends to its own, in straight pieces."""
+    length = float(np.linalg.norm(end - start))
+    ahead = start + heading / max(float(np.linalg.norm(heading)), 1e-6) * 0.3 * length
+    control = 0.4 * ahead + 0.6 * (start + end) / 2 + rng.normal(0, 0.06 * length, 3)
+    t = np.linspace(0, 1, _PIECES + 1)[:, None]
+    points = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+    radii = np.linspace(r, s, _PIECES + 1)
+    return [Piece(points[i], points[i + 1], float(radii[i]), float(radii[i + 1])) for i in range(_PIECES)]
