@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from conftest import make_network
+from scan.scans import axial, some_hu, write_series
 from typer.testing import CliRunner
 
 from gcnn_cli import __version__
@@ -190,14 +191,8 @@ def test_two_series_and_geometry_have_their_codes(run, scans, tmp_path):
     shutil.copytree(scans / "thorax_dicom", both / "a")
     (both / "a" / "0030.dcm").unlink()
     assert "is the series complete?" in error_line(run("detect", both), 5)
-    write_phantom_series(both / "b")
+    write_series(both / "b", some_hu(), axial())
     assert "2 CT series found" in error_line(run("detect", both), 4)
-
-
-def write_phantom_series(folder):
-    from scan.dicom_factory import make_volume, write_series
-
-    write_series(folder, make_volume())
 
 
 def test_info_lists_series_and_verdict(run, scans):

@@ -1,7 +1,7 @@
-"""MetaImage, NIfTI and NRRD -> Volume, through SimpleITK, which works in LPS for all of them.
+"""MetaImage, NIfTI and NRRD -> Volume; the first and the last through SimpleITK, which works in LPS.
 
-SimpleITK repairs or misnames several defects in silence; they are looked for here first, and each
-is one line that names the file at fault.
+SimpleITK repairs or misnames several defects in silence; `metaimage` and `nrrd` look for them
+first, and each is one line that names the file at fault. NIfTI is read in `nifti`.
 """
 
 import math
@@ -15,8 +15,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import GeometryError, InputError
-from gcnn_cli.scan.headers import HEADER_CHECKS
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
+from gcnn_cli.scan.metaimage import check_metaimage
+from gcnn_cli.scan.nifti import read_nifti
+from gcnn_cli.scan.nrrd import check_nrrd
 from gcnn_cli.scan.volume import Array, Source, Volume, make_affine
 
 KINDS = {
@@ -30,7 +32,7 @@ KINDS = {
 SUFFIXES = tuple(KINDS)
 
 _MAX_SPACING_MM = 6.0
-_READERS = {"nifti": "NiftiImageIO", "metaimage": "MetaImageIO", "nrrd": "NrrdImageIO"}
+_READERS = {"metaimage": "MetaImageIO", "nrrd": "NrrdImageIO"}
 
 
 def suffix_of(path: Path) -> str:
@@ -45,8 +47,8 @@ def stem_of(path: Path) -> str:
 
 def read_image(path: Path) -> Volume:
     """Read one scan. Raises InputError or GeometryError with one line."""
-    values, affine, kind = _load(path)
-    hu, warnings = checked_hu(values, str(path))
+    values, affine, kind, grid_warnings = _load(path)
+    hu, value_warnings = checked_hu(values, str(path))
     spacing = np.round(np.linalg.norm(affine[:3, :3], axis=0), 4)
     return Volume(
         hu,
@@ -56,7 +58,7 @@ def read_image(path: Path) -> Volume:
             kind=kind,
             series_uid=stem_of(path),
             sha256=content_sha256(hu, affine),
-            warnings=warnings,
+            warnings=grid_warnings + value_warnings,
             checks=(f"one regular grid, spacing {spacing.tolist()} mm (z, y, x)", "orthogonal axes"),
         ),
     )
@@ -68,74 +70,66 @@ def read_mask(path: Path) -> Volume:
         raise InputError(f"{path}: no such file")
     if not suffix_of(path):
         raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
-    values, affine, kind = _load(path)
+    values, affine, kind, _ = _load(path)
     return Volume((values > 0).astype(np.int16), affine, Source(str(path), kind, stem_of(path)))
 
 
-def _load(path: Path) -> tuple[NDArray[Any], Array, str]:
-    """Voxels as stored [D, H, W], affine and kind of a file; everything but the values is checked."""
+def _load(path: Path) -> tuple[NDArray[Any], Array, str, tuple[str, ...]]:
+    """Voxels as stored [D, H, W], affine, kind and warnings; everything but the values is checked."""
     kind = KINDS[suffix_of(path)]
-    if kind in HEADER_CHECKS:
-        HEADER_CHECKS[kind](path)
+    if kind == "nifti":
+        values, affine, warnings = read_nifti(path)
+        size = values.shape[::-1]
+        _check_shape(path, size[:4], math.prod(size[4:]))  # the fifth axis is that of vectors
+    else:
+        values, affine, warnings = _read_by_itk(path, kind)
+    coarsest = float(np.linalg.norm(affine[:3, :3], axis=0).max())
+    if coarsest > _MAX_SPACING_MM:
+        raise GeometryError(
+            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+        )
+    return values.reshape(values.shape[-3:]), affine, kind, warnings
+
+
+def _read_by_itk(path: Path, kind: str) -> tuple[NDArray[Any], Array, tuple[str, ...]]:
+    warnings: tuple[str, ...] = ()
+    try:
+        if kind == "metaimage":
+            check_metaimage(path)
+        else:
+            warnings = check_nrrd(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     reader = sitk.ImageFileReader()
     reader.SetImageIO(_READERS[kind])
     reader.SetFileName(str(path))
     with _quiet_itk():
         try:
             reader.ReadImageInformation()
-            _check_header(path, reader)
+            _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
             image = reader.Execute()
         except RuntimeError as error:
-            reason = _last_line(error)
-            kind_of_error = GeometryError if "orthonormal" in reason else InputError
-            raise kind_of_error(f"{path}: cannot be read as {kind}: {reason}") from None
+            raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
     if image.GetDimension() == 4:
         image = image[:, :, :, 0]
-    return sitk.GetArrayFromImage(image), _affine_of(path, image, kind), kind
+    return sitk.GetArrayFromImage(image), _affine_of(image), warnings
 
 
-def _check_header(path: Path, reader: sitk.ImageFileReader) -> None:
-    size = reader.GetSize()
-    if reader.GetNumberOfComponents() != 1:
-        raise InputError(
-            f"{path}: a color or vector image ({reader.GetNumberOfComponents()} values per voxel), not a CT"
-        )
-    if len(size) == 4 and size[3] != 1:
-        raise InputError(f"{path}: four-dimensional ({size[3]} volumes); give one volume")
+def _check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
+    """size: voxels along x, y, z and, in some files, time."""
+    if components != 1:
+        raise InputError(f"{path}: a color or vector image ({components} values per voxel), not a CT")
+    if math.prod(size[3:]) != 1:
+        raise InputError(f"{path}: holds {math.prod(size[3:])} volumes; give one of them")
     if len(size) < 3 or min(size[:3]) < 2:
-        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {'x'.join(map(str, size))}")
+        shown = "x".join(map(str, size))
+        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {shown}")
 
 
-def _affine_of(path: Path, image: sitk.Image, kind: str) -> Array:
+def _affine_of(image: sitk.Image) -> Array:
     spacing = np.array(image.GetSpacing())[::-1]
     direction = np.array(image.GetDirection()).reshape(3, 3)[:, ::-1]
-    if kind == "nifti":
-        _check_nifti_transform(path, image)
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        raise GeometryError(f"{path}: voxel spacing must be positive, got {spacing.tolist()} mm (z, y, x)")
-    if spacing.max() > _MAX_SPACING_MM:
-        raise GeometryError(
-            f"{path}: voxels of {spacing.max():.2f} mm are too coarse to measure nodules (at most {_MAX_SPACING_MM} mm)"
-        )
     return make_affine(spacing, direction, np.array(image.GetOrigin()))
-
-
-def _check_nifti_transform(path: Path, image: sitk.Image) -> None:
-    """ITK makes a sheared sform orthogonal in silence; compare with what the file says."""
-
-    def rows(name: str) -> NDArray[np.float64]:
-        return np.array([float(v) for v in image.GetMetaData(name).split()])
-
-    if not all(image.HasMetaDataKey(f"srow_{axis}") for axis in "xyz") or image.GetMetaData("sform_code") == "0":
-        return
-    sform = np.stack([rows(f"srow_{axis}") for axis in "xyz"])[:, :3]
-    lengths = np.linalg.norm(sform, axis=0)
-    if (lengths <= 0).any():
-        return
-    cosines = (sform / lengths).T @ (sform / lengths) - np.eye(3)
-    if np.abs(cosines).max() > 1e-3:
-        angle = 90 - math.degrees(math.acos(min(1.0, float(np.abs(cosines).max()))))
-        raise GeometryError(f"{path}: the NIfTI sform is sheared by {angle:.1f} degrees; positions would be wrong")
 
 
 @contextmanager

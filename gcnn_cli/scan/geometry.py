@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from gcnn_cli.scan.volume import Array, make_affine
 
 _SAME_PLACE_MM = 1e-3
-_SPACING_TOLERANCE = 0.1  # of the spacing: headers round positions to 0.1 mm
+# How far a slice may lie from its place along the normal: some headers round positions to 0.1 mm.
+_ROUNDING_MM = 0.1
+_SPACING_TOLERANCE = 0.01  # of the spacing, besides
 _MAX_SPACING_MM = 6.0
 _ORIENTATION_TOLERANCE = 2e-3
 
@@ -125,15 +127,15 @@ def _irregular(along: NDArray[np.float64]) -> str:
     """A gap or uneven spacing, named by its two slices (numbered from 1 along the normal)."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
+    tolerance = _ROUNDING_MM + _SPACING_TOLERANCE * usual
     worst = int(np.abs(gaps - usual).argmax())
-    fit = np.linspace(along[0], along[-1], len(along))
-    if abs(gaps[worst] - usual) > _SPACING_TOLERANCE * usual + 0.01:
+    if abs(gaps[worst] - usual) > tolerance:
         return (
             f"slices {worst + 1} and {worst + 2} (at {along[worst]:.2f} and {along[worst + 1]:.2f} mm)"
             f" are {gaps[worst]:.4g} mm apart, the others {usual:.4g} mm; is the series complete?"
         )
-    drift = np.abs(along - fit)
-    if drift.max() > 0.5 * usual:
+    drift = np.abs(along - np.linspace(along[0], along[-1], len(along)))
+    if drift.max() > tolerance:
         worst = int(drift.argmax())
         return f"the slice spacing changes along the stack: slice {worst + 1} is {drift[worst]:.2f} mm from its place"
     return ""
@@ -143,17 +145,20 @@ def _sheared(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_
     """Slices displaced in their own plane: a gantry tilt when steady, a defect when not."""
     offsets = positions - positions[0]
     in_plane = offsets - np.outer(offsets @ normal, normal)
-    total = float(np.linalg.norm(in_plane[-1]))
     tolerance = 0.5 * max(pixel_spacing)
-    if total > tolerance:
-        angle = math.degrees(math.atan2(total, abs(float(offsets[-1] @ normal))))
-        return (
-            f"the stack is sheared by {angle:.1f} degrees (gantry tilt): the last slice is displaced by {total:.1f} mm"
-        )
+    steps = np.diff(in_plane, axis=0)
+    jumps = np.linalg.norm(steps - np.median(steps, axis=0), axis=1)
+    if jumps.max() > tolerance:
+        worst = int(jumps.argmax())
+        return f"slices {worst + 1} and {worst + 2} are displaced by {jumps[worst]:.1f} mm in their plane"
     displaced = np.linalg.norm(in_plane, axis=1)
     if displaced.max() > tolerance:
         worst = int(displaced.argmax())
-        return f"slice {worst + 1} is displaced by {displaced[worst]:.1f} mm in its plane"
+        angle = math.degrees(math.atan2(displaced[worst], abs(float(offsets[worst] @ normal))))
+        return (
+            f"the stack is sheared by {angle:.1f} degrees (gantry tilt): slice {worst + 1} is displaced by"
+            f" {displaced[worst]:.1f} mm in its plane"
+        )
     return ""
 
 

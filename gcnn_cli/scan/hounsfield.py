@@ -36,7 +36,7 @@ def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str
     if low < LOWEST_HU - 176:  # below -1200: no scanner measures that, it is padding
         warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
     clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
-    if values.dtype.kind != "f" or (clipped == np.round(clipped)).all():
+    if values.dtype.kind != "f" or all((plane == np.round(plane)).all() for plane in clipped):
         return clipped.astype(np.int16), warnings
     return clipped.astype(np.float32), warnings
 

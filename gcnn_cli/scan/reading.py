@@ -2,10 +2,13 @@
 
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.errors import GcnnError, InputError, UsageError
 from gcnn_cli.scan.dicom import is_dicom, read_series
 from gcnn_cli.scan.formats import SUFFIXES, read_image, suffix_of
 from gcnn_cli.scan.volume import Volume
@@ -37,15 +40,24 @@ def read_volume(path: Path, *, series: str | None = None) -> Volume:
 
 
 def _read_zip(path: Path, series: str | None) -> Volume:
-    with tempfile.TemporaryDirectory(prefix="gcnn-") as folder, zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > _MAX_UNPACKED_BYTES:
-            raise InputError(f"{path}: unpacks to more than {_MAX_UNPACKED_BYTES // 2**30} GiB")
+    with unpacked(path) as folder:
         try:
-            archive.extractall(folder)  # keeps members inside the folder
-        except (zipfile.BadZipFile, RuntimeError, OSError, EOFError) as error:
-            raise InputError(f"{path}: cannot be unpacked: {error}") from None
-        try:
-            volume = read_series(Path(folder), series)
-        except InputError as error:
-            raise type(error)(str(error).replace(folder, str(path))) from None
+            volume = read_series(folder, series)
+        except GcnnError as error:
+            raise type(error)(str(error).replace(str(folder), str(path))) from None
     return Volume(volume.hu, volume.to_world, replace(volume.source, path=str(path)))
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A temporary folder with what a zip holds. Raises InputError for a damaged, locked or huge one."""
+    with tempfile.TemporaryDirectory(prefix="gcnn-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > _MAX_UNPACKED_BYTES:
+                    raise InputError(f"{path}: unpacks to more than {_MAX_UNPACKED_BYTES // 2**30} GiB")
+                archive.extractall(folder)  # keeps members inside the folder
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError) as error:
+            reason = str(error).replace(folder, "").splitlines() or ["damaged"]
+            raise InputError(f"{path}: cannot be unpacked: {reason[0]}") from None
+        yield Path(folder)

@@ -1,6 +1,5 @@
 """What a path holds, as rows: for `gcnn info`, without raising on an unsound geometry."""
 
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.dicom import Series, find_series
 from gcnn_cli.scan.formats import suffix_of
-from gcnn_cli.scan.reading import read_volume
+from gcnn_cli.scan.reading import read_volume, unpacked
 
 
 def summarize(path: Path) -> list[dict[str, Any]]:
@@ -16,9 +15,8 @@ def summarize(path: Path) -> list[dict[str, Any]]:
     if path.is_dir():
         return _series_rows(path, path)
     if path.is_file() and not suffix_of(path) and zipfile.is_zipfile(path):
-        with tempfile.TemporaryDirectory(prefix="gcnn-") as folder, zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)
-            return _series_rows(Path(folder), path)
+        with unpacked(path) as folder:
+            return _series_rows(folder, path)
     if path.name.upper() == "DICOMDIR":
         return _series_rows(path.parent, path)
     volume = read_volume(path)

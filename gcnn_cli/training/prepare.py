@@ -29,6 +29,7 @@ class Prepared:
 
     training: list[Sample]
     validation: list[Sample]
+    labelled_series: tuple[str, ...]
     training_series: tuple[str, ...]
     training_patients: tuple[str, ...]
     held_out_patients: tuple[str, ...]
@@ -55,11 +56,14 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> P
     log.info("%d nodule cut-outs for training", len(donors))
     for n, scan in enumerate(index.scans):
         out = scan.patient in held
+        if out and not scan.labelled:
+            continue  # what it holds is unknown: nothing can be learned about the network from it
         rng = np.random.default_rng([split.seed, 2, n])
         sides[out] += scan_samples(scan, [] if out else donors, samples, rng)
     return Prepared(
         sides[False],
         sides[True],
+        tuple(s.name for s in index.scans if s.labelled),
         tuple(s.name for s in index.scans if s.patient not in held),
         tuple(sorted(patients - held)),
         tuple(sorted(held)),

@@ -11,10 +11,11 @@ import torch
 
 from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
-from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
-from gcnn_cli.training.loop import Progress, TrainConfig, recipe, train_network
+from gcnn_cli.training.loop import Progress, TrainConfig, recipe, score_samples, train_network
+from gcnn_cli.training.operating import operating_points
 from gcnn_cli.training.prepare import Prepared, SplitConfig, prepare
 from gcnn_cli.training.samples import SampleConfig
 
@@ -79,15 +80,26 @@ def run_training(config: RunConfig) -> TrainedModel:
         )  # fmt: skip
 
     network = train_network(prepared.training, prepared.validation, recipe_config, notify)
-    provenance = _provenance(config, recipe_config, split, prepared, progress, time.monotonic() - started)
-    model = TrainedModel(config.out.stem, network, recipe_config.input, Calibration(), provenance)
+    calibration = measure_operating_points(network, prepared, recipe_config)
+    provenance = provenance_of(config, recipe_config, split, prepared, progress, time.monotonic() - started)
+    model = TrainedModel(config.out.stem, network, recipe_config.input, calibration, provenance)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     log.info("%s: sha256 %s", config.out, sha256)
     return model
 
 
-def _provenance(
+def measure_operating_points(network: GCNN, prepared: Prepared, config: TrainConfig) -> Calibration:
+    """Operating points from the candidates of every labelled scan, held out or not."""
+    false = [
+        sample
+        for sample in (*prepared.training, *prepared.validation)
+        if sample.kind == "candidate" and sample.series in prepared.labelled_series
+    ]
+    return operating_points(score_samples(network, false, config.input).numpy(), len(prepared.labelled_series))
+
+
+def provenance_of(
     config: RunConfig,
     recipe_config: TrainConfig,
     split: SplitConfig,
@@ -101,6 +113,7 @@ def _provenance(
         "machine": platform.machine(),
         "recipe": recipe(recipe_config),
         "split": asdict(split),
+        "labelled_series": prepared.labelled_series,
         "training_series": prepared.training_series,
         "training_patients": prepared.training_patients,
         "held_out_patients": prepared.held_out_patients,

@@ -54,6 +54,7 @@ class Sample:
     label: int
     kind: str
     patient: str
+    series: str  # name of the scan or cut-out
     first: int
     stop: int
 
@@ -70,7 +71,7 @@ def scan_samples(
     volume = read_volume(entry.path)
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    samples = [_cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry.patient, config) for m in entry.nodules]
+    samples = [_cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry, config) for m in entry.nodules]
 
     candidates = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
     positions = np.array([c.position_mm for c in candidates]).reshape(-1, 3)
@@ -80,7 +81,7 @@ def scan_samples(
     for x, y, z, diameter in (*entry.nodules, *entry.excluded):
         clear &= np.linalg.norm(positions - (x, y, z), axis=1) > diameter / 2 + _CLEAR_MM
     indices = grid.index_zyx(positions[clear])
-    samples += [_cut(grid.hu, index, 0, "candidate", entry.patient, config) for index in indices]
+    samples += [_cut(grid.hu, index, 0, "candidate", entry, config) for index in indices]
 
     # A sharp nodule in a scan blurred by thick slices would be known by its sharpness.
     if donors and volume.spacing_zyx.max() <= config.max_host_spacing_mm:
@@ -159,7 +160,7 @@ def _cut_donor(donor: Donor, center: NDArray[np.float64], label: int, kind: str,
     cube = padded[tuple(slice(i, i + config.side) for i in index)]
     first = max(0, half - int(index[0]))
     stop = min(config.side, half - int(index[0]) + donor.hu.shape[0])
-    return Sample(np.round(cube).astype(np.int16), label, kind, donor.patient, first, stop)
+    return Sample(np.round(cube).astype(np.int16), label, kind, donor.patient, donor.name, first, stop)
 
 
 def _cut(
@@ -167,11 +168,11 @@ def _cut(
     index: NDArray[np.float64],
     label: int,
     kind: str,
-    patient: str,
+    entry: ScanEntry,
     config: SampleConfig,
 ) -> Sample:
     cube = np.round(cut_patch(hu, index, config.side)).astype(np.int16)
-    return Sample(cube, label, kind, patient, 0, config.side)
+    return Sample(cube, label, kind, entry.patient, entry.name, 0, config.side)
 
 
 def _transplants(
@@ -197,7 +198,7 @@ def _transplants(
         cube = np.round(blend(host, nodule, soften(mask))).astype(np.int16)
         kind = "sham" if sham else "transplant"
         patient = entry.patient if sham else donor.patient
-        samples.append(Sample(cube, int(not sham), kind, patient, 0, config.side))
+        samples.append(Sample(cube, int(not sham), kind, patient, entry.name, 0, config.side))
     return samples
 
 
