@@ -27,7 +27,6 @@ from gcnn_cli.network.contract import Calibration, InputSpec
 FORMAT = 1
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
-DEFAULT_MODEL = "octahedral"
 
 _KEY = "gcnn"
 

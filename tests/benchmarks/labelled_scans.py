@@ -63,7 +63,9 @@ def main() -> None:
         )
         footer.append(f"{scan.name}: {alarms} other findings at the default threshold, {seconds:.0f} s")
     print("\n" + "\n".join(f"- {line}" for line in footer))
-    print(f"- peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, all scans in one process")
+    print(
+        f"- peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB, all scans in one process"
+    )
 
 
 def first_inside(places: np.ndarray, center: tuple[float, float, float], diameter: float) -> int:
