@@ -22,6 +22,7 @@ from scipy.spatial import cKDTree
 
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import Mask
+from gcnn_cli.detection.pyramid import STEP, halve
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Volume
 
@@ -106,17 +107,17 @@ def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[
 def _scale_space_maxima(image: Image, inside: Mask, voxel_mm: float, config: CandidateConfig) -> list[_Maxima]:
     """Local maxima over position, at every scale."""
     found = []
-    coarse = _halve(image)
-    coarse_inside = _halve(inside.astype(np.float32)) > 0
+    coarse = halve(image)
+    coarse_inside = halve(inside.astype(np.float32)) > 0
     for sigma_mm in config.sigmas_mm:
         sigma_vox = sigma_mm / voxel_mm
         if sigma_vox < _COARSE_SIGMA_VOX:
             found.append(_maxima(image, inside, sigma_vox, sigma_mm, config.min_response_hu))
         else:
             # Averaging 2 x 2 x 2 voxels has already smoothed by a variance of 1/4.
-            sigma_coarse = np.sqrt(sigma_vox**2 - 0.25) / 2
+            sigma_coarse = np.sqrt(sigma_vox**2 - 0.25) / STEP
             m = _maxima(coarse, coarse_inside, sigma_coarse, sigma_mm, config.min_response_hu)
-            found.append(_Maxima(2 * m.index_zyx + 0.5, m.response, m.roundness, sigma_mm))
+            found.append(_Maxima(STEP * m.index_zyx + 0.5, m.response, m.roundness, sigma_mm))
     return found
 
 
@@ -165,12 +166,6 @@ def _laplacian(smooth: Image) -> Image:
             window[axis] = slice(start, start + smooth.shape[axis])
             total += padded[tuple(window)]
     return total
-
-
-def _halve(image: Image) -> Image:
-    padded = np.pad(image, [(0, length % 2) for length in image.shape], mode="edge")
-    d, h, w = (length // 2 for length in padded.shape)
-    return np.asarray(padded.reshape(d, 2, h, 2, w, 2).mean(axis=(1, 3, 5)), np.float32)
 
 
 def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:

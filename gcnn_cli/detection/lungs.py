@@ -16,18 +16,16 @@ Everything is done on the oriented grid of `scan.resample`, so the axes are the 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from gcnn_cli.detection.pyramid import STEP, double, halve
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Volume
 
 Mask = NDArray[np.bool_]
-
-_COARSE = 2  # voxels of the fine grid along each side of a coarse voxel
 
 
 @dataclass(frozen=True)
@@ -55,28 +53,13 @@ def segment_lungs(grid: Volume, config: LungConfig) -> Mask:
 
     Raises InputError when the scan shows no lung.
     """
-    hu = _block_mean(grid.hu)
-    voxel_mm = float(grid.spacing_zyx[0]) * _COARSE
+    hu = halve(grid.hu)
+    voxel_mm = float(grid.spacing_zyx[0]) * STEP
     body = _largest(_open(hu > config.tissue_hu, config.table_mm / 2, voxel_mm))
     air = (hu < config.air_hu) & _enclosed(body)
     air &= ~_dilate(_room(hu < config.pure_air_hu), voxel_mm, voxel_mm)
     lungs = _lung_pieces(air, hu, voxel_mm, config)
-    return _refine(_close(lungs, config.closing_mm, voxel_mm), grid.shape)
-
-
-def _block_mean(hu: NDArray[Any]) -> NDArray[np.float32]:
-    """Average of 2 x 2 x 2 blocks, the last ones completed by repeating the border."""
-    padded = np.pad(hu, [(0, length % _COARSE) for length in hu.shape], mode="edge")
-    d, h, w = (length // _COARSE for length in padded.shape)
-    blocks = padded.reshape(d, _COARSE, h, _COARSE, w, _COARSE)
-    return np.asarray(blocks.mean(axis=(1, 3, 5), dtype=np.float32))
-
-
-def _refine(mask: Mask, shape: tuple[int, int, int]) -> Mask:
-    for axis in range(3):
-        mask = np.repeat(mask, _COARSE, axis=axis)
-    d, h, w = shape
-    return mask[:d, :h, :w]
+    return double(_close(lungs, config.closing_mm, voxel_mm), grid.shape)
 
 
 def _enclosed(body: Mask) -> Mask:

@@ -106,7 +106,7 @@ def choose_series(folder: Path, choice: str | None) -> Series:
     """
     found = find_series(folder)
     if not found:
-        raise InputError(f"{folder}: no DICOM series in this folder")
+        raise InputError(f"{folder}: no DICOM series in this folder; give an image file by its own name")
     if choice is not None:
         chosen = [s for n, s in enumerate(found, start=1) if choice in (s.uid, f"#{n}")]
         if not chosen:

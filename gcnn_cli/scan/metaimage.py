@@ -41,7 +41,7 @@ def check_metaimage(path: Path) -> None:
         name = fields["ElementDataFile"]
         packed = int(fields.get("CompressedDataSize", "0"))
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a MetaImage header, or damaged ({error})") from None
+        raise InputError(f"{path}: not a MetaImage header, or damaged (at {error})") from None
     if not all(math.isfinite(v) and v > 0 for v in spacing):
         raise GeometryError(f"{path}: ElementSpacing must be positive, got {spacing}")
     axes = np.array(matrix).reshape(3, 3) if len(matrix) == 9 else np.eye(3)

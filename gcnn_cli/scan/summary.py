@@ -37,7 +37,7 @@ def summarize(path: Path) -> list[dict[str, Any]]:
 def _series_rows(folder: Path, shown: Path) -> list[dict[str, Any]]:
     found = find_series(folder)
     if not found:
-        raise InputError(f"{shown}: no DICOM series in this folder")
+        raise InputError(f"{shown}: no DICOM series in this folder; give an image file by its own name")
     return [_series_row(number, series) for number, series in enumerate(found, start=1)]
 
 

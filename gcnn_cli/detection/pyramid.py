@@ -1,0 +1,25 @@
+"""From the fine grid to one of half its resolution, and back."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.transform import downscale_local_mean
+
+STEP = 2  # fine voxels along each side of a coarse one
+
+
+def halve(image: NDArray[Any]) -> NDArray[np.float32]:
+    """Average of 2 x 2 x 2 blocks, the last ones completed by repeating the border.
+
+    Coarse voxel n covers fine voxels 2n and 2n + 1: its center lies at fine index 2n + 0.5.
+    """
+    padded = np.pad(image, [(0, length % STEP) for length in image.shape], mode="edge")
+    return np.asarray(downscale_local_mean(padded, (STEP,) * 3), np.float32)
+
+
+def double(mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
+    """A coarse mask on the fine grid of the given shape."""
+    for axis in range(3):
+        mask = np.repeat(mask, STEP, axis=axis)
+    return mask[tuple(slice(length) for length in shape)]
