@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from gcnn_cli import __version__
-from gcnn_cli.errors import GcnnError, UsageError
+from gcnn_cli.errors import GcnnError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,6 +42,11 @@ class ErrorGroup(TyperGroup):
             # The reader of our output has gone: nobody is left to tell, not even when Python flushes at its end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
+        except OSError as error:  # inputs report theirs as InputError: what is left is writing
+            if error.filename is None:
+                raise
+            _echo_error(OutputError(f"{error.filename}: cannot be written: {error.strerror}"))
+            raise typer.Exit(OutputError.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None

@@ -186,6 +186,14 @@ def test_an_output_folder_that_cannot_be(run, scans, tmp_path):
     assert "cannot be written" in error_line(run("detect", scans / "thorax.mhd", "--out", "file"), 9)
 
 
+@pytest.mark.parametrize("arguments", [["phantom", "--nodules", "0"], ["train", "--data", "."]])
+def test_other_commands_that_cannot_write(run, tmp_path, arguments):
+    (tmp_path / "file").write_text("")
+    result = run(*arguments, "--out", "file/new/w.safetensors")
+    assert result.exit_code == 9
+    assert "cannot be written" in result.stderr
+
+
 def test_two_series_and_geometry_have_their_codes(run, scans, tmp_path):
     both = tmp_path / "both"
     shutil.copytree(scans / "thorax_dicom", both / "a")

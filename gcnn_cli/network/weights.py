@@ -104,7 +104,10 @@ def load_model(model: str) -> TrainedModel:
 
 
 def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> str:
-    """Write a weights file through a temporary name; returns its sha256. Raises UsageError if it exists."""
+    """Write a weights file through a temporary name; returns its sha256. Raises UsageError if it exists.
+
+    Among the shipped weights the manifest is brought up to date.
+    """
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists already; choose another name or --overwrite")
     state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
@@ -121,6 +124,8 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(content)
     temporary.replace(path)
+    if _is_shipped(path):
+        write_manifest(path.parent)
     return hashlib.sha256(content).hexdigest()
 
 
@@ -140,9 +145,13 @@ def write_manifest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
 
+def _is_shipped(path: Path) -> bool:
+    return path.resolve().parent == models_folder().resolve()
+
+
 def _check_manifest(path: Path, sha256: str) -> None:
     """Shipped weights must be the ones in the manifest; weights elsewhere have none to answer to."""
-    if path.resolve().parent != models_folder().resolve():
+    if not _is_shipped(path):
         return
     manifest = path.parent / MANIFEST
     try:

@@ -22,6 +22,13 @@ def read_volume(path: Path, *, series: str | None = None) -> Volume:
     series: SeriesInstanceUID or '#N' for DICOM that holds several. Raises InputError,
     SeriesChoiceError, GeometryError, or UsageError for a series of a file that has none.
     """
+    try:
+        return _read(path, series)
+    except OSError as error:
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+
+
+def _read(path: Path, series: str | None) -> Volume:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():

@@ -59,6 +59,7 @@ class RunConfig:
 def run_training(config: RunConfig) -> TrainedModel:
     """Prepare, train, write. Raises InputError for data that cannot be learned from."""
     started = time.monotonic()
+    config.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     samples = SampleConfig()
     split = SplitConfig(config.hold_out, config.hold_out_share, config.split_seed)
     prepared = prepare(list(config.data), samples, split)
@@ -83,7 +84,6 @@ def run_training(config: RunConfig) -> TrainedModel:
     calibration = measure_operating_points(network, prepared, recipe_config)
     provenance = provenance_of(config, recipe_config, split, prepared, progress, time.monotonic() - started)
     model = TrainedModel(config.out.stem, network, recipe_config.input, calibration, provenance)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     log.info("%s: sha256 %s", config.out, sha256)
     return model

@@ -208,8 +208,7 @@ def test_missing_weights_name_what_ships():
 
 def test_shipped_weights_answer_to_the_manifest(model, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "models_folder", lambda: tmp_path)
-    save_model(model, tmp_path / "small.safetensors")
-    weights.write_manifest(tmp_path)
+    save_model(model, tmp_path / "small.safetensors")  # writes the manifest too
     assert load_model("small").name == "small"
     assert [row["name"] for row in weights.list_models()] == ["small"]
     manifest = tmp_path / weights.MANIFEST

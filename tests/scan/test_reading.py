@@ -244,3 +244,15 @@ def test_real_scans_are_read(shared_data: Path) -> None:
     assert volume.source.series_uid == "CMB-CRC"
     assert volume.hu.dtype == np.int16
     assert volume.spacing_zyx[0] == pytest.approx(2.5)
+
+
+def test_a_file_that_may_not_be_read_is_an_input_error(tmp_path, monkeypatch):
+    path = tmp_path / "scan.mha"
+    path.write_bytes(b"ObjectType = Image")
+
+    def denied(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.open", denied)
+    with pytest.raises(InputError, match=r"scan\.mha: cannot be read: Permission denied"):
+        read_volume(path)
