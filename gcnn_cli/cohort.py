@@ -88,26 +88,51 @@ def _detect_one(
     volume = read_volume(scan, series=request.series)
     paths = output_paths(scan, request.out, request.formats) if request.out else {}
     config = Config()
-    if request.resume and _is_done(paths, volume, model, request, scorer):
+    if request.resume and _is_done(paths, volume, model, request, scorer, mask):
         log.info("%s: done before, skipped", scan)
         return None
     report = detect(volume, model, scorer, threshold=request.threshold, lung_mask=mask, config=config, notify=notify)
+    # An incomplete set of an interrupted run is completed; a complete one of something else was refused above.
     write_report(report, paths, overwrite=request.overwrite or request.resume)
     return report
 
 
-def _is_done(paths: dict[str, Path], volume: Volume, model: TrainedModel, request: Request, scorer: Scorer) -> bool:
-    """Whether an earlier JSON is of the same scan, weights and options, and the other files are there."""
+def _is_done(
+    paths: dict[str, Path],
+    volume: Volume,
+    model: TrainedModel,
+    request: Request,
+    scorer: Scorer,
+    mask: Volume | None,
+) -> bool:
+    """Whether earlier files are of the same scan, weights and options.
+
+    Raises UsageError where they are complete but of something else, unless overwriting was asked for.
+    """
     if not all(path.is_file() for path in paths.values()):
         return False
+    wanted = {
+        "scan": volume.source.sha256,
+        "weights": model.sha256,
+        "threshold": request.threshold,
+        "--average-over": scorer.average_over,
+        "lung mask": mask.source.sha256 if mask else "",
+    }
     try:
         earlier = json.loads(paths["json"].read_text("utf-8"))
-        return bool(
-            earlier["input"]["sha256"] == volume.source.sha256
-            and earlier["weights"]["sha256"] == model.sha256
-            and earlier["threshold"] == request.threshold
-            and earlier["options"]["average_over"] == scorer.average_over
-            and earlier["options"]["lung_mask"] == (request.lung_mask is not None)
-        )
+        found = {
+            "scan": earlier["input"]["sha256"],
+            "weights": earlier["weights"]["sha256"],
+            "threshold": earlier["threshold"],
+            "--average-over": earlier["options"]["average_over"],
+            "lung mask": earlier["options"]["lung_mask"],
+        }
     except (OSError, ValueError, KeyError, TypeError):
-        return False  # damaged or of another version: made again
+        found = {}
+    changed = [name for name, value in wanted.items() if found.get(name) != value]
+    if changed and not request.overwrite:
+        raise UsageError(
+            f"{paths['json']} exists and is of another {', '.join(changed)};"
+            " give --overwrite to replace it or another --out"
+        )
+    return not changed

@@ -119,18 +119,23 @@ def test_results_are_not_replaced_unasked(run, scans, tmp_path):
     assert run("detect", scans / "thorax.mhd", "--overwrite").exit_code == 0
 
 
-def test_resume_skips_what_is_done_and_remakes_what_changed(run, scans, tmp_path):
+def test_resume_skips_what_is_done_and_replaces_nothing_unasked(run, scans, tmp_path):
     run("detect", scans / "thorax.mhd", "-q")
     path = tmp_path / "thorax.nodules.json"
     before = path.stat().st_mtime_ns
     again = run("detect", scans / "thorax.mhd", "--resume")
     assert (again.exit_code, again.stdout) == (0, "")
     assert path.stat().st_mtime_ns == before
-    assert run("detect", scans / "thorax.mhd", "--resume", "--threshold", "0.5").exit_code == 0
+    other = ("detect", scans / "thorax.mhd", "--resume", "--threshold", "0.5")
+    assert "is of another threshold" in error_line(run(*other), 2)
+    assert path.stat().st_mtime_ns == before
+    assert run(*other, "--overwrite").exit_code == 0
     assert path.stat().st_mtime_ns > before
-    path.write_text("damaged")
-    assert run("detect", scans / "thorax.mhd", "--resume", "--threshold", "0.5").exit_code == 0
+    path.unlink()  # as an interrupt between two files leaves it
+    assert run(*other).exit_code == 0
     json.loads(path.read_text())
+    path.write_text("damaged")
+    assert "is of another scan" in error_line(run(*other), 2)
 
 
 def test_two_runs_find_the_same(run, scans):

@@ -82,7 +82,11 @@ def detect(
         nodules=nodules,
         threshold=threshold,
         candidates=len(candidates),
-        options={**asdict(config), "average_over": scorer.average_over, "lung_mask": lung_mask is not None},
+        options={
+            **asdict(config),
+            "average_over": scorer.average_over,
+            "lung_mask": lung_mask.source.sha256 if lung_mask else "",
+        },
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,
         warnings=volume.source.warnings,

@@ -71,7 +71,8 @@ def read_mask(path: Path) -> Volume:
     if not suffix_of(path):
         raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
     values, affine, kind, _ = _load(path)
-    return Volume((values > 0).astype(np.int16), affine, Source(str(path), kind, stem_of(path)))
+    mask = (values > 0).astype(np.int16)
+    return Volume(mask, affine, Source(str(path), kind, stem_of(path), sha256=content_sha256(mask, affine)))
 
 
 def _load(path: Path) -> tuple[NDArray[Any], Array, str, tuple[str, ...]]:
