@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
-from gcnn_cli.detection.pipeline import Config, Notify, detect
+from gcnn_cli.detection.pipeline import Notify, detect
 from gcnn_cli.errors import BatchError, GcnnError, UsageError
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
@@ -87,11 +87,10 @@ def _detect_one(
     notify("reading")
     volume = read_volume(scan, series=request.series)
     paths = output_paths(scan, request.out, request.formats) if request.out else {}
-    config = Config()
     if request.resume and _is_done(paths, volume, model, request, scorer, mask):
         log.info("%s: done before, skipped", scan)
         return None
-    report = detect(volume, model, scorer, threshold=request.threshold, lung_mask=mask, config=config, notify=notify)
+    report = detect(volume, model, scorer, threshold=request.threshold, lung_mask=mask, notify=notify)
     # An incomplete set of an interrupted run is completed; a complete one of something else was refused above.
     write_report(report, paths, overwrite=request.overwrite or request.resume)
     return report

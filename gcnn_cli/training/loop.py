@@ -7,7 +7,7 @@ with (seed, step).
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -126,8 +126,3 @@ def _average(average: GCNN, network: GCNN, decay: float) -> None:
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-def recipe(config: TrainConfig) -> dict[str, object]:
-    """The recipe as plain data, for the card."""
-    return asdict(config)

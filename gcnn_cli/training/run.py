@@ -14,7 +14,7 @@ from gcnn_cli.errors import UsageError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
-from gcnn_cli.training.loop import Progress, TrainConfig, recipe, score_samples, train_network
+from gcnn_cli.training.loop import Progress, TrainConfig, score_samples, train_network
 from gcnn_cli.training.operating import operating_points
 from gcnn_cli.training.prepare import Prepared, SplitConfig, prepare
 from gcnn_cli.training.samples import SampleConfig
@@ -111,7 +111,7 @@ def provenance_of(
         "tool": f"gcnn {__version__}",
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "recipe": recipe(recipe_config),
+        "recipe": asdict(recipe_config),
         "split": asdict(split),
         "labelled_series": prepared.labelled_series,
         "training_series": prepared.training_series,
