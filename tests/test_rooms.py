@@ -27,7 +27,10 @@ LIBRARIES = {
     "typer": {"cli"},
     "rich": {"cli", "output"},
     "SimpleITK": {"scan"},
-    "pydicom": {"scan"},
+    "pydicom": {"scan", "output"},
+    "matplotlib": {"output", "evaluation", "training"},
+    "jinja2": {"output"},
+    "highdicom": {"output"},
     "torch": {"symmetry", "network", "detection", "training", "cli"},
     "safetensors": {"network"},
 }
@@ -66,7 +69,7 @@ def test_help_loads_nothing_heavy(arguments):
         f"sys.argv = ['gcnn', *{arguments!r}]\n"
         "from gcnn_cli.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'SimpleITK', 'scipy', 'numpy', 'skimage', 'pydicom'} & set(sys.modules)\n"
+        "heavy = {'torch', 'SimpleITK', 'scipy', 'numpy', 'skimage', 'pydicom', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -1,0 +1,14 @@
+"""The command line: options in, one call, errors out. Heavy imports live inside the commands.
+
+stdout carries results only; progress, warnings and errors go to stderr.
+"""
+
+from gcnn_cli.cli import detect, inspect, phantom, train
+from gcnn_cli.cli.app import NOTICE, app
+
+__all__ = ["NOTICE", "app", "detect", "inspect", "main", "phantom", "train"]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
