@@ -18,7 +18,7 @@ ALLOWED = {
     "detection": {"scan", "network"},
     "output": {"detection", "scan"},
     "training": {"scan", "symmetry", "network", "detection", "evaluation"},
-    "evaluation": {"detection"},
+    "evaluation": {"output"},
     "cohort": {"scan", "network", "detection", "output"},
     "cli": {"scan", "network", "detection", "output", "training", "phantom", "cohort", "evaluation"},
 }
