@@ -48,6 +48,10 @@ class PlattMap:
         """Mapped probabilities [N]; the order stays."""
         return np.asarray(expit(self.slope * _logit(probability) + self.offset))
 
+    def apply_one(self, probability: float) -> float:
+        """The mapped probability of one."""
+        return float(self.apply(np.array([probability]))[0])
+
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStudy:

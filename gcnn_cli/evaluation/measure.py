@@ -101,8 +101,14 @@ class Evaluation:
     calibration: CalibrationStudy | None = None
 
 
-def evaluate(matches: Matches, config: EvaluationConfig | None = None, *, calibrate: bool = False) -> Evaluation:
-    """All figures of one matching. Raises InputError without nodules."""
+def evaluate(
+    matches: Matches, config: EvaluationConfig | None = None, *, every_mark: Matches | None = None
+) -> Evaluation:
+    """All figures of one matching. Raises InputError without nodules.
+
+    every_mark: the same without a cap on marks; what a probability means is measured on it, since the
+    weakest marks are as much part of it as the strongest.
+    """
     config = config or EvaluationConfig()
     outcomes = outcomes_of(matches)
     curve = froc_curve(outcomes)
@@ -133,7 +139,7 @@ def evaluate(matches: Matches, config: EvaluationConfig | None = None, *, calibr
         band=band,
         resamples_used=used,
         matches=matches,
-        calibration=study_calibration(matches) if calibrate else None,
+        calibration=study_calibration(every_mark) if every_mark else None,
     )
 
 
