@@ -117,7 +117,10 @@ def place_marks(reading: Reading, series: Series) -> list[PlacedMark]:
     if to_world is None:
         raise InputError(f"{reading.path}: marks a series that does not form a stack")
     spacing_mm = float(np.linalg.norm(to_world[:3, 0]))
-    slices = {s.uid: s for s in series.slices}
+    slices: dict[str, Slice] = {}
+    for image in series.slices:
+        if slices.setdefault(image.uid, image).plane != image.plane:  # frames of one multi-frame image
+            raise InputError(f"{reading.path}: slice {image.uid} of its series lies in several places")
     for mark in reading.marks:
         for outline in mark.outlines:
             _check_on_slice(reading.path, outline, slices)
