@@ -13,6 +13,11 @@ Mask = NDArray[np.bool_]
 NAMESPACE = 'xmlns="http://www.nih.gov"'
 
 
+def noise_hu(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.int16]:
+    """A scan of nothing."""
+    return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
+
+
 def ball(shape: tuple[int, int, int], to_world: NDArray[np.float64], center_mm: Sequence[float], radius: float) -> Mask:
     """Voxels [D, H, W] of a ball in LPS mm."""
     index = np.indices(shape).reshape(3, -1).T

@@ -4,8 +4,18 @@ import csv
 
 import numpy as np
 import pytest
-from labels.readers import ball, center_and_diameter, message, nodule, non_nodule, outlined, roi, write_message
-from scan.scans import SERIES, axial, oblique, some_hu, write_series
+from labels.readers import (
+    ball,
+    center_and_diameter,
+    message,
+    nodule,
+    noise_hu,
+    non_nodule,
+    outlined,
+    roi,
+    write_message,
+)
+from scan.scans import SERIES, axial, oblique, write_series
 from scipy.spatial.distance import cdist
 
 from gcnn_cli.errors import InputError
@@ -27,7 +37,7 @@ def at(to_world, z, y, x):
 @pytest.fixture(scope="module", params=[axial(), oblique(), axial() @ np.diag([1, -1, -1, 1])], ids=["ax", "ob", "ff"])
 def series(request, tmp_path_factory):
     """A series and its to_world: axial, oblique, feet first."""
-    folder = write_series(tmp_path_factory.mktemp("series"), some_hu(SHAPE), request.param)
+    folder = write_series(tmp_path_factory.mktemp("series"), noise_hu(SHAPE), request.param)
     return choose_series(folder, None), request.param
 
 
