@@ -98,6 +98,7 @@ def evaluate(
         raise UsageError("--resume continues detections in --out; it goes with --data")
 
     from gcnn_cli.evaluation.files import evaluation_data, file_names, write_evaluation
+    from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.matching import MatchRule
     from gcnn_cli.evaluation.measure import EvaluationConfig, compare_matches
     from gcnn_cli.evaluation.measure import evaluate as measure
@@ -116,10 +117,10 @@ def evaluate(
         subject = from_files(predictions, annotations, excluded, series)
         trained = _weights_behind(subject, model)
     else:
-        subject, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, errors)
-    leakage = subject.leakage(trained.provenance if trained else None)
-    if strict and (leakage.found or not leakage.known):
-        raise InputError(f"--strict: {leakage}")
+        subject, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, strict, errors)
+    leakage = find_leakage(trained.provenance if trained else None, subject.series, subject.patients)
+    if strict:
+        leakage.refuse()
     matches = subject.match(config.rule, allow_unknown=allow_unknown)
     every_mark = subject.match(MatchRule(0, hit_radius), allow_unknown=allow_unknown) if calibrate else None
     result = measure(matches, config, every_mark=every_mark)
@@ -149,10 +150,18 @@ def evaluate(
 
 
 def _detect(
-    data: Path | None, model: str, device: str, out: Path | None, overwrite: bool, resume: bool, errors: "Console"
+    data: Path | None,
+    model: str,
+    device: str,
+    out: Path | None,
+    overwrite: bool,
+    resume: bool,
+    strict: bool,
+    errors: "Console",
 ) -> tuple["Subject", "TrainedModel"]:
     """Detections in the labelled scans of a folder, kept under `out`, and the weights that made them."""
     from gcnn_cli.cohort import detect_labelled
+    from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.subject import from_labelled
     from gcnn_cli.labels.index import read_index
     from gcnn_cli.network.inference import choose_device, make_scorer
@@ -165,6 +174,8 @@ def _detect(
     scans = [scan for scan in read_index([folder]).scans if scan.labelled]
     if not scans:
         raise InputError(f"{folder}: no scan is labelled")
+    if strict:  # before hours of detection
+        find_leakage(trained.provenance, [s.name for s in scans], [s.patient for s in scans]).refuse()
     errors.print(NOTICE, style="dim")
     with tempfile.TemporaryDirectory() as temporary, errors.status("") as status:
         reports = detect_labelled(

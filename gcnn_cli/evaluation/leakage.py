@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gcnn_cli.errors import InputError
+
 
 @dataclass(frozen=True)
 class Leakage:
@@ -17,6 +19,11 @@ class Leakage:
     def found(self) -> bool:
         """Whether anything overlaps."""
         return bool(self.series or self.patients)
+
+    def refuse(self) -> None:
+        """Raise InputError unless it is known that nothing overlaps."""
+        if self.found or not self.known:
+            raise InputError(f"--strict: {self}")
 
     def __str__(self) -> str:
         if not self.known:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gcnn_cli.evaluation.leakage import Leakage, find_leakage
+from gcnn_cli.evaluation.leakage import Leakage
 from gcnn_cli.evaluation.matching import Matches, MatchRule, match
 from gcnn_cli.evaluation.reports import Predictions, predictions_of, read_any_predictions
 from gcnn_cli.evaluation.tables import Marks, make_marks, read_annotations, read_excluded, read_series
@@ -40,10 +40,6 @@ class Subject:
     def with_predictions(self, path: Path) -> "Subject":
         """The same scans and reference, other predictions."""
         return replace(self, predictions=read_any_predictions(path))
-
-    def leakage(self, provenance: Mapping[str, Any] | None) -> Leakage:
-        """Overlap of the evaluated scans and patients with what weights were trained on."""
-        return find_leakage(provenance, self.series, self.patients)
 
     def sources(self, leakage: Leakage, weights: Mapping[str, str] | None) -> dict[str, Any]:
         """What was evaluated, as data: names and checksums, no folders."""
