@@ -54,7 +54,7 @@ from gcnn_cli.scan.dicom import Series
 
 log = logging.getLogger("gcnn")
 
-_UID = re.compile(r"\d+(\.\d+)+")
+_UID = re.compile(r"[0-2](\.\d+){2,}")
 
 
 @dataclass(frozen=True, eq=False)

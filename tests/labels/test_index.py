@@ -1,6 +1,7 @@
 """Folders say what they are, labels find their scans, and what does not fit is told and left out."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,14 @@ def test_annotations_of_other_scans_make_none_nodule_free(luna):
     index = read_index([luna])
     assert not any(scan.labelled for scan in index.scans)
     assert [p.kind for p in index.problems] == [MISSING]
+
+
+def test_a_subset_is_known_by_its_name_or_the_name_of_its_link(luna, monkeypatch):
+    monkeypatch.chdir(luna / "subset1")
+    (luna / "subset0").rename(luna / "disk")
+    (luna / "subset0").symlink_to(luna / "disk")
+    index = read_index([Path("."), luna / "subset0", luna / "CSVFILES"])
+    assert [(scan.layout, scan.labelled) for scan in index.scans] == [("LUNA16", True)] * 2
 
 
 def test_lung_masks_of_luna16_are_no_scans(luna):

@@ -15,7 +15,7 @@ from labels.readers import (
     roi,
     write_message,
 )
-from scan.scans import SERIES, axial, oblique, write_series
+from scan.scans import SERIES, axial, enhanced, oblique, write_series
 from scipy.spatial.distance import cdist
 
 from gcnn_cli.errors import InputError
@@ -92,6 +92,13 @@ def test_single_points_are_small_nodules_and_loci_are_none(tmp_path, series):
 def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, said):
     with pytest.raises(InputError, match=said):
         placed(tmp_path, series[0], [nodule(marks)])
+
+
+def test_frames_of_one_image_are_no_slices_to_mark(tmp_path):
+    image = enhanced(noise_hu(SHAPE), axial(), list(range(SHAPE[0])))
+    image.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match="lies in several places"):
+        placed(tmp_path, choose_series(tmp_path, None), [nodule(roi(uid(0), [(1, 2)]))])
 
 
 # Files
