@@ -6,15 +6,13 @@ from pathlib import Path
 from gcnn_cli.errors import OutputError, UsageError
 
 
-def write_text(path: Path, text: str, *, overwrite: bool) -> None:
+def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write through a temporary name in the same folder. Raises UsageError if the file exists, OutputError."""
     refuse_existing([path], overwrite=overwrite)
     temporary = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # newline="": the csv module writes its own line ends.
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
