@@ -12,9 +12,7 @@ from gcnn_cli.errors import UsageError
 @app.command(epilog=EXIT_CODES)
 def convert(
     result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A .nodules.json of gcnn detect.")],
-    formats: Annotated[
-        str, typer.Option("--format", "-f", help="Comma list, as for gcnn detect.", show_default=False)
-    ],
+    formats: Annotated[str, typer.Option("--format", "-f", help="Comma list, as for gcnn detect.", show_default=False)],
     scan: Annotated[
         Path | None, typer.Option(help="The scan that was searched: html, png and sr are made from it too.")
     ] = None,

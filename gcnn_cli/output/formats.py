@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
@@ -34,6 +35,18 @@ def _html(report: Report, scan: Volume | None) -> bytes:
     return html_report(report, _given(scan))
 
 
+def _png(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.montage import png_montage  # loads matplotlib only where a picture is asked for
+
+    return png_montage(report, _given(scan))
+
+
+def _sr(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.sr import structured_report  # an extra: not everybody has highdicom
+
+    return structured_report(report, _given(scan))
+
+
 def _given(scan: Volume | None) -> Volume:
     if scan is None:
         raise UsageError("pictures are made from the scan too, and none was given")
@@ -45,8 +58,10 @@ FORMATS = {
     "json": Format(".nodules.json", _text(report_json)),
     "luna16": Format(".luna16.csv", _text(luna16_csv)),
     "html": Format(".nodules.html", _html, needs_scan=True),
+    "png": Format(".nodules.png", _png, needs_scan=True),
     "slicer": Format(".nodules.mrk.json", _text(slicer_markups)),
     "grand-challenge": Format(".nodules.grand-challenge.json", _text(grand_challenge_points)),
+    "sr": Format(".nodules.sr.dcm", _sr, needs_scan=True),
 }
 
 
@@ -68,7 +83,12 @@ def need_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 def refuse_formats(formats: tuple[str, ...], scan: Path) -> None:
     """Raise UsageError for a format that cannot be made of this scan, or not here: before anything is computed."""
-    del formats, scan
+    if "sr" not in formats:
+        return
+    if not scan.is_dir() and suffix_of(scan):
+        raise UsageError(f"{scan}: a DICOM SR refers to the DICOM series of a study, and this is none; leave out sr")
+    if find_spec("highdicom") is None:
+        raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
 
 
 def output_paths(scan: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:

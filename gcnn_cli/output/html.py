@@ -18,7 +18,7 @@ from PIL import Image
 from gcnn_cli import __version__
 from gcnn_cli.detection.findings import Nodule, Report
 from gcnn_cli.output.json_format import NOTICE
-from gcnn_cli.output.lung_map import LungMap, lung_maps
+from gcnn_cli.output.lung_map import WINDOW, LungMap, lung_maps
 from gcnn_cli.output.views import LUNG_WINDOW, View, neighboring_slices, nodule_views, to_gray
 from gcnn_cli.scan.volume import Volume
 
@@ -45,6 +45,7 @@ def html_report(report: Report, volume: Volume) -> bytes:
         maps=[_map(projection, pictured) for projection in lung_maps(volume, pictured)],
         window=LUNG_WINDOW,
         scale_bar_mm=_SCALE_BAR_MM,
+        ring_gap_mm=_RING_GAP_MM,
         notice=NOTICE,
         version=__version__,
     )
@@ -84,7 +85,7 @@ def _map(projection: LungMap, nodules: tuple[Nodule, ...]) -> dict[str, Any]:
     rows, columns = projection.hu.shape
     return {
         "name": projection.name,
-        "uri": _png_uri(to_gray(projection.hu)),
+        "uri": _png_uri(to_gray(projection.hu, WINDOW)),
         "height": rows * projection.pixel_mm,
         "width": columns * projection.pixel_mm,
         "letters": projection.letters,

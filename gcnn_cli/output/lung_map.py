@@ -1,9 +1,11 @@
 """Where the nodules sit: the brightest voxel of the lungs along each ray, from the front and from the side."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from gcnn_cli.detection.findings import Nodule
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
@@ -13,6 +15,10 @@ from gcnn_cli.scan.volume import Volume
 
 _SPACING_MM = 2.0  # a map needs no finer grid
 _MARGIN_MM = 10.0
+_WALL_MM = 6.0  # left out: the mask's coarse edge holds steps of bright wall, and a maximum shows nothing else
+_SILHOUETTE_HU = -700.0  # dark gray: the shape of the lungs behind their vessels
+_SMOOTHING_VOX = 0.6  # a maximum over interpolated noise would show the scan's grid as stripes
+WINDOW = (-850.0, 150.0)  # HU: noise of the parenchyma stays dark, vessels and nodules are bright
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +49,11 @@ def lung_maps(volume: Volume, nodules: tuple[Nodule, ...]) -> tuple[LungMap, Lun
         lungs = np.ones(grid.shape, np.bool_)
     index = np.array([grid.index_zyx(np.array(n.position_mm)) for n in nodules]).reshape(-1, 3)
     low, high = _extent(lungs, index)
-    hu = np.where(lungs, grid.hu, AIR_HU)[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    inner = ndimage.distance_transform_edt(lungs, sampling=_SPACING_MM) > _WALL_MM
+    smooth = ndimage.gaussian_filter(grid.hu, _SMOOTHING_VOX)
+    hu = np.where(inner, smooth, AIR_HU)
+    hu[lungs] = np.maximum(hu[lungs], _SILHOUETTE_HU)
+    hu = hu[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     front, side = hu.max(axis=1)[::-1], hu.max(axis=2)[::-1]
     down = (high[0] - 0.5 - index[:, 0]) * _SPACING_MM
     right = (index - low + 0.5) * _SPACING_MM
@@ -62,5 +72,5 @@ def _extent(lungs: NDArray[np.bool_], index: NDArray[np.float64]) -> tuple[NDArr
     return np.maximum(points.min(0) - margin, 0), np.minimum(points.max(0) + margin + 1, shape)
 
 
-def _pairs(down: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[tuple[float, float], ...]:
+def _pairs(down: NDArray[Any], right: NDArray[Any]) -> tuple[tuple[float, float], ...]:
     return tuple((float(a), float(b)) for a, b in zip(down, right, strict=True))

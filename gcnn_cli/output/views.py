@@ -79,9 +79,9 @@ def neighboring_slices(volume: Volume, nodule: Nodule) -> list[SliceView]:
     return slices
 
 
-def to_gray(hu: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """HU at lung window as 8-bit gray, black to white."""
-    low, high = LUNG_WINDOW
+def to_gray(hu: NDArray[np.float32], window: tuple[float, float] = LUNG_WINDOW) -> NDArray[np.uint8]:
+    """HU as 8-bit gray, black at the window's lower end and white at its upper one."""
+    low, high = window
     return np.asarray(np.clip((hu - low) / (high - low), 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
