@@ -78,15 +78,16 @@ def structured_report(report: Report, volume: Volume) -> bytes:
 def _document(report: Report, evidence: Evidence) -> Any:
     algorithm = _algorithm(report)
     groups = [_nodule_group(number, n, evidence, report, algorithm) for number, n in enumerate(report.nodules, 1)]
+    # Without the optional image library (TID 1600): it repeats what stands in the images, and needs elements that
+    # some of them lack. The evidence sequence refers to all images of the series.
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(report.model)),
         procedure_reported=_CT_CHEST,
         imaging_measurements=groups or [_no_finding_group(algorithm)],
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=evidence.headers,
     )
     first = evidence.headers[0]
-    document = Comprehensive3DSR(
+    return Comprehensive3DSR(
         evidence=evidence.headers,
         content=content,
         series_instance_uid=UID(),
@@ -101,7 +102,6 @@ def _document(report: Report, evidence: Evidence) -> Any:
         is_final=False,  # PRELIMINARY and UNVERIFIED: no person has looked at it
         is_verified=False,
     )
-    return document
 
 
 def _nodule_group(
