@@ -18,7 +18,7 @@ from gcnn_cli.scan.formats import suffix_of
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Source, Volume
 
-_TOLERANCE_MM = 0.01  # the file rounds positions to 1e-4 mm and indices to 1e-4 voxels
+_TOLERANCE_MM = 0.01
 
 
 def read_report(path: Path) -> Report:
@@ -58,8 +58,13 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
             f"{path}: not the scan of this result: the checksum of its voxels is"
             f" {volume.source.sha256[:12]}…, the result's {report.scan.source.sha256[:12] or 'missing'}…"
         )
-    source = replace(volume.source, warnings=report.scan.source.warnings)
-    return replace(report, scan=replace(report.scan, source=source)), volume
+    scan = ScanSummary(
+        replace(volume.source, warnings=report.scan.source.warnings),
+        volume.shape,
+        tuple(volume.spacing_zyx.tolist()),
+        tuple(tuple(row) for row in volume.to_world.tolist()),
+    )
+    return replace(report, scan=scan), volume
 
 
 def _report(data: dict[str, Any]) -> Report:

@@ -9,6 +9,7 @@ from output.reports import report_of
 from scan.scans import axial, oblique, some_hu
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.output.csv_format import rich_csv
 from gcnn_cli.output.json_format import report_data, report_json
 from gcnn_cli.output.json_reading import read_report
 from gcnn_cli.scan.volume import Source, Volume
@@ -34,6 +35,7 @@ def test_reading_undoes_writing(tmp_path, to_world, nodules):
     for key in ("axes", "spacing_mm"):
         assert np.allclose(data["input"].pop(key), before["input"].pop(key), atol=1e-12)
     assert data == before
+    assert rich_csv(again) == rich_csv(report)  # no number is rounded twice
 
 
 def set_in(data, value, *keys):
