@@ -116,7 +116,7 @@ def test_the_same_report_gives_the_same_bytes(volume):
     assert png_montage(report, volume) == png_montage(report, volume)
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 30])
+@pytest.mark.parametrize("count", [0, 7, 30])
 def test_the_montage_is_a_picture_that_grows_with_the_nodules(volume, count):
     positions = volume.position_mm(np.linspace([1, 5, 5], [10, 25, 25], count)) if count else ()
     picture = np.asarray(Image.open(io.BytesIO(png_montage(report_of(volume, positions), volume))).convert("RGB"))
