@@ -23,6 +23,7 @@ _CELL_IN = 1.5
 _CAPTION_IN = 0.32
 _MARK = "#ffc53d"
 _DPI = 150
+_SCALE_BAR_MM = 10
 
 
 def png_montage(report: Report, volume: Volume) -> bytes:
@@ -102,8 +103,10 @@ def _draw_view(axes: Axes, view: View, nodule: Nodule) -> None:
     axes.set_ylim(field, 0)
     ring = nodule.diameter_mm / 2 + 0.08 * field
     axes.add_patch(Circle((field / 2, field / 2), ring, fill=False, ec=_MARK, lw=0.8, ls=(0, (4, 3))))
-    axes.plot([0.05 * field, 0.05 * field + 10], [0.94 * field] * 2, color="white", lw=1.5, solid_capstyle="butt")
-    _label(axes, 0.05 * field, 0.91 * field, "10 mm", "left", "bottom")
+    edge = [withStroke(linewidth=2.6, foreground="black")]
+    bar = [0.05 * field, 0.05 * field + _SCALE_BAR_MM]
+    axes.plot(bar, [0.94 * field] * 2, color="white", lw=1.5, solid_capstyle="butt", path_effects=edge)
+    _label(axes, 0.05 * field, 0.91 * field, f"{_SCALE_BAR_MM} mm", "left", "bottom")
     _label(axes, 0.03 * field, 0.5 * field, view.letters[0], "left")
     _label(axes, 0.97 * field, 0.5 * field, view.letters[1], "right")
     _label(axes, 0.5 * field, 0.03 * field, view.plane, "center", "top")

@@ -39,7 +39,7 @@ class Elements(HTMLParser):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
-        if tag not in {"circle", "line"}:
+        if tag not in {"circle", "rect"}:
             assert self.open.pop() == tag
 
     def of(self, tag):
