@@ -149,7 +149,7 @@ def _algorithm(report: Report) -> AlgorithmIdentification:
         name="gcnn",
         version=__version__,
         parameters=[
-            f"weights={_ascii(report.model.name)}",
+            f"weights={report.model.name}",
             f"sha256={report.model.sha256}",
             f"group={report.model.group}",
             f"threshold={report.threshold:.6g}",
@@ -166,11 +166,6 @@ def _observer(model: ModelSummary) -> ObserverContext:
             uid=f"2.25.{int(model.sha256[:32] or '0', 16)}",
             name=f"gcnn {__version__}",
             manufacturer_name=_MANUFACTURER,
-            model_name=_ascii(model.name),
+            model_name=model.name,
         ),
     )
-
-
-def _ascii(text: str) -> str:
-    """The character set is the evidence's, which may lack the letters of a file's name."""
-    return text.encode("ascii", "replace").decode("ascii")

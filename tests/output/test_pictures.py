@@ -20,7 +20,7 @@ from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Source, Volume
 
 HOSTILE = Source(
-    '/data/<script>alert(1)</script>/$x_1$ "a" & 肺.mhd', "metaimage", "<b>056 $\\alpha$ 肺</b>", sha256="c" * 64
+    '/data/<script>alert(1)</script>/$x_1$ "a" & 肺.mhd', "metaimage", "<b>056 $\\frac{$ 肺</b>", sha256="c" * 64
 )
 
 

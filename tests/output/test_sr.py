@@ -128,7 +128,7 @@ def test_an_enhanced_image_is_referred_to_by_its_frame(tmp_path):
 
 def test_names_beyond_ascii_stay_the_patients(tmp_path):
     def rename(number, dataset):
-        dataset.SpecificCharacterSet = "ISO_IR 192"
+        dataset.SpecificCharacterSet = "ISO_IR 100"
         dataset.PatientName = "Müller^Zoë"
 
     volume = read_volume(write_series(tmp_path, some_hu(), axial(), edit=rename))
