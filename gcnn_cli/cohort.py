@@ -2,13 +2,15 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify, detect
 from gcnn_cli.errors import BatchError, GcnnError, UsageError
+from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.output.files import refuse_existing
@@ -80,6 +82,41 @@ def detect_scans(
             yield report
     if failures:
         raise BatchError(f"{failures} of {len(request.scans)} scans failed; the others are done")
+
+
+def detect_labelled(
+    scans: Sequence[ScanEntry],
+    folder: Path,
+    model: TrainedModel,
+    scorer: Scorer,
+    *,
+    overwrite: bool,
+    resume: bool,
+    notify: Notify,
+) -> list[dict[str, Any]]:
+    """Every scored candidate of labelled scans: their JSON reports, as written into the folder, in order.
+
+    Raises the first scan's error: an evaluation without some of its scans would be of something else.
+    """
+    reports = []
+    for number, scan in enumerate(scans, start=1):
+        request = Request(
+            scans=(scan.path,),
+            formats=("json",),
+            out=folder,
+            threshold=0.0,
+            series=scan.name if scan.path.is_dir() else None,
+            overwrite=overwrite,
+            resume=resume,
+        )
+
+        def tell(stage: str, number: int = number, name: str = scan.path.name) -> None:
+            notify(f"scan {number} of {len(scans)}, {name}: {stage}")
+
+        _detect_one(scan.path, request, model, scorer, None, tell)
+        written = output_paths(scan.path, folder, ("json",))["json"]
+        reports.append(json.loads(written.read_text("utf-8")))
+    return reports
 
 
 def _detect_one(

@@ -1,5 +1,7 @@
 """What several rooms test with: the real data, a small phantom, seeded networks."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,13 @@ from gcnn_cli.phantom import Phantom, make_phantom, quick_config
 from gcnn_cli.scan.volume import Volume
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """What --quiet and --verbose did to the log ends with the test."""
+    yield
+    logging.getLogger("gcnn").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,11 @@ ALLOWED = {
     "phantom": {"scan"},
     "detection": {"scan", "network"},
     "output": {"detection", "scan"},
-    "training": {"scan", "symmetry", "network", "detection", "evaluation"},
-    "evaluation": {"detection"},
-    "cohort": {"scan", "network", "detection", "output"},
-    "cli": {"scan", "network", "detection", "output", "training", "phantom", "cohort", "evaluation"},
+    "labels": {"scan"},
+    "training": {"scan", "symmetry", "network", "detection", "labels", "evaluation"},
+    "evaluation": {"labels", "output"},
+    "cohort": {"scan", "network", "detection", "output", "labels"},
+    "cli": {"scan", "network", "detection", "output", "labels", "training", "phantom", "cohort", "evaluation"},
 }
 # library: the rooms that may see it.
 LIBRARIES = {

@@ -22,6 +22,9 @@ def train(
     ] = None,
     hold_out_share: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the other patients kept out.")] = 0.2,
     split_seed: Annotated[int, typer.Option(min=0, help="Of the choice of held-out patients.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
+    ] = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -43,5 +46,6 @@ def train(
             hold_out_share=hold_out_share,
             split_seed=split_seed,
             overwrite=overwrite,
+            strict=strict,
         )
     )

@@ -46,6 +46,16 @@ class Calibration:
         x = self.slope * logit + self.offset
         return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
+    def mapped(self, slope: float, offset: float, operating_points: tuple[tuple[float, float], ...]) -> "Calibration":
+        """This calibration followed by Platt's map of its probabilities, with operating points counted after it.
+
+        The default threshold is the operating point of 1 false positive per scan. Raises ModelError without one.
+        """
+        threshold = dict(operating_points).get(1.0)
+        if threshold is None:
+            raise ModelError("no operating point at 1 false positive per scan: there is no default threshold to store")
+        return Calibration(slope * self.slope, slope * self.offset + offset, threshold, operating_points)
+
     def threshold_at(self, fps_per_scan: float) -> float:
         """The stored cut for a rate of false positives per scan. Raises UsageError where none is stored."""
         for rate, cut in self.operating_points:

@@ -11,7 +11,7 @@ that ship, the whole file against `manifest.json` beside them (exchange).
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ class TrainedModel:
     def group(self) -> str:
         """Name of the network's group."""
         return self.network.config.group
+
+    def recalibrated(self, calibration: Calibration, *, name: str) -> "TrainedModel":
+        """The same network under another name, with another meaning of its scores. Not written yet: no sha256."""
+        provenance = {**self.provenance, "recalibrated_from": self.sha256}
+        return replace(self, name=name, calibration=calibration, provenance=provenance, sha256="")
 
 
 def models_folder() -> Path:

@@ -7,6 +7,13 @@ from gcnn_cli.phantom.config import Phantom
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
 
 
+def sample_folder() -> Path:
+    """The sample scan and its truth: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "sample_data"
+    return installed if installed.is_dir() else package.parent / "sample_data"
+
+
 def write_phantom(
     phantom: Phantom, folder: Path, *, name: str = "thorax", dicom: bool = False, overwrite: bool = False
 ) -> None:

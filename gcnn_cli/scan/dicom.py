@@ -6,7 +6,7 @@ Enhanced (multi-frame) CT is read through its functional groups.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
-    "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
+    "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
@@ -55,6 +55,8 @@ class Series:
     files: int
     unusable: str
     warnings: tuple[str, ...] = ()
+    is_ct: bool = True  # holds CT slices that are no localizers, usable or not
+    patient_id: str = field(default="", repr=False)  # to split by patient, never to be shown
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -178,6 +180,8 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
         len(members),
         unusable,
         (f"{others} files of the series are not CT slices and were left out",) if images and others else (),
+        is_ct=bool(images),
+        patient_id=_text(first, "PatientID").strip(),
     )
 
 

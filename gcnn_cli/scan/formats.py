@@ -15,9 +15,10 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.scan.grid import Grid
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.metaimage import check_metaimage
-from gcnn_cli.scan.nifti import read_nifti
+from gcnn_cli.scan.nifti import read_nifti, read_nifti_grid
 from gcnn_cli.scan.nrrd import check_nrrd
 from gcnn_cli.scan.volume import Array, Source, Volume, make_affine
 
@@ -75,6 +76,26 @@ def read_mask(path: Path) -> Volume:
     return Volume(mask, affine, Source(str(path), kind, stem_of(path), sha256=content_sha256(mask, affine)))
 
 
+def read_grid(path: Path) -> Grid:
+    """Where the voxels of one scan lie, from its header: cheap, and no promise that the voxels can be read.
+
+    Raises InputError or GeometryError as read_image does for what the header tells.
+    """
+    kind = KINDS[suffix_of(path)]
+    try:
+        if kind == "nifti":
+            size, affine = read_nifti_grid(path)
+            _check_shape(path, size[:4], math.prod(size[4:]))
+        else:
+            reader, _ = _open_by_itk(path, kind, unpack=False)
+            size, affine = reader.GetSize(), _affine_of(reader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    _check_spacing(path, affine)
+    columns, rows, slices = size[:3]
+    return Grid((slices, rows, columns), affine)
+
+
 def _load(path: Path) -> tuple[NDArray[Any], Array, str, tuple[str, ...]]:
     """Voxels as stored [D, H, W], affine, kind and warnings; everything but the values is checked."""
     kind = KINDS[suffix_of(path)]
@@ -84,19 +105,28 @@ def _load(path: Path) -> tuple[NDArray[Any], Array, str, tuple[str, ...]]:
         _check_shape(path, size[:4], math.prod(size[4:]))  # the fifth axis is that of vectors
     else:
         values, affine, warnings = _read_by_itk(path, kind)
-    coarsest = float(np.linalg.norm(affine[:3, :3], axis=0).max())
-    if coarsest > _MAX_SPACING_MM:
-        raise GeometryError(
-            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
-        )
+    _check_spacing(path, affine)
     return values.reshape(values.shape[-3:]), affine, kind, warnings
 
 
 def _read_by_itk(path: Path, kind: str) -> tuple[NDArray[Any], Array, tuple[str, ...]]:
+    reader, warnings = _open_by_itk(path, kind, unpack=True)
+    with _quiet_itk():
+        try:
+            image = reader.Execute()
+        except RuntimeError as error:
+            raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
+    if image.GetDimension() == 4:
+        image = image[:, :, :, 0]
+    return sitk.GetArrayFromImage(image), _affine_of(image), warnings
+
+
+def _open_by_itk(path: Path, kind: str, *, unpack: bool) -> tuple[sitk.ImageFileReader, tuple[str, ...]]:
+    """A reader that has read the header, and warnings; unpack as in check_metaimage."""
     warnings: tuple[str, ...] = ()
     try:
         if kind == "metaimage":
-            check_metaimage(path)
+            check_metaimage(path, unpack=unpack)
         else:
             warnings = check_nrrd(path)
     except OSError as error:
@@ -107,13 +137,18 @@ def _read_by_itk(path: Path, kind: str) -> tuple[NDArray[Any], Array, tuple[str,
     with _quiet_itk():
         try:
             reader.ReadImageInformation()
-            _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
-            image = reader.Execute()
         except RuntimeError as error:
             raise InputError(f"{path}: cannot be read as {kind}: {_last_line(error)}") from None
-    if image.GetDimension() == 4:
-        image = image[:, :, :, 0]
-    return sitk.GetArrayFromImage(image), _affine_of(image), warnings
+    _check_shape(path, reader.GetSize(), reader.GetNumberOfComponents())
+    return reader, warnings
+
+
+def _check_spacing(path: Path, affine: Array) -> None:
+    coarsest = float(np.linalg.norm(affine[:3, :3], axis=0).max())
+    if coarsest > _MAX_SPACING_MM:
+        raise GeometryError(
+            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+        )
 
 
 def _check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
@@ -127,10 +162,12 @@ def _check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
         raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {shown}")
 
 
-def _affine_of(image: sitk.Image) -> Array:
-    spacing = np.array(image.GetSpacing())[::-1]
-    direction = np.array(image.GetDirection()).reshape(3, 3)[:, ::-1]
-    return make_affine(spacing, direction, np.array(image.GetOrigin()))
+def _affine_of(image: Any) -> Array:
+    """Of an image or the reader of one, for its first three axes: the header of a single volume may have four."""
+    axes = image.GetDimension()
+    spacing = np.array(image.GetSpacing())[2::-1]
+    direction = np.array(image.GetDirection()).reshape(axes, axes)[:3, 2::-1]
+    return make_affine(spacing, direction, np.array(image.GetOrigin())[:3])
 
 
 @contextmanager

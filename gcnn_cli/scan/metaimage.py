@@ -29,8 +29,11 @@ _BYTES = {
 _CHUNK = 2**20
 
 
-def check_metaimage(path: Path) -> None:
-    """Raise InputError for a damaged header or data, GeometryError for an unsound grid."""
+def check_metaimage(path: Path, *, unpack: bool = True) -> None:
+    """Raise InputError for a damaged header or data, GeometryError for an unsound grid.
+
+    unpack: whether compressed voxels are unpacked and counted; without it only sizes on disk are compared
+    """
     fields, header_bytes = _read_header(path)
     try:
         shape = [int(v) for v in fields["DimSize"].split()]
@@ -55,7 +58,7 @@ def check_metaimage(path: Path) -> None:
         raise InputError(f"{path}: its data file {name!r} is missing")
     start = header_bytes if local else max(0, int(fields.get("HeaderSize", "0")))
     if fields.get("CompressedData", "False").lower() == "true":
-        _check_compressed(data, start, packed, expected)
+        _check_compressed(data, start, packed, expected, unpack)
     elif data.stat().st_size - start < expected:
         held = data.stat().st_size - start
         raise InputError(f"{data}: truncated, holds {held} bytes of voxels where {expected} are promised")
@@ -80,11 +83,13 @@ def _first(fields: dict[str, str], *names: str) -> str:
     return next((fields[name] for name in names if name in fields), "")
 
 
-def _check_compressed(data: Path, start: int, packed: int, expected: int) -> None:
+def _check_compressed(data: Path, start: int, packed: int, expected: int, unpack: bool) -> None:
     """Unpack once and count: ITK leaves what it cannot unpack as it finds it in memory."""
     if packed and data.stat().st_size - start < packed:
         held = data.stat().st_size - start
         raise InputError(f"{data}: truncated, holds {held} bytes of voxels where {packed} are promised")
+    if not unpack:
+        return
     unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)  # zlib or gzip
     unpacked = 0
     with data.open("rb") as file:

@@ -66,6 +66,22 @@ def read_nifti(path: Path) -> tuple[NDArray[Any], Array, tuple[str, ...]]:
     return _scaled(values, *header.scale), to_world, warnings
 
 
+def read_nifti_grid(path: Path) -> tuple[tuple[int, ...], Array]:
+    """Voxels along i, j, k, ... and `to_world`, from the header alone. Raises as read_nifti does for it."""
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path, "rb") if packed else path.open("rb") as file:
+            header = _parse(path, file.read(540))
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or damaged ({error})") from None
+    to_world, _ = _affine(path, header)
+    wanted = math.prod(header.size) * np.dtype(header.dtype).itemsize
+    held = path.stat().st_size - header.voxels_at
+    if not packed and held < wanted:
+        raise InputError(f"{path}: truncated, holds {max(0, held)} bytes of voxels where {wanted} are promised")
+    return header.size, to_world
+
+
 def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
     """slope x values + intercept; a slope of 0 or NaN means that the file is not scaled."""
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0 or (slope, intercept) == (1, 0):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from gcnn_cli.training.layouts import CutoutEntry
+from gcnn_cli.labels.entries import CutoutEntry
 
 SAME_NODULE = 0.95
 
@@ -30,16 +30,16 @@ def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
         return entries
     slices, owners = [], []
     for entry in known:
-        with np.load(entry.path) as data:
-            found = _search_windows(data["hu"], data["spacing_zyx"], data["centre_zyx"])
+        data = entry.read()
+        found = _search_windows(data["hu"], data["spacing_zyx"], data["centre_zyx"])
         slices += found
         owners += [entry.patient] * len(found)
     images = torch.from_numpy(np.stack(slices)).unsqueeze(1)
     spread = _local_spread(images)
     patients = {}
     for entry in unknown:
-        with np.load(entry.path) as data:
-            templates = _templates(data["hu"], data["mask"])
+        data = entry.read()
+        templates = _templates(data["hu"], data["mask"])
         match = (F.conv2d(images, templates) / spread).amax(dim=(1, 2, 3))
         best = int(match.argmax())
         if float(match[best]) >= SAME_NODULE:

@@ -1,13 +1,17 @@
 """Folders -> training and validation samples, split by patient."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.labels.entries import DataIndex, ScanEntry
+from gcnn_cli.labels.index import read_index
+from gcnn_cli.labels.patients import known_as
+from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.layouts import DataIndex, read_index
 from gcnn_cli.training.samples import Donor, Sample, SampleConfig, donor_samples, read_donor, scan_samples
 from gcnn_cli.training.sampling import is_held_out
 
@@ -33,16 +37,21 @@ class Prepared:
     training_series: tuple[str, ...]
     training_patients: tuple[str, ...]
     held_out_patients: tuple[str, ...]
+    split: SplitConfig  # as given, with the patients as the index knows them
 
 
-def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> Prepared:
-    """Read everything once. Cut-outs whose patient stays unknown are not used: they could be anyone's."""
-    index = read_index(folders)
+def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig, *, strict: bool = False) -> Prepared:
+    """Read everything once. Cut-outs whose patient stays unknown are not used: they could be anyone's.
+
+    Scans that cannot be read are reported and left out; with strict every problem is an InputError.
+    """
+    index = read_index(folders, strict=strict)
     cutouts = identify_patients(list(index.cutouts))
     unknown = sum(not entry.patient for entry in cutouts)
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)
     patients = set(DataIndex(index.scans, tuple(cutouts)).patients)
+    split = _named_as_known(split, patients)
     held = {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: list[Donor] = []
@@ -54,17 +63,37 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig) -> P
         if entry.patient not in held:
             donors.append(donor)
     log.info("%d nodule cut-outs for training", len(donors))
+    scans: list[ScanEntry] = []
+    unreadable: list[Problem] = []
     for n, scan in enumerate(index.scans):
         out = scan.patient in held
-        if out and not scan.labelled:
-            continue  # what it holds is unknown: nothing can be learned about the network from it
-        rng = np.random.default_rng([split.seed, 2, n])
-        sides[out] += scan_samples(scan, [] if out else donors, samples, rng)
+        if not out or scan.labelled:  # what an unlabelled scan holds is unknown: it tells nothing about the network
+            rng = np.random.default_rng([split.seed, 2, n])
+            try:
+                sides[out] += scan_samples(scan, [] if out else donors, samples, rng)
+            except (InputError, GeometryError) as error:
+                unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
+                if strict:
+                    break
+                continue
+        scans.append(scan)
+    report_problems(unreadable, strict=strict)
+    patients = set(DataIndex(tuple(scans), tuple(cutouts)).patients)
     return Prepared(
         sides[False],
         sides[True],
-        tuple(s.name for s in index.scans if s.labelled),
-        tuple(s.name for s in index.scans if s.patient not in held),
+        tuple(s.name for s in scans if s.labelled),
+        tuple(s.name for s in scans if s.patient not in held),
         tuple(sorted(patients - held)),
-        tuple(sorted(held)),
+        tuple(sorted(patients & held)),
+        split,
     )
+
+
+def _named_as_known(split: SplitConfig, patients: set[str]) -> SplitConfig:
+    """The split with what stands for its patients in the index: an id given by hand is stored nowhere."""
+    named = [known_as(given, patients) for given in split.hold_out]
+    absent = named.count("")
+    if absent:
+        log.warning("%d of the %d patients to hold out are not in the data", absent, len(named))
+    return replace(split, hold_out=tuple(name for name in named if name))

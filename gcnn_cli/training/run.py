@@ -46,6 +46,7 @@ class RunConfig:
     hold_out_share: float = 0.2
     split_seed: int = 0
     overwrite: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         if self.group not in FIELDS:
@@ -62,7 +63,7 @@ def run_training(config: RunConfig) -> TrainedModel:
     config.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     samples = SampleConfig()
     split = SplitConfig(config.hold_out, config.hold_out_share, config.split_seed)
-    prepared = prepare(list(config.data), samples, split)
+    prepared = prepare(list(config.data), samples, split, strict=config.strict)
     for name, part in (("training", prepared.training), ("held out", prepared.validation)):
         log.info("%s: %s", name, dict(Counter(s.kind for s in part)))
     recipe_config = TrainConfig(
@@ -82,7 +83,7 @@ def run_training(config: RunConfig) -> TrainedModel:
 
     network = train_network(prepared.training, prepared.validation, recipe_config, notify)
     calibration = measure_operating_points(network, prepared, recipe_config)
-    provenance = provenance_of(config, recipe_config, split, prepared, progress, time.monotonic() - started)
+    provenance = provenance_of(config, recipe_config, prepared, progress, time.monotonic() - started)
     model = TrainedModel(config.out.stem, network, recipe_config.input, calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     log.info("%s: sha256 %s", config.out, sha256)
@@ -102,7 +103,6 @@ def measure_operating_points(network: GCNN, prepared: Prepared, config: TrainCon
 def provenance_of(
     config: RunConfig,
     recipe_config: TrainConfig,
-    split: SplitConfig,
     prepared: Prepared,
     progress: list[Progress],
     seconds: float,
@@ -112,7 +112,7 @@ def provenance_of(
         "torch": torch.__version__,
         "machine": platform.machine(),
         "recipe": asdict(recipe_config),
-        "split": asdict(split),
+        "split": asdict(prepared.split),
         "labelled_series": prepared.labelled_series,
         "training_series": prepared.training_series,
         "training_patients": prepared.training_patients,

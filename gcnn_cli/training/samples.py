@@ -19,10 +19,9 @@ from scipy import ndimage
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
 from gcnn_cli.detection.patches import cut_patch
-from gcnn_cli.scan.reading import read_volume
+from gcnn_cli.labels.entries import CutoutEntry, ScanEntry
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
-from gcnn_cli.training.layouts import CutoutEntry, ScanEntry
 from gcnn_cli.training.transplant import blend, choose_places, soften
 
 log = logging.getLogger("gcnn")
@@ -68,7 +67,7 @@ def scan_samples(
     entry: ScanEntry, donors: list["Donor"], config: SampleConfig, rng: np.random.Generator
 ) -> list[Sample]:
     """Everything that one scan gives: its marks, its candidates, transplants into it and shams."""
-    volume = read_volume(entry.path)
+    volume = entry.read()
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
     samples = [_cut(grid.hu, grid.index_zyx(np.array(m[:3])), 1, "mark", entry, config) for m in entry.nodules]
@@ -109,9 +108,9 @@ class Donor:
 
 def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
     """A stack or cube on the training grid; None where its mask is empty after resampling."""
-    with np.load(entry.path) as data:
-        hu, mask = data["hu"], data["mask"]
-        spacing = np.asarray(data["spacing_zyx"], float) if "spacing_zyx" in data else None
+    data = entry.read()
+    hu, mask = data["hu"], data["mask"]
+    spacing = np.asarray(data["spacing_zyx"], float) if "spacing_zyx" in data else None
     if spacing is None:  # a cube: (y, x, z), voxels of about 1 mm
         hu, mask, spacing = np.moveaxis(hu, 2, 0), np.moveaxis(mask, 2, 0), np.ones(3)
     affine = make_affine(spacing, np.eye(3)[:, ::-1], np.zeros(3))

@@ -16,11 +16,10 @@ import numpy as np
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.inference import choose_device, make_scorer
 from gcnn_cli.network.weights import load_model
-from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
-from gcnn_cli.training.layouts import read_index
 
 
 def main() -> None:
@@ -37,7 +36,7 @@ def main() -> None:
         if not scan.labelled:
             continue
         started = time.monotonic()
-        volume = read_volume(scan.path)
+        volume = scan.read()
         report = detect(volume, model, scorer, threshold=0.0)
         seconds = time.monotonic() - started
         grid = resample(volume, model.input.spacing_mm)

@@ -9,13 +9,15 @@ import torch
 from scipy import ndimage
 
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.labels.entries import CutoutEntry
+from gcnn_cli.labels.index import read_index
+from gcnn_cli.labels.patients import patient_of
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
 from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.layouts import CutoutEntry, patient_of, read_index
 from gcnn_cli.training.loop import TrainConfig, train_network, validate
 from gcnn_cli.training.operating import operating_points
 from gcnn_cli.training.run import RunConfig, run_training

@@ -1,0 +1,141 @@
+"""Do probabilities mean what they say, and how to make them: reliability, Platt's map.
+
+A mark counts as positive when it hits a nodule and as negative when it is a false positive; marks in
+excluded places are neither. "Probability" is thus that of a reported place to lie in a nodule, among
+places as detection reports them.
+
+Expected calibration error: mean of |share of positives - mean probability| over ten equal bins of
+probability, weighted by their marks (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599).
+Map: probability = sigmoid(slope * logit + offset), fitted with Platt's smoothed targets (Platt 1999).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.evaluation.matching import FALSE, HIT, Matches
+
+BINS = 10
+FOLDS = 5
+_CLOSEST_TO_CERTAIN = 1e-7  # a probability written as 0 or 1 has lost its logit
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Marks whose probability lies in [low, high); the last bin includes 1."""
+
+    low: float
+    high: float
+    marks: int
+    mean_probability: float  # NaN in an empty bin
+    positives: float  # share; NaN in an empty bin
+
+
+@dataclass(frozen=True)
+class PlattMap:
+    """probability -> sigmoid(slope * logit(probability) + offset)."""
+
+    slope: float
+    offset: float
+
+    def apply(self, probability: Floats) -> Floats:
+        """Mapped probabilities [N]; the order stays."""
+        return np.asarray(expit(self.slope * _logit(probability) + self.offset))
+
+    def apply_one(self, probability: float) -> float:
+        """The mapped probability of one."""
+        return float(self.apply(np.array([probability]))[0])
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationStudy:
+    """Reliability as found, the map fitted to it, and the error that the map leaves on scans it has not seen.
+
+    error_after: of maps fitted on four fifths of the scans, on the other fifth; NaN with fewer than 5 scans.
+    """
+
+    bins: tuple[ReliabilityBin, ...]
+    error: float
+    platt: PlattMap
+    error_after: float
+
+
+def study_calibration(matches: Matches) -> CalibrationStudy:
+    """Measure and fit. Raises InputError for scores outside [0, 1] or marks of one class only."""
+    counted = (matches.mark_fate == HIT) | (matches.mark_fate == FALSE)
+    probability = matches.predictions.value[counted]
+    positive = matches.mark_fate[counted] == HIT
+    scan = matches.mark_scan[counted]
+    if len(probability) and not (probability.min() >= 0 and probability.max() <= 1):
+        raise InputError("calibration needs probabilities between 0 and 1; these scores are something else")
+    bins = reliability(probability, positive)
+    platt = fit_platt(probability, positive)
+    return CalibrationStudy(bins, expected_error(bins), platt, _error_on_unseen(probability, positive, scan))
+
+
+def reliability(probability: Floats, positive: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
+    """Marks [N] in ten equal bins of probability."""
+    bin_of = np.minimum((probability * BINS).astype(int), BINS - 1)
+    rows = []
+    for n in range(BINS):
+        inside = bin_of == n
+        marks = int(inside.sum())
+        mean = float(probability[inside].mean()) if marks else np.nan
+        share = float(positive[inside].mean()) if marks else np.nan
+        rows.append(ReliabilityBin(n / BINS, (n + 1) / BINS, marks, mean, share))
+    return tuple(rows)
+
+
+def expected_error(bins: tuple[ReliabilityBin, ...]) -> float:
+    """Expected calibration error; NaN without marks."""
+    marks = sum(b.marks for b in bins)
+    if marks == 0:
+        return float("nan")
+    return sum(b.marks * abs(b.positives - b.mean_probability) for b in bins if b.marks) / marks
+
+
+def fit_platt(probability: Floats, positive: NDArray[np.bool_]) -> PlattMap:
+    """The map of highest likelihood. Raises InputError where it is undefined or would turn the order around."""
+    found = int(positive.sum())
+    false = len(positive) - found
+    if found == 0 or false == 0:
+        raise InputError(f"calibration needs hits and false positives; there are {found} and {false}")
+    x = _logit(probability)
+    target = np.where(positive, (found + 1) / (found + 2), 1 / (false + 2))
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        z = parameters[0] * x + parameters[1]
+        residual = expit(z) - target
+        value = np.logaddexp(0, z) - target * z
+        return float(value.mean()), np.array([(residual * x).mean(), residual.mean()])
+
+    slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
+    if not slope > 0:
+        raise InputError("higher scores do not mean more nodules here: there is no calibration that keeps their order")
+    return PlattMap(float(slope), float(offset))
+
+
+def _error_on_unseen(probability: Floats, positive: NDArray[np.bool_], scan: NDArray[np.intp]) -> float:
+    """Expected calibration error of cross-fitted maps; folds are every fifth scan of those with marks."""
+    present = np.unique(scan)
+    if len(present) < FOLDS:
+        return float("nan")
+    fold = np.searchsorted(present, scan) % FOLDS
+    mapped = np.empty_like(probability)
+    for n in range(FOLDS):
+        inside = fold == n
+        try:
+            mapped[inside] = fit_platt(probability[~inside], positive[~inside]).apply(probability[inside])
+        except InputError:  # one class only in four folds: too little to say
+            return float("nan")
+    return expected_error(reliability(mapped, positive))
+
+
+def _logit(probability: Floats) -> Floats:
+    return np.asarray(logit(np.clip(probability, _CLOSEST_TO_CERTAIN, 1 - _CLOSEST_TO_CERTAIN)))

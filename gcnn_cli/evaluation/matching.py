@@ -1,0 +1,152 @@
+"""Which mark hits which nodule: LUNA16's rules (Setio et al. 2017, arXiv:1612.08012, and its evaluation script).
+
+For every scan:
+
+1. With a cap of M marks, the threshold is the (M+1)-th largest score and only marks strictly above it
+   stay: marks tied at the cut all drop.
+2. A mark hits a nodule when it lies strictly within the nodule's radius. A diameter that nobody measured
+   (written as -1) counts as 10 mm. There is no one-to-one matching: a mark in two nodules credits both.
+3. A hit nodule gets the highest score of its hits; further hits are ignored. No hit is a false positive.
+4. Marks that hit none but lie in an excluded mark are ignored.
+5. The rest are false positives.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.evaluation.tables import Marks
+
+OFFICIAL_CAP = 100
+UNMEASURED_DIAMETER_MM = 10.0
+
+HIT, IGNORED, FALSE, CAPPED = range(4)  # what became of a mark
+
+
+@dataclass(frozen=True)
+class MatchRule:
+    """max_marks: marks kept in a scan, 0 for all. hit_radius_mm: instead of each nodule's own; not LUNA16's rule."""
+
+    max_marks: int = OFFICIAL_CAP
+    hit_radius_mm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_marks < 0:
+            raise UsageError(f"--max-marks is 0 (no cap) or more, got {self.max_marks}")
+        if self.hit_radius_mm is not None and not self.hit_radius_mm > 0:
+            raise UsageError(f"--hit-radius is above 0 mm, got {self.hit_radius_mm}")
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """What became of every nodule and every mark.
+
+    series:         the scans that count, in their order
+    nodules:        the reference nodules [N] of these scans
+    nodule_scan:    int [N], row in `series`
+    nodule_score:   float [N], highest score of a hit; -inf where missed
+    predictions:    the marks [M] in these scans
+    mark_scan:      int [M], row in `series`
+    mark_fate:      int [M], HIT, IGNORED (in an excluded mark), FALSE or CAPPED
+    double_hits:    hits beyond the first, over all nodules
+    """
+
+    series: tuple[str, ...]
+    nodules: Marks
+    nodule_scan: NDArray[np.intp]
+    nodule_score: NDArray[np.float64]
+    predictions: Marks
+    mark_scan: NDArray[np.intp]
+    mark_fate: NDArray[np.int8]
+    double_hits: int
+
+
+def match(
+    predictions: Marks,
+    nodules: Marks,
+    excluded: Marks,
+    series: Sequence[str],
+    rule: MatchRule | None = None,
+    *,
+    allow_unknown: bool = False,
+) -> Matches:
+    """Match predictions with nodules in the listed scans.
+
+    Reference marks of scans that are not listed are left out, as for one fold of a cross-validation.
+    Raises InputError for a prediction in a scan that is not listed, unless `allow_unknown` drops it as
+    the official script does.
+    """
+    rule = rule or MatchRule()
+    row = {name: number for number, name in enumerate(series)}
+    unknown = sorted({name for name in predictions.series if name not in row})
+    if unknown and not allow_unknown:
+        more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+        raise InputError(
+            f"predictions for series {unknown[0]}{more}, which the evaluated scans do not include;"
+            " list every scan with --series, or give --allow-unknown to leave them out"
+        )
+    predictions, mark_scan = _listed(predictions, row)
+    nodules, nodule_scan = _listed(nodules, row)
+    excluded, excluded_scan = _listed(excluded, row)
+
+    score = np.full(len(nodules), -np.inf)
+    fate = np.full(len(predictions), FALSE, dtype=np.int8)
+    double_hits = 0
+    marks_of, nodules_of, excluded_of = _by_scan(mark_scan), _by_scan(nodule_scan), _by_scan(excluded_scan)
+    for scan, marks in marks_of.items():
+        kept = _under_cap(predictions.value[marks], rule.max_marks)
+        fate[marks[~kept]] = CAPPED
+        marks = marks[kept]
+        places = predictions.position_mm[marks]
+        here = nodules_of.get(scan, _NONE)
+        hits = _inside(places, nodules, here, rule)
+        for nodule, hit in zip(here, hits.T, strict=True):
+            if hit.any():
+                score[nodule] = predictions.value[marks[hit]].max()
+                double_hits += int(hit.sum()) - 1
+        is_hit = hits.any(axis=1)
+        fate[marks[is_hit]] = HIT
+        ignored = ~is_hit & _inside(places, excluded, excluded_of.get(scan, _NONE), rule).any(axis=1)
+        fate[marks[ignored]] = IGNORED
+    return Matches(tuple(series), nodules, nodule_scan, score, predictions, mark_scan, fate, double_hits)
+
+
+_NONE = np.zeros(0, dtype=np.intp)
+
+
+def _listed(marks: Marks, row: dict[str, int]) -> tuple[Marks, NDArray[np.intp]]:
+    """The marks of listed scans and, for each, the scan's row."""
+    rows = np.array([row.get(name, -1) for name in marks.series], dtype=np.intp)
+    kept = np.flatnonzero(rows >= 0)
+    part = Marks(tuple(marks.series[n] for n in kept), marks.position_mm[kept], marks.value[kept])
+    return part, rows[kept]
+
+
+def _by_scan(scans: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
+    """Scan -> its rows, in order."""
+    rows: defaultdict[int, list[int]] = defaultdict(list)
+    for number, scan in enumerate(scans.tolist()):
+        rows[scan].append(number)
+    return {scan: np.array(numbers, dtype=np.intp) for scan, numbers in rows.items()}
+
+
+def _under_cap(scores: NDArray[np.float64], cap: int) -> NDArray[np.bool_]:
+    if cap == 0 or len(scores) <= cap:
+        return np.ones(len(scores), dtype=bool)
+    return np.asarray(scores > np.sort(scores)[::-1][cap])
+
+
+def _inside(
+    places: NDArray[np.float64], reference: Marks, rows: NDArray[np.intp], rule: MatchRule
+) -> NDArray[np.bool_]:
+    """[marks, references]: whether a place lies strictly within a reference mark's radius."""
+    diameter = reference.value[rows]
+    radius = np.where(diameter < 0, UNMEASURED_DIAMETER_MM, diameter) / 2
+    if rule.hit_radius_mm is not None:
+        radius = np.full(len(rows), rule.hit_radius_mm)
+    squared = ((places[:, None] - reference.position_mm[rows][None]) ** 2).sum(axis=2)
+    return np.asarray(squared < radius**2)

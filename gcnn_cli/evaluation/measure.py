@@ -1,0 +1,177 @@
+"""One evaluation: matches -> every figure that is reported, with the rule it was made by."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gcnn_cli.evaluation.calibration import CalibrationStudy, study_calibration
+from gcnn_cli.evaluation.froc import (
+    RATES,
+    Curve,
+    Difference,
+    Floats,
+    Reading,
+    compare,
+    draw_scans,
+    froc_curve,
+    interval,
+    outcomes_of,
+    resampled_sensitivities,
+    sensitivity_at,
+    thresholds_at,
+)
+from gcnn_cli.evaluation.matching import CAPPED, FALSE, HIT, IGNORED, OFFICIAL_CAP, Matches, MatchRule
+
+BAND_RATES = np.geomspace(0.125, 8, 121)  # where the plot's band is measured, FPs/scan
+STRATA_MM = ((0.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 10.0), (10.0, np.inf))
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to match, to read the curve and to resample. resamples 0: no intervals."""
+
+    rule: MatchRule = field(default_factory=MatchRule)
+    reading: Reading = "luna16"
+    resamples: int = 1000
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        """The definition in words: no figure without it."""
+        cap = f"at most {self.rule.max_marks} marks per scan" if self.rule.max_marks else "no cap on marks"
+        radius = self.rule.hit_radius_mm
+        hit = "within the nodule's radius" if radius is None else f"within {radius:g} mm"
+        read = "linear interpolation" if self.reading == "luna16" else "nearest point"
+        official = (self.rule, self.reading) == (MatchRule(OFFICIAL_CAP), "luna16")
+        return f"{'LUNA16' if official else 'not LUNA16'}: {cap}, a hit lies {hit}, {read} of the curve"
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """threshold: the lowest score that keeps within the rate, None where even the highest exceeds it."""
+
+    rate: float  # FPs/scan
+    sensitivity: float
+    interval: tuple[float, float] | None
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Nodules of one range of diameters, [low, high) mm, against all false positives."""
+
+    low_mm: float
+    high_mm: float
+    nodules: int
+    sensitivities: tuple[float, ...]  # at RATES; empty without nodules
+    cpm: float | None
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Scans, nodules and what became of the marks."""
+
+    scans: int
+    scans_without_nodules: int
+    scans_without_marks: int
+    nodules: int
+    missed: int  # hit by no mark at any score
+    marks: int
+    hits: int
+    double_hits: int
+    ignored: int  # in excluded places
+    false_positives: int
+    over_the_cap: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Everything `gcnn evaluate --froc` reports. Intervals are None with fewer than two scans."""
+
+    config: EvaluationConfig
+    counts: Counts
+    points: tuple[OperatingPoint, ...]
+    cpm: float
+    cpm_interval: tuple[float, float] | None
+    strata: tuple[Stratum, ...]
+    curve: Curve
+    band: tuple[Floats, Floats] | None  # low and high sensitivity at BAND_RATES
+    resamples_used: int
+    matches: Matches
+    calibration: CalibrationStudy | None = None
+
+
+def evaluate(
+    matches: Matches, config: EvaluationConfig | None = None, *, every_mark: Matches | None = None
+) -> Evaluation:
+    """All figures of one matching. Raises InputError without nodules.
+
+    every_mark: the same without a cap on marks; what a probability means is measured on it, since the
+    weakest marks are as much part of it as the strongest.
+    """
+    config = config or EvaluationConfig()
+    outcomes = outcomes_of(matches)
+    curve = froc_curve(outcomes)
+    rates = np.array(RATES)
+    sensitivities = sensitivity_at(curve.fps_per_scan, curve.sensitivity, rates, config.reading)
+    intervals: list[tuple[float, float] | None] = [None] * len(RATES)
+    cpm_interval, band, used = None, None, 0
+    if config.resamples and len(matches.series) > 1:
+        counts = draw_scans(len(matches.series), config.resamples, config.seed)
+        resampled = resampled_sensitivities(outcomes, counts, np.concatenate([rates, BAND_RATES]), config.reading)
+        at_rates, at_band = resampled[:, : len(rates)], resampled[:, len(rates) :]
+        used = int(np.isfinite(at_rates[:, 0]).sum())
+        intervals = [interval(column) for column in at_rates.T]
+        cpm_interval = interval(at_rates.mean(axis=1))
+        low, high = zip(*(interval(column) for column in at_band.T), strict=True)
+        band = (np.array(low), np.array(high))
+    return Evaluation(
+        config=config,
+        counts=_count(matches),
+        points=tuple(
+            OperatingPoint(*point)
+            for point in zip(RATES, map(float, sensitivities), intervals, thresholds_at(curve, rates), strict=True)
+        ),
+        cpm=float(sensitivities.mean()),
+        cpm_interval=cpm_interval,
+        strata=tuple(_stratum(matches, low, high, config.reading) for low, high in STRATA_MM),
+        curve=curve,
+        band=band,
+        resamples_used=used,
+        matches=matches,
+        calibration=study_calibration(every_mark) if every_mark else None,
+    )
+
+
+def compare_matches(first: Matches, second: Matches, config: EvaluationConfig) -> Difference:
+    """CPM of the first minus the second, paired over the same scans."""
+    counts = draw_scans(len(first.series), config.resamples, config.seed)
+    return compare(outcomes_of(first), outcomes_of(second), counts, config.reading)
+
+
+def _count(matches: Matches) -> Counts:
+    fates = np.bincount(matches.mark_fate, minlength=4)
+    scans = len(matches.series)
+    return Counts(
+        scans=scans,
+        scans_without_nodules=scans - len(np.unique(matches.nodule_scan)),
+        scans_without_marks=scans - len(np.unique(matches.mark_scan)),
+        nodules=len(matches.nodules),
+        missed=int((~np.isfinite(matches.nodule_score)).sum()),
+        marks=len(matches.predictions),
+        hits=int(fates[HIT]),
+        double_hits=matches.double_hits,
+        ignored=int(fates[IGNORED]),
+        false_positives=int(fates[FALSE]),
+        over_the_cap=int(fates[CAPPED]),
+    )
+
+
+def _stratum(matches: Matches, low: float, high: float, reading: Reading) -> Stratum:
+    diameter = matches.nodules.value
+    inside = (diameter >= low) & (diameter < high)  # an unmeasured one (-1) is in none
+    if not inside.any():
+        return Stratum(low, high, 0, (), None)
+    curve = froc_curve(outcomes_of(matches, only=inside))
+    values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES), reading)
+    return Stratum(low, high, int(inside.sum()), tuple(map(float, values)), float(values.mean()))

@@ -1,0 +1,287 @@
+"""Folders of labelled data -> one index of scans and nodule cut-outs.
+
+What a folder is, is found by looking at it, and told in the log. It may hold several of these:
+
+LUNA16     `subset*/SERIESUID.mhd` with annotations.csv, and optionally annotations_excluded.csv,
+           candidates.csv or candidates_V2.csv, seriesuids.csv (`tables`). Readers looked at every scan: those
+           in seriesuids.csv, or all in the subsets without one. One without a row has no nodules.
+LIDC-IDRI  DICOM series as TCIA delivers them, with the readers' XML beside, above or in another folder: an XML
+           names its series. Four readers become one list in `lidc` and `consensus`.
+plain      scans with the same CSV files. Readers looked at those that annotations.csv,
+           annotations_excluded.csv, seriesuids.csv or scans.csv names; any other may hold nodules.
+cut-outs   .npz with `hu` int16 and `mask`: stacks of slices through one nodule with `spacing_zyx`, and cubes of
+           1 mm voxels in (y, x, z) order without it.
+
+CSV files speak for the scans of the nearest folder above them that holds any; where a folder given has no scans
+at all, for those of the other folders (LUNA16's CSVFILES beside its subsets). One folder's CSV files speak for a
+scan: the nearest, before those further up, and before an XML; what the others mark is excluded.
+
+A scan is called by its SeriesInstanceUID or its file's stem. For a DICOM series labels may say its folder's name
+instead, where no other series lies in a folder of that name.
+
+What does not fit is listed and counted (`problems`) and left out, or refused when asked: a series without a scan,
+a scan whose header cannot be read, one with a nodule outside its voxels (are its labels in another frame? none of
+them can be trusted), an id or a nodule given twice, a scan labelled twice. Voxels are read later.
+"""
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.labels.consensus import agree
+from gcnn_cli.labels.entries import CutoutEntry, DataIndex, Mark, ScanEntry, no_candidates
+from gcnn_cli.labels.lidc import Reading, place_marks, read_reading
+from gcnn_cli.labels.patients import pseudonym
+from gcnn_cli.labels.problems import (
+    DUPLICATE_ID,
+    LABELLED_TWICE,
+    MISSING,
+    OUTSIDE,
+    UNREADABLE,
+    Problem,
+    report_problems,
+)
+from gcnn_cli.labels.scans import FoundScan, find_cutouts, find_scans
+from gcnn_cli.labels.tables import LabelSet, read_label_sets
+from gcnn_cli.scan.dicom import Series
+
+log = logging.getLogger("gcnn")
+
+_UID = re.compile(r"\d+(\.\d+)+")
+
+
+@dataclass(frozen=True, eq=False)
+class _Folder:
+    """What lies in one of the folders given."""
+
+    path: Path
+    scans: list[FoundScan]
+    label_sets: list[LabelSet]
+    readings: list[Reading]
+    cutouts: list[CutoutEntry]
+    not_cutouts: list[Problem]
+
+
+@dataclass(frozen=True, eq=False)
+class _Scope:
+    """The scans that a label set speaks for; `all_read`: those in LUNA16's subsets even where it does not name them."""
+
+    labels: LabelSet
+    path: Path | None  # None: everywhere
+    all_read: bool
+
+    def covers(self, scan: FoundScan) -> bool:
+        return self.path is None or scan.path.is_relative_to(self.path)
+
+    def names(self, scan: FoundScan) -> bool:
+        return self.covers(scan) and not set(self.labels.named).isdisjoint(scan.ids)
+
+    def speaks_for(self, scan: FoundScan) -> bool:
+        return self.names(scan) or (self.all_read and scan.in_subset and self.covers(scan))
+
+
+def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
+    """Index all folders. Problems are logged, and refused with strict.
+
+    Raises InputError when a folder is missing, none holds a usable scan, or a file of labels is damaged.
+    """
+    for path in folders:
+        if not path.is_dir():
+            raise InputError(f"{path}: no such folder")
+    found = [_look_into(path) for path in _outermost(folders)]
+    scans, problems = _index_scans(found)
+    cutouts, doubtful = _index_cutouts(found)
+    for folder in found:
+        _tell(folder, [scan for scan in scans if scan.folder == folder.path])
+    index = DataIndex(tuple(scans), tuple(cutouts), (*problems, *doubtful))
+    report_problems(index.problems, strict=strict)
+    if not scans:
+        raise InputError(f"no scans that can be used under {', '.join(map(str, folders))}")
+    if any(_UID.fullmatch(s.patient) for s in scans) and any(c.patient for c in cutouts):
+        log.warning("scans named by series do not tell their patients: the cut-outs may be of the same ones")
+    return index
+
+
+def _index_scans(found: Sequence[_Folder]) -> tuple[list[ScanEntry], list[Problem]]:
+    scopes = list(_scopes(found))
+    readings, problems = _by_series([reading for folder in found for reading in folder.readings])
+    problems += [p for folder in found for labels in folder.label_sets for p in labels.problems]
+    problems += _missing(found, readings)
+    entries: list[ScanEntry] = []
+    for folder in found:
+        for scan in folder.scans:
+            entry, told = _entry(folder, scan, scopes, readings.get(scan.ids[0]))
+            entries += [] if entry is None else [entry]
+            problems += told
+    scans, repeated = _once(entries)
+    return scans, problems + repeated
+
+
+def _index_cutouts(found: Sequence[_Folder]) -> tuple[list[CutoutEntry], list[Problem]]:
+    cutouts: dict[str, CutoutEntry] = {}
+    problems = [problem for folder in found for problem in folder.not_cutouts]
+    for cutout in (cutout for folder in found for cutout in folder.cutouts):
+        first = cutouts.setdefault(cutout.name, cutout)
+        if first is not cutout:
+            problems.append(Problem(DUPLICATE_ID, f"{cutout.name}: {first.path}, {cutout.path}; the first is used"))
+    return list(cutouts.values()), problems
+
+
+def _outermost(folders: Sequence[Path]) -> list[Path]:
+    """The folders that do not lie in another of them, each once."""
+    resolved = {folder.resolve(): folder for folder in reversed(folders)}
+    return [f for r, f in reversed(resolved.items()) if not any(other in r.parents for other in resolved)]
+
+
+def _look_into(folder: Path) -> _Folder:
+    readings = [reading for path in sorted(folder.rglob("*.xml")) if (reading := read_reading(path)) is not None]
+    return _Folder(folder, find_scans(folder), read_label_sets(folder), readings, *find_cutouts(folder))
+
+
+def _scopes(found: Sequence[_Folder]) -> Iterator[_Scope]:
+    """Every label set with its scans, the nearest first."""
+    scopes = []
+    for folder in found:
+        for labels in folder.label_sets:
+            above = [p for p in (labels.folder, *labels.folder.parents) if p.is_relative_to(folder.path)]
+            holds = [p for p in above if any(scan.path.is_relative_to(p) for scan in folder.scans)]
+            everywhere = [scan for other in found for scan in other.scans]
+            covered = [scan for scan in everywhere if not holds or scan.path.is_relative_to(holds[0])]
+            # Annotations that name none of the scans are of other scans, or call them something else.
+            known = {name for scan in covered for name in scan.ids}
+            all_read = labels.has_annotations and not labels.listed and not known.isdisjoint(labels.nodules)
+            scopes.append(_Scope(labels, holds[0] if holds else None, all_read))
+    yield from sorted(scopes, key=lambda s: (-len(s.path.parts) if s.path else 0, len(s.labels.folder.parts)))
+
+
+def _by_series(readings: Sequence[Reading]) -> tuple[dict[str, Reading], list[Problem]]:
+    """The first reader file of each series."""
+    chosen: dict[str, Reading] = {}
+    problems = []
+    for reading in readings:
+        first = chosen.setdefault(reading.series_uid, reading)
+        if first is not reading:
+            problems.append(Problem(LABELLED_TWICE, f"{reading.path}: {first.path} is of the same series and is used"))
+    return chosen, problems
+
+
+def _missing(found: Sequence[_Folder], readings: dict[str, Reading]) -> list[Problem]:
+    """Series that labels name and that are nowhere, each once."""
+    present = {name for folder in found for scan in folder.scans for name in scan.ids}
+    wanted: dict[str, Path] = {}
+    for labels in (labels for folder in found for labels in folder.label_sets):
+        for name in labels.named:
+            wanted.setdefault(name, labels.source_of([name]))
+    for name, reading in readings.items():
+        wanted.setdefault(name, reading.path)
+    return [Problem(MISSING, f"{path}: no scan of {name}") for name, path in wanted.items() if name not in present]
+
+
+def _entry(
+    folder: _Folder, scan: FoundScan, scopes: Sequence[_Scope], reading: Reading | None
+) -> tuple[ScanEntry | None, list[Problem]]:
+    """The scan with its labels, None where it is left out, and what is to be told."""
+    if scan.problem or scan.grid is None:
+        return None, [Problem(UNREADABLE, f"{scan.problem}; left out")]
+    speaking = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.speaks_for(scan)][:1]
+    sources = [_from_tables(folder, scan, scope.labels) for scope in speaking]
+    if reading is not None and scan.series is not None:
+        try:
+            sources.append(_from_readers(folder, scan, reading, scan.series))
+        except InputError as error:
+            return None, [Problem(OUTSIDE, f"{error}; its scan is left out")]
+    if not sources:
+        return ScanEntry(scan.path, scan.ids[0], scan.patient, False, layout=_layout(scan), folder=folder.path), []
+    entry, others, told = sources[0], sources[1:], []
+    if others:
+        unused = ", ".join(str(other.labels) for other in others)
+        told.append(Problem(LABELLED_TWICE, f"{entry.name}: the nodules of {entry.labels} are used, not of {unused}"))
+        # What anybody marked is no place for a negative.
+        marked = (mark for other in others for mark in (*other.nodules, *other.excluded))
+        entry = replace(entry, excluded=tuple(dict.fromkeys((*entry.excluded, *marked))))
+    centers = np.array(entry.nodules).reshape(-1, 4)[:, :3]
+    outside = int((~scan.grid.holds(centers)).sum())
+    if outside:
+        text = (
+            f"{entry.labels}: {outside} of {len(centers)} nodules of {entry.name} lie outside it; the scan is left out"
+        )
+        return None, [*told, Problem(OUTSIDE, text)]
+    return entry, told
+
+
+def _layout(scan: FoundScan) -> str:
+    return "LUNA16" if scan.in_subset else "plain"
+
+
+def _from_readers(folder: _Folder, scan: FoundScan, reading: Reading, series: Series) -> ScanEntry:
+    nodules, excluded = agree(place_marks(reading, series))
+    return ScanEntry(
+        scan.path,
+        scan.ids[0],
+        scan.patient,
+        labelled=True,
+        nodules=nodules,
+        excluded=excluded,
+        layout="LIDC-IDRI",
+        folder=folder.path,
+        labels=reading.path,
+    )
+
+
+def _from_tables(folder: _Folder, scan: FoundScan, labels: LabelSet) -> ScanEntry:
+    def marks(by_series: dict[str, tuple[Mark, ...]]) -> tuple[Mark, ...]:
+        return tuple(mark for name in scan.ids for mark in by_series.get(name, ()))
+
+    named = next((labels.patients[name] for name in scan.ids if name in labels.patients), "")
+    return ScanEntry(
+        scan.path,
+        scan.ids[0],
+        pseudonym(named) if named else scan.patient,
+        labelled=True,
+        nodules=marks(labels.nodules),
+        excluded=marks(labels.excluded),
+        candidates=next((labels.candidates[n] for n in scan.ids if n in labels.candidates), no_candidates()),
+        layout=_layout(scan),
+        folder=folder.path,
+        labels=labels.source_of(scan.ids),
+    )
+
+
+def _once(entries: Sequence[ScanEntry]) -> tuple[list[ScanEntry], list[Problem]]:
+    """The entries with each name once.
+
+    A UID is one series wherever it lies: the first is kept. So it is of files that share a stem and are
+    labelled apart; where one file of labels means both, nobody knows which, and none is kept.
+    """
+    kept: list[ScanEntry] = []
+    problems = []
+    for name, count in Counter(entry.name for entry in entries).items():
+        same = [entry for entry in entries if entry.name == name]
+        sources = [entry.labels for entry in same if entry.labels is not None]
+        unclear = not _UID.fullmatch(name) and len(set(sources)) < len(sources)
+        kept += [] if unclear else same[:1]
+        where = ", ".join(str(entry.path) for entry in same)
+        if count > 1:
+            problems.append(
+                Problem(DUPLICATE_ID, f"{name}: {where}; {'all are left out' if unclear else 'the first is used'}")
+            )
+    return kept, problems
+
+
+def _tell(folder: _Folder, scans: Sequence[ScanEntry]) -> None:
+    """Name the layouts of a folder in the log."""
+    for layout in dict.fromkeys(scan.layout for scan in scans):
+        part = [scan for scan in scans if scan.layout == layout]
+        log.info(
+            "%s: %s layout, %d scans: %d labelled, with %d nodules, %d excluded marks, %d candidates",
+            folder.path, layout, len(part), sum(s.labelled for s in part), sum(len(s.nodules) for s in part),
+            sum(len(s.excluded) for s in part), sum(len(s.candidates) for s in part),
+        )  # fmt: skip
+    if folder.cutouts:
+        log.info("%s: %d nodule cut-outs", folder.path, len(folder.cutouts))

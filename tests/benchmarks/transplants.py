@@ -1,0 +1,156 @@
+"""A benchmark to detect in: held-out nodules of real patients put into held-out real scans.
+
+    python tests/benchmarks/transplants.py DATA OUT [--model octahedral] [--sets 2]
+    gcnn evaluate --froc --data OUT --model octahedral
+
+DATA is the training data; the model's provenance says which patients and scans it has not seen. Each of
+those scans becomes `--sets` scans with 25 nodules of 4 to 25 mm each, of those patients alone: a third in
+free lung, a third at the wall, a third on vessels. Nodules that the scans hold anyway stay in the lists.
+
+Nothing is shared with the transplants of training: nodules are turned by any angle and interpolated once,
+straight onto the host's own voxels; the seam is a linear ramp of 1.5 mm outside the mask, and keeps the
+host where that is brighter (a wall, a vessel). Not life: nothing is pulled in or fed, and a scan without
+labels may hold lesions of its own, which count as false positives here.
+"""
+
+import argparse
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.labels.index import read_index
+from gcnn_cli.network.weights import load_model
+from gcnn_cli.scan.volume import Volume
+from gcnn_cli.scan.writing import write_metaimage
+
+NODULES = 25
+DIAMETERS_MM = (4.0, 25.0)
+RAMP_MM = 1.5
+APART_MM = 32.0
+COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+
+
+@dataclass(frozen=True)
+class Nodule:
+    """A cut-out at its own spacing: hu, mask [D, H, W]; center (z, y, x) in voxels; diameter of equal volume."""
+
+    hu: np.ndarray
+    mask: np.ndarray
+    spacing: np.ndarray
+    center: np.ndarray
+    diameter_mm: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--model", default="octahedral")
+    parser.add_argument("--sets", type=int, default=2)
+    arguments = parser.parse_args()
+    provenance = load_model(arguments.model).provenance
+    held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
+    index = read_index([arguments.data])
+    nodules = [n for entry in index.cutouts if entry.patient in held_out and (n := read_nodule(entry.path))]
+    hosts = [scan for scan in index.scans if scan.name not in trained_on and scan.patient in held_out]
+    print(f"{len(nodules)} nodules of held-out patients; hosts: {', '.join(host.path.name for host in hosts)}")
+    arguments.out.mkdir(parents=True)
+    tables: dict[str, list[tuple[object, ...]]] = {"annotations": [], "annotations_excluded": [], "seriesuids": []}
+    for number, host in enumerate(hosts):
+        volume = host.read()
+        for n in range(arguments.sets):
+            name = f"{host.patient}_set{n}"
+            made, placed = transplant(volume, host, nodules, np.random.default_rng([number, n]))
+            write_metaimage(made, arguments.out / f"{name}.mhd")
+            tables["annotations"] += [(name, *mark) for mark in (*placed, *host.nodules)]
+            tables["annotations_excluded"] += [(name, *mark) for mark in host.excluded]
+            tables["seriesuids"].append((name,))
+            print(f"{name}: {len(placed)} nodules put in", flush=True)
+    for table, rows in tables.items():
+        with (arguments.out / f"{table}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([COLUMNS[: len(rows[0]) if rows else 5], *rows])
+
+
+def read_nodule(path: Path) -> Nodule | None:
+    """A stack of slices; None for a cube or a size out of range."""
+    with np.load(path) as data:
+        if "spacing_zyx" not in data:
+            return None
+        hu, mask, spacing = data["hu"].astype(np.float32), data["mask"], data["spacing_zyx"].astype(float)
+    diameter = float((6 / np.pi * mask.sum() * spacing.prod()) ** (1 / 3))
+    if not DIAMETERS_MM[0] <= diameter <= DIAMETERS_MM[1] or spacing[0] > 2.5:
+        return None
+    return Nodule(hu, mask, spacing, np.array(ndimage.center_of_mass(mask)), diameter)
+
+
+def transplant(
+    volume: Volume, host: ScanEntry, nodules: list[Nodule], rng: np.random.Generator
+) -> tuple[Volume, list[tuple[float, ...]]]:
+    """The scan with nodules in it, and their marks: x, y, z in LPS mm, diameter."""
+    hu = volume.hu.astype(np.float32)
+    spacing = volume.spacing_zyx
+    pools = places(hu, spacing, rng)
+    taken = [np.array(mark[:3]) for mark in (*host.nodules, *host.excluded)]
+    marks: list[tuple[float, ...]] = []
+    chosen = rng.permutation(len(nodules))
+    for count, which in enumerate(chosen):
+        if len(marks) == NODULES:
+            break
+        pool = pools[count % len(pools)]
+        for place in pool[rng.permutation(len(pool))[:200]]:
+            position = volume.position_mm(place[None].astype(float))[0]
+            if all(np.linalg.norm(position - other) > APART_MM for other in taken):
+                center = insert(hu, spacing, place, nodules[which], rng)
+                position = volume.position_mm(center[None])[0]
+                taken.append(position)
+                marks.append((*(round(float(v), 3) for v in position), round(nodules[which].diameter_mm, 3)))
+                break
+    made = np.clip(np.round(hu), -32768, 32767).astype(np.int16)
+    return Volume(made, volume.to_world), marks
+
+
+def places(hu: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Voxels in free lung, at the wall and on vessels, each [N, 3]."""
+    air = ndimage.binary_opening(hu < -500, iterations=1)
+    labels, _ = ndimage.label(air)
+    outside = set(np.unique(np.concatenate([labels[:, 0].ravel(), labels[:, -1].ravel(), labels[:, :, 0].ravel()])))
+    outside |= set(np.unique(labels[:, :, -1]))
+    sizes = np.bincount(labels.ravel())
+    sizes[list(outside | {0})] = 0
+    lung = np.isin(labels, np.flatnonzero(sizes > 0.1 * sizes.max()))
+    depth = ndimage.distance_transform_edt(ndimage.binary_closing(lung, iterations=6), sampling=spacing)
+    tissue = ndimage.distance_transform_edt(lung, sampling=spacing)  # to wall or vessel
+    free = np.argwhere((tissue > 7) & (hu < -700))
+    wall = np.argwhere((depth > 2) & (depth < 5) & (tissue < 5))
+    vessel = np.argwhere((depth > 9) & (hu > -300))
+    return [pool[rng.permutation(len(pool))[:20_000]] for pool in (free, wall, vessel)]
+
+
+def insert(
+    hu: np.ndarray, spacing: np.ndarray, place: np.ndarray, nodule: Nodule, rng: np.random.Generator
+) -> np.ndarray:
+    """Put a nodule into the scan, in place; returns its center of mass there in voxels."""
+    reach = nodule.diameter_mm * 1.3 + 2 * RAMP_MM
+    low = np.maximum(0, np.floor(place - reach / spacing)).astype(int)
+    high = np.minimum(hu.shape, np.ceil(place + reach / spacing) + 1).astype(int)
+    window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    grid = np.stack(np.meshgrid(*(np.arange(a, b) for a, b in zip(low, high, strict=True)), indexing="ij"), axis=-1)
+    offsets = (grid - place) * spacing @ Rotation.random(random_state=int(rng.integers(2**31))).as_matrix()
+    source = np.moveaxis(offsets / nodule.spacing + nodule.center, -1, 0)
+    new = ndimage.map_coordinates(nodule.hu, source, order=1, mode="nearest")
+    inside = ndimage.map_coordinates(nodule.mask.astype(np.float32), source, order=1, mode="constant") > 0.5
+    away = ndimage.distance_transform_edt(~inside, sampling=spacing)
+    weight = np.clip(1 - away / RAMP_MM, 0, 1)
+    old = hu[window]
+    mixed = old + weight * (new - old)
+    hu[window] = np.where(inside, new, np.maximum(old, mixed))
+    return np.array(ndimage.center_of_mass(inside)) + low
+
+
+if __name__ == "__main__":
+    main()
