@@ -38,11 +38,19 @@ def models(as_json: AsJson = False) -> None:
     from gcnn_cli.network.weights import list_models
 
     rows = list_models()
-    if not as_json:  # people know megabytes, and the card lies beside the weights
-        for row in rows:
-            row["size"] = f"{row.pop('bytes') / 1e6:.1f} MB"
-            row["card"] = Path(row["card"]).name
-            row["sha256"] = row.pop("sha256")
+    if not as_json:  # a row as narrow as it can be: sha256 alone fills most of a terminal
+        rows = [
+            {
+                "name": row["name"],
+                "group": row["group"],
+                "parameters": f"{row['parameters']:,}",
+                "size": f"{row['bytes'] / 1e6:.1f} MB",
+                "measured": row["measured"],
+                "sha256": row["sha256"],
+                "card": Path(row["card"]).name,
+            }
+            for row in rows
+        ]
     _show(rows, as_json)
 
 

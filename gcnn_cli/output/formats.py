@@ -49,7 +49,7 @@ def _sr(report: Report, scan: Volume | None) -> bytes:
 
 def _given(scan: Volume | None) -> Volume:
     if scan is None:
-        raise UsageError("pictures are made from the scan too, and none was given")
+        raise UsageError("html, png and sr are made from the scan too, and none was given")
     return scan
 
 

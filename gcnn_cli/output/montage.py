@@ -21,6 +21,7 @@ MAX_PICTURED = 24
 
 _CELL_IN = 1.5
 _CAPTION_IN = 0.32
+_MAP_IN = 3.0  # at most
 _MARK = "#ffc53d"
 _DPI = 150
 _SCALE_BAR_MM = 10
@@ -31,8 +32,11 @@ def png_montage(report: Report, volume: Volume) -> bytes:
     pictured = report.nodules[:MAX_PICTURED]
     blocks = 1 if len(pictured) <= 4 else 2 if len(pictured) <= 10 else 3
     rows = -(-len(pictured) // blocks)
-    map_height, title_height = 3.2, 0.75
     width = max(blocks * (3 * _CELL_IN + 0.2) + 0.2, 6.0)
+    maps = lung_maps(volume, pictured)
+    sizes_mm = [(p.hu.shape[0] * p.pixel_mm, p.hu.shape[1] * p.pixel_mm) for p in maps]
+    inch_per_mm = min(_MAP_IN / sizes_mm[0][0], (width - 0.5) / sum(wide for _, wide in sizes_mm))
+    map_height, title_height = sizes_mm[0][0] * inch_per_mm + 0.15, 0.75
     height = title_height + map_height + rows * (_CELL_IN + _CAPTION_IN) + 0.25
     figure = Figure((width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)  # draws without a display
@@ -50,9 +54,6 @@ def png_montage(report: Report, volume: Volume) -> bytes:
     write(0.2, 0.12, _short(report.scan.source.series_uid, width), 9, weight="bold")
     write(0.2, 0.32, _summary(report, len(pictured)), 8)
     write(0.2, 0.5, NOTICE, 7, color="#565f6a")
-    maps = lung_maps(volume, pictured)
-    sizes_mm = [(p.hu.shape[0] * p.pixel_mm, p.hu.shape[1] * p.pixel_mm) for p in maps]
-    inch_per_mm = min((map_height - 0.15) / sizes_mm[0][0], (width - 0.5) / sum(wide for _, wide in sizes_mm))
     left = 0.2
     for projection, (rows_mm, columns_mm) in zip(maps, sizes_mm, strict=True):
         _draw_map(place(left, title_height, columns_mm * inch_per_mm, rows_mm * inch_per_mm), projection, pictured)

@@ -132,6 +132,13 @@ def test_nothing_is_replaced_unasked(tmp_path):
     assert sorted(p.name for p in paths["csv"].parent.iterdir()) == ["a.nodules.csv", "a.nodules.json"]
 
 
+@pytest.mark.parametrize("name", ["html", "png", "sr"])
+def test_pictures_and_evidence_need_the_scan(tmp_path, name):
+    with pytest.raises(UsageError, match="none was given"):
+        write_report(make_report(), output_paths(tmp_path, tmp_path, ("csv", name)), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
