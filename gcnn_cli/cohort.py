@@ -14,7 +14,7 @@ from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.output.files import refuse_existing
-from gcnn_cli.output.formats import output_paths, write_report
+from gcnn_cli.output.formats import output_paths, refuse_formats, write_report
 from gcnn_cli.scan.formats import read_mask
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
@@ -40,6 +40,8 @@ class Request:
             raise UsageError("--resume compares with the JSON of an earlier run: write json to a folder")
         if len(self.scans) > 1 and (self.series or self.lung_mask):
             raise UsageError("--series and --lung-mask belong to one scan; give one scan with them")
+        for scan in self.scans:
+            refuse_formats(self.formats, scan)
         if self.out is None:
             return
         seen: dict[Path, Path] = {}
@@ -128,8 +130,9 @@ def _detect_one(
         log.info("%s: done before, skipped", scan)
         return None
     report = detect(volume, model, scorer, threshold=request.threshold, lung_mask=mask, notify=notify)
+    notify("writing")
     # An incomplete set of an interrupted run is completed; a complete one of something else was refused above.
-    write_report(report, paths, overwrite=request.overwrite or request.resume)
+    write_report(report, paths, scan=volume, overwrite=request.overwrite or request.resume)
     return report
 
 

@@ -30,6 +30,7 @@ LIBRARIES = {
     "SimpleITK": {"scan"},
     "pydicom": {"scan", "output"},
     "matplotlib": {"output", "evaluation", "training"},
+    "PIL": {"output"},
     "jinja2": {"output"},
     "highdicom": {"output"},
     "torch": {"symmetry", "network", "detection", "training", "cli"},
@@ -70,7 +71,9 @@ def test_help_loads_nothing_heavy(arguments):
         f"sys.argv = ['gcnn', *{arguments!r}]\n"
         "from gcnn_cli.cli import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'SimpleITK', 'scipy', 'numpy', 'skimage', 'pydicom', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'SimpleITK', 'scipy', 'numpy', 'skimage', 'pydicom'}\n"
+        "heavy |= {'matplotlib', 'PIL', 'jinja2', 'highdicom'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

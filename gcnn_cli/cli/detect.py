@@ -33,7 +33,13 @@ def detect(
         str, typer.Option("--out", "-o", envvar="GCNN_OUT", help="Folder for the files; '-': JSON on stdout.")
     ] = ".",
     formats: Annotated[
-        str, typer.Option("--format", "-f", envvar="GCNN_FORMAT", help="Comma list of csv, json, luna16.")
+        str,
+        typer.Option(
+            "--format",
+            "-f",
+            envvar="GCNN_FORMAT",
+            help="Comma list of csv, json, luna16, html, png, slicer, grand-challenge, sr.",
+        ),
     ] = "csv,json",
     model: ModelOption = "octahedral",
     threshold: Annotated[

@@ -2,40 +2,56 @@
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, AsJson, app, console
+from gcnn_cli.cli.app import EXIT_CODES, AsJson, Overwrite, app, console
+from gcnn_cli.errors import UsageError
 
 
 @app.command(epilog=EXIT_CODES)
 def info(
-    scan: Annotated[Path, typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.")],
+    scan: Annotated[
+        Path | None,
+        typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.", show_default=False),
+    ] = None,
+    system: Annotated[bool, typer.Option("--system", help="Versions, devices and threads instead of a scan.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a path holds and whether its geometry can be trusted. Needs no weights."""
-    from gcnn_cli.output.listing import show_rows
-    from gcnn_cli.scan.summary import summarize
+    if (scan is None) != system:
+        raise UsageError("info needs a scan or --system, one of them")
+    if scan is None:
+        from gcnn_cli.network.system import describe_system
 
-    rows = summarize(scan)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        _show(describe_system(), as_json)
     else:
-        show_rows(rows, console(stderr=False))
+        from gcnn_cli.scan.summary import summarize
+
+        _show(summarize(scan), as_json)
 
 
 @app.command(epilog=EXIT_CODES)
 def models(as_json: AsJson = False) -> None:
     """List the weights at hand, checked against their checksums."""
     from gcnn_cli.network.weights import list_models
-    from gcnn_cli.output.listing import show_rows
 
     rows = list_models()
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        show_rows(rows, console(stderr=False))
+    if not as_json:  # a row as narrow as it can be: sha256 alone fills most of a terminal
+        rows = [
+            {
+                "name": row["name"],
+                "group": row["group"],
+                "parameters": f"{row['parameters']:,}",
+                "size": f"{row['bytes'] / 1e6:.1f} MB",
+                "measured": row["measured"],
+                "sha256": row["sha256"],
+                "card": Path(row["card"]).name,
+            }
+            for row in rows
+        ]
+    _show(rows, as_json)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -44,26 +60,48 @@ def verify(
     group: Annotated[
         str | None, typer.Option(help="Turn by the elements of this group instead of the network's own.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw the error of each element into this PNG.", show_default=False)
+    ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure how far the score changes when a patch is turned, for every element of the group."""
     from gcnn_cli.errors import ModelError
     from gcnn_cli.network.verify import TOLERANCE, invariance_errors
     from gcnn_cli.network.weights import load_model
-    from gcnn_cli.output.listing import show_rows
+    from gcnn_cli.output.files import refuse_existing, write_bytes
 
-    errors = invariance_errors(load_model(model).network, group=group)
-    rows = [{"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"} for e in errors]
+    if plot is not None:
+        refuse_existing([plot], overwrite=overwrite)
+    trained = load_model(model)
+    errors = invariance_errors(trained.network, group=group)
     if as_json:
         typer.echo(json.dumps([{"element": e.element, "matrix": e.matrix, "error": e.error} for e in errors]))
     else:
-        show_rows(rows, console(stderr=False))
+        _show(
+            [{"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"} for e in errors]
+        )
+    if plot is not None:
+        from gcnn_cli.output.symmetry_plot import error_plot
+
+        title = f"{Path(model).stem}, group {group or trained.group}"
+        write_bytes(plot, error_plot([e.error for e in errors], TOLERANCE, title), overwrite=overwrite)
     worst = max(e.error for e in errors)
     if worst > TOLERANCE:
         raise ModelError(
             f"{model}: the score changes by {worst:.1e} (relative), more than {TOLERANCE:g}: not invariant"
         )
     typer.echo(f"largest relative change {worst:.1e}, at most {TOLERANCE:g} is allowed: invariant", err=True)
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool = False) -> None:
+    from gcnn_cli.output.listing import show_rows
+
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        show_rows(rows, console(stderr=False))
 
 
 def _matrix(matrix: tuple[tuple[int, ...], ...]) -> str:

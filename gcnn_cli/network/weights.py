@@ -168,20 +168,35 @@ def _check_manifest(path: Path, sha256: str) -> None:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """The shipped weights as rows: name, group, parameters, input, checksum, measured figures."""
+    """The shipped weights as rows: name, group, parameters, size, input, checksum, what was measured, the card.
+
+    measured: figures of the header, from the last validation of their training; the card says on what.
+    """
     rows = []
     for path in sorted(models_folder().glob(f"*{SUFFIX}")):
         model = load_model(path.stem)
+        card = path.with_suffix(".md")
         rows.append(
             {
                 "name": model.name,
                 "group": model.group,
                 "parameters": model.network.parameters_count,
+                "bytes": path.stat().st_size,
                 "spacing_mm": model.input.spacing_mm,
                 "side": model.input.side,
                 "threshold": round(model.calibration.threshold, 4),
+                "measured": _measured(model.provenance),
                 "sha256": model.sha256,
-                "card": str(path.with_suffix(".md").name),
+                "card": str(card) if card.is_file() else "",
             }
         )
     return rows
+
+
+def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
+    """Figures of the last validation, by name; empty where the header has none."""
+    validation = provenance.get("validation")
+    figures = validation.get("validation") if isinstance(validation, Mapping) else None
+    if not isinstance(figures, Mapping):
+        return {}
+    return {str(name): round(float(value), 4) for name, value in figures.items() if isinstance(value, (int, float))}

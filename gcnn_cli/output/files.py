@@ -6,11 +6,6 @@ from pathlib import Path
 from gcnn_cli.errors import OutputError, UsageError
 
 
-def write_text(path: Path, text: str, *, overwrite: bool) -> None:
-    """Write text in UTF-8 as `write_bytes` does; line ends stay as they are."""
-    write_bytes(path, text.encode(), overwrite=overwrite)
-
-
 def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write through a temporary name in the same folder. Raises UsageError if the file exists, OutputError."""
     refuse_existing([path], overwrite=overwrite)

@@ -1,25 +1,73 @@
 """Format name -> file: the list of what a report can be written as."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import UsageError
 from gcnn_cli.output.csv_format import luna16_csv, rich_csv
-from gcnn_cli.output.files import write_text
+from gcnn_cli.output.files import refuse_existing, write_bytes
+from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
-from gcnn_cli.scan.formats import stem_of
+from gcnn_cli.output.slicer import slicer_markups
+from gcnn_cli.scan.formats import stem_of, suffix_of
+from gcnn_cli.scan.volume import Volume
 
-FORMATS: dict[str, tuple[str, Callable[[Report], str]]] = {  # name: (ending of the file, text of the report)
-    "csv": (".nodules.csv", rich_csv),
-    "json": (".nodules.json", report_json),
-    "luna16": (".luna16.csv", luna16_csv),
+
+@dataclass(frozen=True)
+class Format:
+    """How a report becomes a file. `render` gets the scan where `needs_scan` says so, and None otherwise."""
+
+    ending: str
+    render: Callable[[Report, Volume | None], bytes]
+    needs_scan: bool = False
+
+
+def _text(render: Callable[[Report], str]) -> Callable[[Report, Volume | None], bytes]:
+    return lambda report, _: render(report).encode("utf-8")
+
+
+def _html(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.html import html_report  # loads jinja2 and the lungs only where a page is asked for
+
+    return html_report(report, _given(scan))
+
+
+def _png(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.montage import png_montage  # loads matplotlib only where a picture is asked for
+
+    return png_montage(report, _given(scan))
+
+
+def _sr(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.sr import structured_report  # an extra: not everybody has highdicom
+
+    return structured_report(report, _given(scan))
+
+
+def _given(scan: Volume | None) -> Volume:
+    if scan is None:
+        raise UsageError("html, png and sr are made from the scan too, and none was given")
+    return scan
+
+
+FORMATS = {
+    "csv": Format(".nodules.csv", _text(rich_csv)),
+    "json": Format(".nodules.json", _text(report_json)),
+    "luna16": Format(".luna16.csv", _text(luna16_csv)),
+    "html": Format(".nodules.html", _html, needs_scan=True),
+    "png": Format(".nodules.png", _png, needs_scan=True),
+    "slicer": Format(".nodules.mrk.json", _text(slicer_markups)),
+    "grand-challenge": Format(".nodules.grand-challenge.json", _text(grand_challenge_points)),
+    "sr": Format(".nodules.sr.dcm", _sr, needs_scan=True),
 }
 
 
 def parse_formats(names: str) -> tuple[str, ...]:
     """'csv,json' -> ('csv', 'json'). Raises UsageError for an unknown one."""
-    parsed = tuple(name.strip() for name in names.split(",") if name.strip())
+    parsed = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in parsed:
         if name not in FORMATS:
             raise UsageError(f"unknown format {name!r}: choose from {', '.join(FORMATS)}")
@@ -28,13 +76,43 @@ def parse_formats(names: str) -> tuple[str, ...]:
     return parsed
 
 
+def need_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the formats that are made from the scan as well as from the report."""
+    return tuple(name for name in formats if FORMATS[name].needs_scan)
+
+
+def refuse_formats(formats: tuple[str, ...], scan: Path) -> None:
+    """Raise UsageError for a format that cannot be made of this scan, or not here: before anything is computed."""
+    if "sr" not in formats:
+        return
+    if not scan.is_dir() and suffix_of(scan):
+        raise UsageError(f"{scan}: a DICOM SR refers to the DICOM series of a study, and this is none; leave out sr")
+    if find_spec("highdicom") is None:
+        raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
+
+
 def output_paths(scan: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
     """Where each format of a scan's report goes: named after the scan's file or folder."""
     name = stem_of(Path(scan.resolve().name)) if scan.is_dir() else stem_of(scan)
-    return {fmt: folder / (name + FORMATS[fmt][0]) for fmt in formats}
+    return _named(name, folder, formats)
 
 
-def write_report(report: Report, paths: dict[str, Path], *, overwrite: bool) -> None:
-    """Write a report in every format of `output_paths`."""
-    for fmt, path in paths.items():
-        write_text(path, FORMATS[fmt][1](report), overwrite=overwrite)
+def result_paths(result: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
+    """Where each format of a saved result goes: named as the result is."""
+    ending = FORMATS["json"].ending
+    return _named(result.name.removesuffix(ending) if result.name.endswith(ending) else result.stem, folder, formats)
+
+
+def _named(name: str, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
+    return {fmt: folder / (name + FORMATS[fmt].ending) for fmt in formats}
+
+
+def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None = None, overwrite: bool) -> None:
+    """Write a report in every format of `output_paths`; nothing when one of them is refused.
+
+    scan: the volume that the report is about; only the formats of `need_scan` look at it.
+    """
+    refuse_existing(list(paths.values()), overwrite=overwrite)
+    contents = {path: FORMATS[fmt].render(report, scan) for fmt, path in paths.items()}
+    for path, content in contents.items():
+        write_bytes(path, content, overwrite=overwrite)

@@ -70,13 +70,14 @@ def report_schema() -> dict[str, Any]:
 
 
 def _nodule_data(number: int, nodule: Nodule) -> dict[str, Any]:
+    """Nothing is rounded: other formats are made from this one, and would round a second time."""
     return {
         "nodule": number,
-        "position_mm": [round(value, 4) for value in nodule.position_mm],
-        "index": [round(value, 4) for value in reversed(nodule.index_zyx)],
+        "position_mm": list(nodule.position_mm),
+        "index": list(reversed(nodule.index_zyx)),
         "slice": nodule.slice,
         "sop_instance_uid": nodule.sop_instance_uid,
-        "diameter_mm": round(nodule.diameter_mm, 3),
-        "volume_mm3": round(nodule.volume_mm3, 2),
-        "probability": round(nodule.probability, 6),
+        "diameter_mm": nodule.diameter_mm,
+        "volume_mm3": nodule.volume_mm3,
+        "probability": nodule.probability,
     }

@@ -21,6 +21,8 @@ def show_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "\n".join(f"{key.replace('_', ' ')} {_text(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return " x ".join(_text(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -56,6 +56,18 @@ def _read_zip(path: Path, series: str | None) -> Volume:
 
 
 @contextmanager
+def dicom_folder(path: Path) -> Iterator[Path]:
+    """The folder that holds the DICOM files of a path: itself, what its zip holds, or where its DICOMDIR lies."""
+    if path.is_dir():
+        yield path
+    elif path.name.upper() == "DICOMDIR":
+        yield path.parent
+    else:
+        with unpacked(path) as folder:
+            yield folder
+
+
+@contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
     """A temporary folder with what a zip holds. Raises InputError for a damaged, locked or huge one."""
     with tempfile.TemporaryDirectory(prefix="gcnn-") as folder:

@@ -12,7 +12,7 @@ from rich.console import Console
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.errors import InputError, OutputError, UsageError
 from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
-from gcnn_cli.output.files import write_text
+from gcnn_cli.output.files import write_bytes
 from gcnn_cli.output.formats import output_paths, parse_formats, write_report
 from gcnn_cli.output.json_format import report_data, report_json, report_schema
 from gcnn_cli.output.table import show_report
@@ -132,10 +132,17 @@ def test_nothing_is_replaced_unasked(tmp_path):
     assert sorted(p.name for p in paths["csv"].parent.iterdir()) == ["a.nodules.csv", "a.nodules.json"]
 
 
+@pytest.mark.parametrize("name", ["html", "png", "sr"])
+def test_pictures_and_evidence_need_the_scan(tmp_path, name):
+    with pytest.raises(UsageError, match="none was given"):
+        write_report(make_report(), output_paths(tmp_path, tmp_path, ("csv", name)), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
-        write_text(tmp_path / "file" / "out.csv", "x", overwrite=False)
+        write_bytes(tmp_path / "file" / "out.csv", b"x", overwrite=False)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
@@ -145,5 +152,5 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "rename", full)
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OutputError, match="No space left"):
-        write_text(tmp_path / "out.csv", "x", overwrite=False)
+        write_bytes(tmp_path / "out.csv", b"x", overwrite=False)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,27 @@
+"""Reports as grand-challenge.org's "Multiple points". Positions (x, y, z) in LPS mm.
+
+Its schema allows no other keys than these, and a probability between 0 and 1 for each point.
+"""
+
+import json
+
+from gcnn_cli.detection.findings import Report
+
+
+def grand_challenge_points(report: Report) -> str:
+    """One point for each nodule; an empty list when there is none."""
+    points = [
+        {
+            "name": f"nodule {number}",
+            "point": [round(value, 4) for value in nodule.position_mm],
+            "probability": round(nodule.probability, 6),
+        }
+        for number, nodule in enumerate(report.nodules, start=1)
+    ]
+    data = {
+        "name": "Pulmonary nodules",
+        "type": "Multiple points",
+        "points": points,
+        "version": {"major": 1, "minor": 0},
+    }
+    return json.dumps(data, indent=2) + "\n"

@@ -1,0 +1,32 @@
+"""Reports as a point list of 3D Slicer (`.mrk.json`, markups schema 1.0.3). Positions in LPS mm.
+
+Slicer converts to its own RAS when it loads the file. https://slicer.readthedocs.io, "Markups".
+"""
+
+import json
+
+from gcnn_cli.detection.findings import Report
+
+# The published identity of the schema: Slicer compares this text, it does not fetch it.
+SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+
+
+def slicer_markups(report: Report) -> str:
+    """One fiducial list with a control point for each nodule; an empty list when there is none."""
+    points = [
+        {
+            "id": str(number),
+            "label": f"{number}",
+            "description": (
+                f"probability {nodule.probability:.3f}, diameter {nodule.diameter_mm:.1f} mm, slice {nodule.slice}"
+            ),
+            "position": [round(value, 4) for value in nodule.position_mm],
+            "positionStatus": "defined",
+        }
+        for number, nodule in enumerate(report.nodules, start=1)
+    ]
+    markup = {"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": points}
+    return json.dumps({"@schema": SCHEMA, "markups": [markup]}, indent=2) + "\n"
