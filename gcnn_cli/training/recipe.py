@@ -58,11 +58,12 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
     for name, values in (changes or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         sections[name] = {**sections.get(name, {}), **given}
+    group = sections.get("network", {}).get("group", NetworkConfig().group)
+    if group not in FIELDS:
+        raise UsageError(f"unknown group {group!r}: choose one of {', '.join(FIELDS)}")
     subset = int(sections.get("samples", {}).pop("subset", 0))
     made = {name: _make(name, sections.get(name, {}), path) for name in _SECTIONS}
     network, given = made["network"], sections.get("network", {})
-    if network.group not in FIELDS:
-        raise UsageError(f"unknown group {network.group!r}: choose one of {', '.join(FIELDS)}")
     if "fields" not in given:
         network = replace(network, fields=FIELDS[network.group])
     if "side" not in given:

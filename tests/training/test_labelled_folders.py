@@ -6,6 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 from labels.readers import ball, nodule, outlined, write_message
+from training.recipes import QUICK_RECIPE
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
@@ -19,24 +20,6 @@ from gcnn_cli.training.prepare import SplitConfig, prepare
 from gcnn_cli.training.samples import SampleConfig
 
 QUICK = SampleConfig(spacing_mm=3.0, side=24, candidates_per_scan=40, transplants_per_scan=0, shams_per_scan=0)
-QUICK_RECIPE = """
-[network]
-group = "trivial"
-fields = [2, 2]
-pool_after = [1]
-[input]
-spacing_mm = 3.0
-side = 16
-[samples]
-spacing_mm = 3.0
-side = 24
-candidates_per_scan = 40
-transplants_per_scan = 4
-shams_per_scan = 2
-[train]
-steps = 2
-batch_size = 4
-"""
 A, B = "1.3.6.1", "1.3.6.2"
 
 

@@ -144,7 +144,7 @@ def test_a_cube_is_known_by_its_pixels(tmp_path):
 
 def test_a_scan_gives_marks_and_candidates_away_from_them(data, phantom):
     entry = read_index([data]).scans[0]
-    config = SampleConfig(side=SIDE, candidates_per_scan=200, transplants_per_scan=6, shams_per_scan=3)
+    config = SampleConfig(spacing_mm=2.0, side=SIDE, candidates_per_scan=200, transplants_per_scan=6, shams_per_scan=3)
     donors = [read_donor(cutout, config) for cutout in read_index([data]).cutouts]
     samples = scan_samples(entry, donors, config, seed=0)
     kinds = [s.kind for s in samples]
