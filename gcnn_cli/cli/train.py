@@ -1,11 +1,18 @@
 """`gcnn train`."""
 
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
+
+if TYPE_CHECKING:
+    from gcnn_cli.training.loop import Progress
 
 
 @app.command(epilog=EXIT_CODES)
@@ -14,14 +21,29 @@ def train(
         list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; may be repeated.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
-    group: Annotated[str, typer.Option(help="Symmetry group; 'trivial' trains the plain CNN.")] = "O",
-    steps: Annotated[int, typer.Option(min=1, help="Optimization steps.")] = 1100,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every batch.")] = 0,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of every choice; the options below come before it.")
+    ] = None,
+    group: Annotated[str | None, typer.Option(help="Symmetry group, O if not told; 'trivial': the plain CNN.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps; 1200 if not told.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the weights and of every batch; 0 if not told.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=2, help="Train on this many samples, half nodules; smaller ones are parts.")
+    ] = None,
     hold_out: Annotated[
         list[str] | None, typer.Option("--hold-out", help="Patient kept out of training; may be repeated.")
     ] = None,
-    hold_out_share: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the other patients kept out.")] = 0.2,
-    split_seed: Annotated[int, typer.Option(min=0, help="Of the choice of held-out patients.")] = 0,
+    hold_out_share: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the other patients kept out; 0.2 if not told.")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the choice of held-out patients; 0 if not told.")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of searched scans, to share between runs; beside --out if not told.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's log too.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an earlier run.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
     ] = False,
@@ -31,21 +53,53 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train weights from labelled scans."""
-    start(quiet, verbose, threads)
+    errors = start(quiet, verbose, threads)
 
+    from gcnn_cli.training.loop import Interrupted
+    from gcnn_cli.training.recipe import read_recipe
     from gcnn_cli.training.run import RunConfig, run_training
 
-    run_training(
-        RunConfig(
-            data=tuple(data),
-            out=out,
-            group=group,
-            steps=steps,
-            seed=seed,
-            hold_out=tuple(hold_out or ()),
-            hold_out_share=hold_out_share,
-            split_seed=split_seed,
-            overwrite=overwrite,
-            strict=strict,
-        )
+    recipe = read_recipe(
+        config,
+        {
+            "network": {"group": group},
+            "train": {"steps": steps, "seed": seed},
+            "samples": {"subset": samples},
+            "split": {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed},
+        },
     )
+    run = RunConfig(tuple(data), out, recipe, cache, tensorboard, overwrite, resume, strict)
+    started = time.monotonic()
+    with errors.status("reading and searching the scans") as status, _wish_to_stop() as wish:
+
+        def watch(line: "Progress") -> None:
+            left = (recipe.train.steps - line.step) * recipe.train.batch_size / max(line.patches_per_s, 1e-9)
+            status.update(
+                f"step {line.step}/{recipe.train.steps}  loss {line.loss:.3f}  {line.patches_per_s:.1f} patches/s"
+                f"  about {left / 60:.0f} min left, {(time.monotonic() - started) / 60:.0f} min so far"
+            )
+
+        try:
+            run_training(run, watch=watch, should_stop=lambda: bool(wish()))
+        except Interrupted:
+            typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
+            raise typer.Exit(128 + wish()) from None
+
+
+@contextmanager
+def _wish_to_stop() -> Iterator[Callable[[], int]]:
+    """SIGTERM and Ctrl-C become a wish (the signal's number), heard between two steps; a second one is not held."""
+    heard: list[int] = []
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def hear(number: int, _: object) -> None:
+        heard.append(number)
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, hear)
+    try:
+        yield lambda: heard[0] if heard else 0
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -33,6 +33,7 @@ class ReliabilityBin:
     low: float
     high: float
     marks: int
+    weight: float  # of the marks; their number where all weigh 1
     mean_probability: float  # NaN in an empty bin
     positives: float  # share; NaN in an empty bin
 
@@ -76,36 +77,44 @@ def study_calibration(matches: Matches) -> CalibrationStudy:
         raise InputError("calibration needs probabilities between 0 and 1; these scores are something else")
     bins = reliability(probability, positive)
     platt = fit_platt(probability, positive)
-    return CalibrationStudy(bins, expected_error(bins), platt, _error_on_unseen(probability, positive, scan))
+    return CalibrationStudy(bins, expected_error(bins), platt, error_on_unseen(probability, positive, scan))
 
 
-def reliability(probability: Floats, positive: NDArray[np.bool_]) -> tuple[ReliabilityBin, ...]:
-    """Marks [N] in ten equal bins of probability."""
+def reliability(
+    probability: Floats, positive: NDArray[np.bool_], weight: Floats | None = None
+) -> tuple[ReliabilityBin, ...]:
+    """Marks [N] in ten equal bins of probability; `weight` [N] where some stand for more than one."""
+    weight = np.ones(len(probability)) if weight is None else weight
     bin_of = np.minimum((probability * BINS).astype(int), BINS - 1)
     rows = []
     for n in range(BINS):
         inside = bin_of == n
-        marks = int(inside.sum())
-        mean = float(probability[inside].mean()) if marks else np.nan
-        share = float(positive[inside].mean()) if marks else np.nan
-        rows.append(ReliabilityBin(n / BINS, (n + 1) / BINS, marks, mean, share))
+        total = float(weight[inside].sum())
+        mean = float((weight * probability)[inside].sum() / total) if total else np.nan
+        share = float((weight * positive)[inside].sum() / total) if total else np.nan
+        rows.append(ReliabilityBin(n / BINS, (n + 1) / BINS, int(inside.sum()), total, mean, share))
     return tuple(rows)
 
 
 def expected_error(bins: tuple[ReliabilityBin, ...]) -> float:
     """Expected calibration error; NaN without marks."""
-    marks = sum(b.marks for b in bins)
-    if marks == 0:
+    total = sum(b.weight for b in bins)
+    if total == 0:
         return float("nan")
-    return sum(b.marks * abs(b.positives - b.mean_probability) for b in bins if b.marks) / marks
+    return sum(b.weight * abs(b.positives - b.mean_probability) for b in bins if b.weight) / total
 
 
-def fit_platt(probability: Floats, positive: NDArray[np.bool_]) -> PlattMap:
-    """The map of highest likelihood. Raises InputError where it is undefined or would turn the order around."""
+def fit_platt(probability: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> PlattMap:
+    """The map of highest likelihood, marks weighing 1 or `weight` [N].
+
+    Raises InputError where it is undefined or would turn the order around.
+    """
     found = int(positive.sum())
     false = len(positive) - found
     if found == 0 or false == 0:
         raise InputError(f"calibration needs hits and false positives; there are {found} and {false}")
+    share = np.ones(len(positive)) if weight is None else weight
+    share = share / share.sum()
     x = _logit(probability)
     target = np.where(positive, (found + 1) / (found + 2), 1 / (false + 2))
 
@@ -113,7 +122,7 @@ def fit_platt(probability: Floats, positive: NDArray[np.bool_]) -> PlattMap:
         z = parameters[0] * x + parameters[1]
         residual = expit(z) - target
         value = np.logaddexp(0, z) - target * z
-        return float(value.mean()), np.array([(residual * x).mean(), residual.mean()])
+        return float((share * value).sum()), np.array([(share * residual * x).sum(), (share * residual).sum()])
 
     slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     if not slope > 0:
@@ -121,8 +130,14 @@ def fit_platt(probability: Floats, positive: NDArray[np.bool_]) -> PlattMap:
     return PlattMap(float(slope), float(offset))
 
 
-def _error_on_unseen(probability: Floats, positive: NDArray[np.bool_], scan: NDArray[np.intp]) -> float:
-    """Expected calibration error of cross-fitted maps; folds are every fifth scan of those with marks."""
+def error_on_unseen(
+    probability: Floats, positive: NDArray[np.bool_], scan: NDArray[np.intp], weight: Floats | None = None
+) -> float:
+    """Expected calibration error of cross-fitted maps; folds are every fifth scan of those with marks.
+
+    NaN with fewer than five scans, or where four folds hold one class only.
+    """
+    weight = np.ones(len(positive)) if weight is None else weight
     present = np.unique(scan)
     if len(present) < FOLDS:
         return float("nan")
@@ -131,10 +146,11 @@ def _error_on_unseen(probability: Floats, positive: NDArray[np.bool_], scan: NDA
     for n in range(FOLDS):
         inside = fold == n
         try:
-            mapped[inside] = fit_platt(probability[~inside], positive[~inside]).apply(probability[inside])
+            platt = fit_platt(probability[~inside], positive[~inside], weight[~inside])
         except InputError:  # one class only in four folds: too little to say
             return float("nan")
-    return expected_error(reliability(mapped, positive))
+        mapped[inside] = platt.apply(probability[inside])
+    return expected_error(reliability(mapped, positive, weight))
 
 
 def _logit(probability: Floats) -> Floats:

@@ -20,8 +20,9 @@ A scan is called by its SeriesInstanceUID or its file's stem. For a DICOM series
 instead, where no other series lies in a folder of that name.
 
 What does not fit is listed and counted (`problems`) and left out, or refused when asked: a series without a scan,
-a scan whose header cannot be read, one with a nodule outside its voxels (are its labels in another frame? none of
-them can be trusted), an id or a nodule given twice, a scan labelled twice. Voxels are read later.
+a scan whose header, or one of whose readers' marks, cannot be read, one with a nodule outside its voxels (are its
+labels in another frame? none of them can be trusted), an id or a nodule given twice, a scan labelled twice. Voxels
+are read later.
 """
 
 import logging
@@ -53,7 +54,7 @@ from gcnn_cli.scan.dicom import Series
 
 log = logging.getLogger("gcnn")
 
-_UID = re.compile(r"\d+(\.\d+)+")
+_UID = re.compile(r"[0-2](\.\d+){2,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,16 +190,22 @@ def _entry(
     """The scan with its labels, None where it is left out, and what is to be told."""
     if scan.problem or scan.grid is None:
         return None, [Problem(UNREADABLE, f"{scan.problem}; left out")]
+    told: list[Problem] = []
     speaking = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.speaks_for(scan)][:1]
     sources = [_from_tables(folder, scan, scope.labels) for scope in speaking]
     if reading is not None and scan.series is not None:
         try:
             sources.append(_from_readers(folder, scan, reading, scan.series))
         except InputError as error:
-            return None, [Problem(OUTSIDE, f"{error}; its scan is left out")]
+            left_out = "these marks are" if sources else "the scan is"
+            told.append(Problem(UNREADABLE if reading.problem else OUTSIDE, f"{error}; {left_out} left out"))
+            if not sources:
+                return None, told
     if not sources:
         return ScanEntry(scan.path, scan.ids[0], scan.patient, False, layout=_layout(scan), folder=folder.path), []
-    entry, others, told = sources[0], sources[1:], []
+    others = sources[1:]
+    patient = next((source.patient for source in sources if source.patient != scan.patient), scan.patient)
+    entry = replace(sources[0], patient=patient)
     if others:
         unused = ", ".join(str(other.labels) for other in others)
         told.append(Problem(LABELLED_TWICE, f"{entry.name}: the nodules of {entry.labels} are used, not of {unused}"))
@@ -208,10 +215,8 @@ def _entry(
     centers = np.array(entry.nodules).reshape(-1, 4)[:, :3]
     outside = int((~scan.grid.holds(centers)).sum())
     if outside:
-        text = (
-            f"{entry.labels}: {outside} of {len(centers)} nodules of {entry.name} lie outside it; the scan is left out"
-        )
-        return None, [*told, Problem(OUTSIDE, text)]
+        text = f"{entry.labels}: {outside} of {len(centers)} nodules of {entry.name} lie outside it"
+        return None, [*told, Problem(OUTSIDE, f"{text}; the scan is left out")]
     return entry, told
 
 
@@ -265,6 +270,10 @@ def _once(entries: Sequence[ScanEntry]) -> tuple[list[ScanEntry], list[Problem]]
         same = [entry for entry in entries if entry.name == name]
         sources = [entry.labels for entry in same if entry.labels is not None]
         unclear = not _UID.fullmatch(name) and len(set(sources)) < len(sources)
+        if _UID.fullmatch(name):
+            # LUNA16's file of a series does not tell the patient, TCIA's slices of it do.
+            patient = next((entry.patient for entry in same if entry.patient != name), name)
+            same[0] = replace(same[0], patient=patient)
         kept += [] if unclear else same[:1]
         where = ", ".join(str(entry.path) for entry in same)
         if count > 1:

@@ -59,11 +59,12 @@ class ReaderMark:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What all readers marked in one series."""
+    """What all readers marked in one series. `problem` says which mark cannot be understood; then there are none."""
 
     path: Path
     series_uid: str
     marks: tuple[ReaderMark, ...]
+    problem: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,10 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 
 def read_reading(path: Path) -> Reading | None:
-    """Parse one XML file; None for one that is not a reader file of a CT. Raises InputError for a damaged one."""
+    """Parse one XML file; None for one that is not a reader file of a CT.
+
+    Raises InputError for a file that cannot be parsed or names no series: nobody knows which scan it is about.
+    """
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB, not a reader file of LIDC-IDRI")
@@ -104,15 +108,18 @@ def read_reading(path: Path) -> Reading | None:
     try:
         marks = [mark for reader, session in enumerate(sessions) for mark in _session_marks(reader, session)]
     except ValueError as error:
-        raise InputError(f"{path}: damaged: {error}") from None
+        return Reading(path, series_uid, (), problem=f"{path}: {error}")
     return Reading(path, series_uid, tuple(marks))
 
 
 def place_marks(reading: Reading, series: Series) -> list[PlacedMark]:
     """The marks in LPS mm, by the slices' own positions. Needs a series whose verdict is sound.
 
-    Raises InputError when a mark lies on a slice, or a pixel, that the series does not have.
+    Raises InputError for a reading with a problem, and when a mark lies on a slice, or a pixel, that the
+    series does not have.
     """
+    if reading.problem:
+        raise InputError(reading.problem)
     to_world = series.verdict.to_world
     if to_world is None:
         raise InputError(f"{reading.path}: marks a series that does not form a stack")

@@ -48,7 +48,7 @@ def find_scans(folder: Path) -> list[FoundScan]:
         for path in folder.rglob("*")
         if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
     ]
-    subset = [path for path in files if path.suffix == ".mhd" and _SUBSET.fullmatch(path.parent.resolve().name)]
+    subset = [path for path in files if path.suffix == ".mhd" and _is_subset(path.parent)]
     found = [_image(path, bool(subset)) for path in subset or files]
     series = [s for s in find_series(folder) if s.is_ct]
     homes = [_home(s) for s in series]
@@ -72,6 +72,11 @@ def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
         else:
             problems.append(Problem(UNREADABLE, f"{path}: not a nodule cut-out (an .npz of hu and mask); left out"))
     return cutouts, problems
+
+
+def _is_subset(folder: Path) -> bool:
+    """By the name it is called or, given as `.` or through a link, the name it has."""
+    return any(_SUBSET.fullmatch(name) for name in (folder.name, folder.resolve().name))
 
 
 def _image(path: Path, in_subset: bool) -> FoundScan:

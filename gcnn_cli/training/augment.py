@@ -63,7 +63,7 @@ def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
 
 
 def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    cube = sample.hu.astype(np.float32)
+    cube = sample.hu.astype(np.float32)  # made here
     if not sample.complete:
         return extend_slab(cube, sample.first, sample.stop, rng)
     if rng.random() >= chance:

@@ -1,30 +1,34 @@
 """Optimization: AdamW with a one-cycle rate, balanced batches, an averaged copy of the weights.
 
 The same seed gives the same batches: every random choice of a step comes from a generator seeded
-with (seed, step).
+with (seed, step). A run that is stopped or killed goes on from its last checkpoint to the same weights,
+bit for bit on the same CPU and number of threads.
 """
 
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
+from gcnn_cli.training.augment import AugmentConfig, make_batch
+from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.samples import Sample
 from gcnn_cli.training.sampling import BatchSampler, slab_chances
+from gcnn_cli.training.validation import validate
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe."""
+    """The recipe. patience: validations without a better score until the run ends early; 0: never."""
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     input: InputSpec = field(default_factory=InputSpec)
@@ -35,88 +39,168 @@ class TrainConfig:
     weight_decay: float = 0.01
     average_decay: float = 0.99
     validate_every: int = 100
+    patience: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch_size < 2:
-            raise InputError(f"training needs steps ({self.steps}) >= 1 and batch_size ({self.batch_size}) >= 2")
+        if self.steps < 1 or self.batch_size < 2 or self.validate_every < 1:
+            raise InputError(
+                f"training needs steps ({self.steps}) >= 1, batch_size ({self.batch_size}) >= 2"
+                f" and validate_every ({self.validate_every}) >= 1"
+            )
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One line of the training log."""
+    """One line of the training log; `validation` is empty between validations."""
 
     step: int
-    loss: float
+    loss: float  # mean since the last validation
     patches_per_s: float
     validation: dict[str, float]
 
 
+class Interrupted(Exception):  # noqa: N818 - a wish, not an error
+    """The run was asked to stop, and has written its checkpoint."""
+
+
+Notify = Callable[[Progress], None]
+
+
 def train_network(
-    training: list[Sample], validation: list[Sample], config: TrainConfig, notify: Callable[[Progress], None]
-) -> GCNN:
-    """Train from scratch; returns the averaged network in eval mode. Raises InputError without both classes."""
+    training: list[Sample],
+    validation: list[Sample],
+    config: TrainConfig,
+    notify: Notify,
+    *,
+    checkpoint: Checkpoint | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[GCNN, list[Progress]]:
+    """Train, from scratch or from the checkpoint; the averaged network in eval mode, and its validations.
+
+    With patience it is the average of the best validation. Raises InputError without both classes,
+    Interrupted when asked to stop.
+    """
     if {s.label for s in training} != {0, 1}:
         raise InputError("training needs nodules and candidates that are none; one of the two is missing")
-    torch.manual_seed(config.seed)
-    network = GCNN(config.network).train()
-    average: GCNN = copy.deepcopy(network).eval()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
-    )
-    sampler = BatchSampler(training)
-    chances = slab_chances(training, config.augment.slab_share)
-    started, loss_sum, since = time.monotonic(), 0.0, 0
-    for step in range(1, config.steps + 1):
-        rng = np.random.default_rng([config.seed, step])
-        indices = sampler.draw(config.batch_size, rng)
-        patches, labels = make_batch([training[n] for n in indices], config.input, config.augment, chances, rng)
+    run = _Run(training, config)
+    if checkpoint and (state := checkpoint.load()):
+        run.restore(state)
+    while not run.done:
+        if should_stop():
+            if checkpoint:
+                checkpoint.save(run.state())
+            raise Interrupted
+        run.advance()
+        period_ends = run.step % config.validate_every == 0 or run.step == config.steps
+        figures = validate(run.average, validation, config.input) if period_ends else {}
+        notify(run.tell(figures))
+        if period_ends:
+            run.close_period(figures)
+            if checkpoint:
+                checkpoint.save(run.state())
+    return run.result()
+
+
+class _Run:
+    """Everything that changes while training: what a checkpoint holds."""
+
+    def __init__(self, training: list[Sample], config: TrainConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.training = training
+        self.network = GCNN(config.network).train()
+        self.average: GCNN = copy.deepcopy(self.network).eval()
+        self.best = copy.deepcopy(self.average.state_dict())
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
+        )
+        self.sampler = BatchSampler(training)
+        self.chances = slab_chances(training, config.augment.slab_share)
+        self.step = 0
+        self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
+        self.validations: list[Progress] = []
+        self.best_score, self.without_better = -1.0, 0
+
+    @property
+    def done(self) -> bool:
+        patience = self.config.patience
+        return self.step >= self.config.steps or (patience > 0 and self.without_better >= patience)
+
+    def advance(self) -> None:
+        """One optimization step."""
+        config, started = self.config, time.monotonic()
+        self.step += 1
+        rng = np.random.default_rng([config.seed, self.step])
+        torch.manual_seed(int(rng.integers(2**62)))  # dropout
+        indices = self.sampler.draw(config.batch_size, rng)
+        batch = [self.training[n] for n in indices]
+        patches, labels = make_batch(batch, config.input, config.augment, self.chances, rng)
         with torch.autocast("cpu", torch.bfloat16):
-            logits = network(patches.contiguous(memory_format=torch.channels_last_3d))
+            logits = self.network(patches.contiguous(memory_format=torch.channels_last_3d))
         losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
-        optimizer.zero_grad()
+        self.optimizer.zero_grad()
         losses.mean().backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
-        sampler.update(indices, losses.detach().numpy())
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.sampler.update(indices, losses.detach().numpy())
         # A short memory at first, or the average would remember the random start.
-        _average(average, network, min(config.average_decay, step / (step + 10)))
-        loss_sum, since = loss_sum + float(losses.mean().detach()), since + 1
-        if step % config.validate_every == 0 or step == config.steps:
-            rate = since * config.batch_size / (time.monotonic() - started)
-            notify(Progress(step, loss_sum / since, rate, validate(average, validation, config.input)))
-            started, loss_sum, since = time.monotonic(), 0.0, 0
-    return average
+        _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
+        self.loss_sum += float(losses.mean().detach())
+        self.since += 1
+        self.seconds += time.monotonic() - started
 
+    def tell(self, figures: dict[str, float]) -> Progress:
+        rate = self.since * self.config.batch_size / max(self.seconds, 1e-9)
+        return Progress(self.step, self.loss_sum / self.since, rate, figures)
 
-@torch.no_grad()
-def score_samples(network: GCNN, samples: list[Sample], spec: InputSpec, batch_size: int = 64) -> Tensor:
-    """Logits [N] of the samples' central patches."""
-    logits = [torch.zeros(0)]
-    for first in range(0, len(samples), batch_size):
-        batch = plain_batch(samples[first : first + batch_size], spec)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits.append(network(batch.contiguous(memory_format=torch.channels_last_3d)).float())
-    return torch.cat(logits)
+    def close_period(self, figures: dict[str, float]) -> None:
+        """After a validation: what was best, and a new mean of the loss."""
+        self.validations.append(self.tell(figures))
+        score = figures.get("cpm", figures.get("auc", -1.0))
+        if score > self.best_score:
+            self.best_score, self.without_better = score, 0
+            self.best = copy.deepcopy(self.average.state_dict())
+        else:
+            self.without_better += 1
+        self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
 
+    def result(self) -> tuple[GCNN, list[Progress]]:
+        if self.config.patience > 0:
+            self.average.load_state_dict(self.best)
+        return self.average, self.validations
 
-def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str, float]:
-    """AUC over the validation samples and, by kind of positive, the share above 99 % of the negatives."""
-    if {s.label for s in samples} != {0, 1}:
-        return {}
-    logits = score_samples(network, samples, spec).numpy()
-    labels = np.array([s.label for s in samples])
-    kinds = np.array([s.kind for s in samples])
-    order = np.argsort(np.argsort(logits))
-    positives = int(labels.sum())
-    rank_sum = float(order[labels == 1].sum()) - positives * (positives - 1) / 2
-    figures = {"auc": rank_sum / (positives * (len(labels) - positives))}
-    bar = np.quantile(logits[labels == 0], 0.99)
-    for kind in sorted(set(kinds[labels == 1])):
-        figures[f"{kind}_above_99"] = float((logits[kinds == kind] > bar).mean())
-    return figures
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sample_losses": torch.from_numpy(self.sampler.losses),
+            "period": [self.loss_sum, float(self.since), self.seconds],
+            "validations": [asdict(line) for line in self.validations],
+            "best_score": [self.best_score, float(self.without_better)],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.best = state["best"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.sampler.losses = state["sample_losses"].numpy()
+        self.loss_sum, since, self.seconds = state["period"]
+        self.since = int(since)
+        self.validations = [Progress(**line) for line in state["validations"]]
+        self.best_score, without_better = state["best_score"]
+        self.without_better = int(without_better)
 
 
 @torch.no_grad()

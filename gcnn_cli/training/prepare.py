@@ -11,9 +11,11 @@ from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import known_as
 from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
+from gcnn_cli.training.donors import Donor, donor_samples, read_donor
 from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.samples import Donor, Sample, SampleConfig, donor_samples, read_donor, scan_samples
+from gcnn_cli.training.samples import Sample, SampleConfig
 from gcnn_cli.training.sampling import is_held_out
+from gcnn_cli.training.scans import scan_samples
 
 log = logging.getLogger("gcnn")
 
@@ -40,8 +42,17 @@ class Prepared:
     split: SplitConfig  # as given, with the patients as the index knows them
 
 
-def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig, *, strict: bool = False) -> Prepared:
-    """Read everything once. Cut-outs whose patient stays unknown are not used: they could be anyone's.
+def prepare(
+    folders: list[Path],
+    samples: SampleConfig,
+    split: SplitConfig,
+    *,
+    strict: bool = False,
+    cache: Path | None = None,
+) -> Prepared:
+    """Read everything once, scans through the cache if there is one.
+
+    Cut-outs whose patient stays unknown are not used: they could be anyone's.
 
     Scans that cannot be read are reported and left out; with strict every problem is an InputError.
     """
@@ -65,12 +76,11 @@ def prepare(folders: list[Path], samples: SampleConfig, split: SplitConfig, *, s
     log.info("%d nodule cut-outs for training", len(donors))
     scans: list[ScanEntry] = []
     unreadable: list[Problem] = []
-    for n, scan in enumerate(index.scans):
+    for scan in index.scans:
         out = scan.patient in held
         if not out or scan.labelled:  # what an unlabelled scan holds is unknown: it tells nothing about the network
-            rng = np.random.default_rng([split.seed, 2, n])
             try:
-                sides[out] += scan_samples(scan, [] if out else donors, samples, rng)
+                sides[out] += scan_samples(scan, [] if out else donors, samples, split.seed, cache)
             except (InputError, GeometryError) as error:
                 unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
                 if strict:

@@ -1,123 +1,151 @@
-"""One training run, from folders to a weights file with its provenance."""
+"""One training run, from folders to a weights file with its provenance; it can be stopped and resumed.
 
+Beside the weights file `NAME.safetensors` a folder `NAME.run` holds the recipe, `metrics.jsonl`, a plot of the
+loss, the last checkpoint and, unless another is given, the cache of searched scans.
+"""
+
+import json
 import logging
 import platform
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
-from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
-from gcnn_cli.training.loop import Progress, TrainConfig, score_samples, train_network
-from gcnn_cli.training.operating import operating_points
-from gcnn_cli.training.prepare import Prepared, SplitConfig, prepare
-from gcnn_cli.training.samples import SampleConfig
+from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
+from gcnn_cli.training.loop import Progress, train_network
+from gcnn_cli.training.metrics import Metrics
+from gcnn_cli.training.operating import OperatingStudy, study_operation
+from gcnn_cli.training.prepare import Prepared, prepare
+from gcnn_cli.training.recipe import Recipe, recipe_text
+from gcnn_cli.training.sampling import nested_subset
+from gcnn_cli.training.scoring import score_samples
 
 log = logging.getLogger("gcnn")
-
-# Convolution parameters about equal to O's 2,2,4,4,8,8, as in the article (channels / sqrt |G|).
-FIELDS: dict[str, tuple[int, ...]] = {
-    "trivial": (16, 16, 32, 32, 64, 64),
-    "C4": (6, 6, 12, 12, 24, 24),
-    "C4h": (5, 5, 10, 10, 20, 20),
-    "D4": (5, 5, 10, 10, 20, 20),
-    "D4h": (4, 4, 8, 8, 16, 16),
-    "O": (2, 2, 4, 4, 8, 8),
-    "Oh": (2, 2, 4, 4, 6, 6),
-}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to train on, what to make, what to hold out."""
+    """What to train on and what to make. resume: go on from the checkpoint of an earlier run."""
 
     data: tuple[Path, ...]
     out: Path
-    group: str = "O"
-    steps: int = 1100
-    seed: int = 0
-    hold_out: tuple[str, ...] = ()
-    hold_out_share: float = 0.2
-    split_seed: int = 0
+    recipe: Recipe = field(default_factory=Recipe)
+    cache: Path | None = None
+    tensorboard: bool = False
     overwrite: bool = False
+    resume: bool = False
     strict: bool = False
 
     def __post_init__(self) -> None:
-        if self.group not in FIELDS:
-            raise UsageError(f"unknown group {self.group!r}: choose one of {', '.join(FIELDS)}")
         if self.out.suffix != SUFFIX:
             raise UsageError(f"{self.out}: a weights file ends in {SUFFIX}")
         if self.out.exists() and not self.overwrite:
             raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
+        if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
+            raise UsageError(f"{self.checkpoint_path} is of an unfinished run; give --resume or --overwrite")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps what is not the weights."""
+        return self.out.with_suffix(".run")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
 
 
-def run_training(config: RunConfig) -> TrainedModel:
-    """Prepare, train, write. Raises InputError for data that cannot be learned from."""
+def run_training(
+    config: RunConfig,
+    *,
+    watch: Callable[[Progress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedModel:
+    """Prepare, train, calibrate, write. `watch` sees every step.
+
+    Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
+    """
     started = time.monotonic()
-    config.out.parent.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    samples = SampleConfig()
-    split = SplitConfig(config.hold_out, config.hold_out_share, config.split_seed)
-    prepared = prepare(list(config.data), samples, split, strict=config.strict)
-    for name, part in (("training", prepared.training), ("held out", prepared.validation)):
+    config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    recipe = config.recipe
+    cache = config.cache or config.folder / "cache"
+    prepared = prepare(list(config.data), recipe.samples, recipe.split, strict=config.strict, cache=cache)
+    training = prepared.training
+    if recipe.subset:
+        training = nested_subset(training, recipe.subset, recipe.split.seed)
+    for name, part in (("training", training), ("held out", prepared.validation)):
         log.info("%s: %s", name, dict(Counter(s.kind for s in part)))
-    recipe_config = TrainConfig(
-        network=NetworkConfig(group=config.group, fields=FIELDS[config.group]),
-        steps=config.steps,
-        seed=config.seed,
+    # With the patients as the index knows them: an id given by hand is stored nowhere.
+    recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
+    (config.folder / "recipe.toml").write_text(recipe_text(recipe), encoding="utf-8")
+    checkpoint = Checkpoint(
+        config.checkpoint_path,
+        fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training)),
     )
-    progress: list[Progress] = []
+    if not config.resume:
+        checkpoint.path.unlink(missing_ok=True)
+    with Metrics(config.folder, tensorboard=config.tensorboard, resume=config.resume) as metrics:
 
-    def notify(line: Progress) -> None:
-        progress.append(line)
-        figures = " ".join(f"{key} {value:.3f}" for key, value in line.validation.items())
-        log.info(
-            "step %d/%d  loss %.3f  %.1f patches/s  %s",
-            line.step, config.steps, line.loss, line.patches_per_s, figures,
-        )  # fmt: skip
+        def notify(line: Progress) -> None:
+            watch(line)
+            if line.validation or line.step == recipe.train.steps:
+                metrics.write(line)
+                figures = " ".join(f"{key} {value:.3f}" for key, value in line.validation.items())
+                log.info(
+                    "step %d/%d  loss %.3f  %.1f patches/s  %s",
+                    line.step, recipe.train.steps, line.loss, line.patches_per_s, figures,
+                )  # fmt: skip
 
-    network = train_network(prepared.training, prepared.validation, recipe_config, notify)
-    calibration = measure_operating_points(network, prepared, recipe_config)
-    provenance = provenance_of(config, recipe_config, prepared, progress, time.monotonic() - started)
-    model = TrainedModel(config.out.stem, network, recipe_config.input, calibration, provenance)
+        network, validations = train_network(
+            training, prepared.validation, recipe.train, notify, checkpoint=checkpoint, should_stop=should_stop
+        )
+    study = _study(network, prepared, recipe)
+    provenance = provenance_of(recipe, prepared, Counter(s.kind for s in training), validations, study)
+    provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
+    model = TrainedModel(config.out.stem, network, recipe.train.input, study.calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
+    checkpoint.path.unlink(missing_ok=True)  # the run is finished
     log.info("%s: sha256 %s", config.out, sha256)
     return model
 
 
-def measure_operating_points(network: GCNN, prepared: Prepared, config: TrainConfig) -> Calibration:
-    """Operating points from the candidates of every labelled scan, held out or not."""
-    false = [
-        sample
-        for sample in (*prepared.training, *prepared.validation)
-        if sample.kind == "candidate" and sample.series in prepared.labelled_series
-    ]
-    return operating_points(score_samples(network, false, config.input).numpy(), len(prepared.labelled_series))
+def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:
+    """Calibration from the held-out samples and the candidates of every labelled scan."""
+    labelled = set(prepared.labelled_series)
+    counted = [s for s in prepared.training if s.kind in ("candidate", "mark") and s.series in labelled]
+    samples = [*prepared.validation, *counted]
+    logits = score_samples(network, samples, recipe.train.input).numpy()
+    return study_operation(samples, logits, [n < len(prepared.validation) for n in range(len(samples))])
 
 
 def provenance_of(
-    config: RunConfig,
-    recipe_config: TrainConfig,
-    prepared: Prepared,
-    progress: list[Progress],
-    seconds: float,
+    recipe: Recipe, prepared: Prepared, kinds: Counter[str], validations: list[Progress], study: OperatingStudy
 ) -> dict[str, object]:
+    """What a weights file says of where it comes from."""
     return {
         "tool": f"gcnn {__version__}",
         "torch": torch.__version__,
         "machine": platform.machine(),
-        "recipe": asdict(recipe_config),
-        "split": asdict(prepared.split),
+        "recipe": json.loads(json.dumps(asdict(recipe))),
         "labelled_series": prepared.labelled_series,
         "training_series": prepared.training_series,
         "training_patients": prepared.training_patients,
         "held_out_patients": prepared.held_out_patients,
-        "samples": dict(Counter(s.kind for s in prepared.training)),
-        "validation": asdict(progress[-1]) if progress else {},
-        "hours": round(seconds / 3600, 3),
+        "samples": dict(kinds),
+        "validation": asdict(validations[-1]) if validations else {},
+        "operating_points": {
+            "scans": study.scans,
+            "all_held_out": study.held_out,
+            "prior": study.prior,
+            "expected_calibration_error": None
+            if study.expected_error != study.expected_error
+            else study.expected_error,
+        },
     }

@@ -1,6 +1,7 @@
 """Folders say what they are, labels find their scans, and what does not fit is told and left out."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,14 @@ def test_annotations_of_other_scans_make_none_nodule_free(luna):
     index = read_index([luna])
     assert not any(scan.labelled for scan in index.scans)
     assert [p.kind for p in index.problems] == [MISSING]
+
+
+def test_a_subset_is_known_by_its_name_or_the_name_of_its_link(luna, monkeypatch):
+    monkeypatch.chdir(luna / "subset1")
+    (luna / "subset0").rename(luna / "disk")
+    (luna / "subset0").symlink_to(luna / "disk")
+    index = read_index([Path("."), luna / "subset0", luna / "CSVFILES"])
+    assert [(scan.layout, scan.labelled) for scan in index.scans] == [("LUNA16", True)] * 2
 
 
 def test_lung_masks_of_luna16_are_no_scans(luna):
@@ -215,6 +224,14 @@ def test_csv_nodules_come_before_xml_and_all_marks_are_no_negatives(tmp_path):
     assert [p.kind for p in index.problems] == [LABELLED_TWICE]
 
 
+def test_a_damaged_xml_costs_no_scan_that_has_other_labels(tmp_path):
+    on_no_pixel(tmp_path)
+    write_rows(tmp_path / "annotations.csv", f"series,{INSIDE}")
+    index = read_index([tmp_path])
+    assert [scan.nodules for scan in index.scans] == [((0.0, 30.0, -290.0, 6.0),)]
+    assert [p.kind for p in index.problems] == [UNREADABLE]
+
+
 # Patients
 
 
@@ -231,6 +248,14 @@ def test_no_patient_id_is_kept_but_lidcs(tmp_path):
     assert known_as("SECRET-7", index.patients) == pseudonym("SECRET-7")
     assert known_as("LIDC-IDRI-0003", index.patients) == "LIDC-IDRI-0003"
     assert known_as("someone else", index.patients) == ""
+
+
+def test_a_list_further_up_may_tell_the_patient(tmp_path):
+    write_scan(tmp_path / "a" / "one.mha")
+    write_rows(tmp_path / "a" / "annotations.csv", f"one,{INSIDE}")
+    write_rows(tmp_path / "scans.csv", "one,LIDC-IDRI-0009", heading="seriesuid,patient")
+    (scan,) = read_index([tmp_path]).scans
+    assert (scan.patient, len(scan.nodules)) == ("LIDC-IDRI-0009", 1)
 
 
 def test_cutouts_that_may_be_of_the_same_patients_are_told(luna, caplog):
@@ -270,6 +295,11 @@ def on_no_slice(folder):
     write_message(folder / "series" / "069.xml", SERIES, [*sessions, nodule(roi("1.2.3", [(1, 2)]), small=True)])
 
 
+def on_no_pixel(folder):
+    _, sessions = write_reads(folder / "series")
+    write_message(folder / "series" / "069.xml", SERIES, [*sessions, nodule(roi(SERIES + ".1", [(1, "two")]))])
+
+
 def one_file_for_two(folder):
     for n in range(2):
         write_scan(folder / str(n) / "scan.mha", seed=1 + n)
@@ -300,6 +330,7 @@ def same_reader_file(folder):
         (no_cutout, UNREADABLE, "cache.npz: not a nodule cut-out", ["good"]),
         (outside, OUTSIDE, "1 of 2 nodules of moved lie outside it", ["good"]),
         (on_no_slice, OUTSIDE, "marks slice 1.2.3", ["good"]),
+        (on_no_pixel, UNREADABLE, "yCoord 'two' is not a pixel", ["good"]),
         (one_file_for_two, DUPLICATE_ID, "all are left out", ["good"]),
         (same_row, DUPLICATE_ROW, "annotations.csv, line 3: a nodule of good", ["good"]),
         (same_reader_file, LABELLED_TWICE, "1.xml is of the same series", ["good", SERIES]),
@@ -336,7 +367,8 @@ def test_scans_of_one_name_with_labels_of_their_own_leave_the_first(tmp_path):
 def test_a_uid_is_one_series_wherever_it_lies(luna):
     write_series(luna / "tcia", noise_hu(SHAPE), GRID, series=A)
     index = read_index([luna])
-    assert [scan.name for scan in index.scans] == [A, B]
+    assert [(scan.name, scan.patient) for scan in index.scans] == [(A, pseudonym("SECRET-7")), (B, B)]
+    assert index.scans[0].path.suffix == ".mhd"
     assert [p.kind for p in index.problems] == [DUPLICATE_ID]
 
 

@@ -15,7 +15,7 @@ from labels.readers import (
     roi,
     write_message,
 )
-from scan.scans import SERIES, axial, oblique, write_series
+from scan.scans import SERIES, axial, enhanced, oblique, write_series
 from scipy.spatial.distance import cdist
 
 from gcnn_cli.errors import InputError
@@ -94,6 +94,13 @@ def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, 
         placed(tmp_path, series[0], [nodule(marks)])
 
 
+def test_frames_of_one_image_are_no_slices_to_mark(tmp_path):
+    image = enhanced(noise_hu(SHAPE), axial(), list(range(SHAPE[0])))
+    image.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
+    with pytest.raises(InputError, match="lies in several places"):
+        placed(tmp_path, choose_series(tmp_path, None), [nodule(roi(uid(0), [(1, 2)]))])
+
+
 # Files
 
 
@@ -118,11 +125,6 @@ OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
         (message("&a;", [], extra=OUTSIDE), "document type"),
         ('<?xml version="1.0" encoding="klingon"?><LidcReadMessage/>', "not XML"),
         (message("", []), "names no series"),
-        (message(SERIES, [nodule(roi(uid(0), []))]), "without points"),
-        (message(SERIES, [nodule(roi("", [(1, 2)]))]), "without a slice"),
-        (message(SERIES, [nodule(roi(uid(0), [(1, "two")]))]), "yCoord 'two' is not a pixel"),
-        (message(SERIES, [nodule(roi(uid(0), [(-1, 2)]))]), "xCoord '-1' is not a pixel"),
-        (message(SERIES, [nodule(roi(uid(0), [(1, 2)], "PERHAPS"))]), "neither TRUE nor FALSE"),
     ],
 )
 def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
@@ -132,6 +134,25 @@ def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
         read_reading(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("marks", "said"),
+    [
+        (nodule(roi(uid(0), [])), "without points"),
+        (nodule(roi("", [(1, 2)])), "without a slice"),
+        (nodule(roi(uid(0), [(1, "two")])), "yCoord 'two' is not a pixel"),
+        (nodule(roi(uid(0), [(-1, 2)])), "xCoord '-1' is not a pixel"),
+        (nodule(roi(uid(0), [(1, 2)], "PERHAPS")), "neither TRUE nor FALSE"),
+    ],
+)
+def test_a_mark_that_cannot_be_understood_spoils_its_series_only(tmp_path, series, marks, said):
+    path = write_message(tmp_path / "odd.xml", SERIES, [nodule(roi(uid(1), [(1, 2)])), marks])
+    reading = read_reading(path)
+    assert (reading.series_uid, reading.marks) == (SERIES, ())
+    with pytest.raises(InputError, match=said) as error:
+        place_marks(reading, series[0])
+    assert str(error.value).startswith(str(path))
 
 
 def test_a_huge_file_is_not_opened(tmp_path):
@@ -167,6 +188,9 @@ def test_two_nodules_side_by_side_stay_two():
     nodules, excluded = agree(marks)
     assert [round(n[0], 2) for n in nodules] == [0.15, 5.15]
     assert excluded == ()
+    nodules, excluded = agree([mark(0, 0.0), mark(0, 5.0), mark(1, 5.1), mark(2, 5.2)])
+    assert [round(n[0], 2) for n in nodules] == [5.1]  # the closest are joined first
+    assert [n[0] for n in excluded] == [0.0]
 
 
 def test_the_order_of_the_readers_does_not_matter():

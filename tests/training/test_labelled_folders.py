@@ -1,6 +1,5 @@
 """`gcnn train` on folders laid out as LUNA16 and as TCIA delivers LIDC-IDRI, to weights that load."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -16,23 +15,39 @@ from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
-from gcnn_cli.training import run
 from gcnn_cli.training.prepare import SplitConfig, prepare
 from gcnn_cli.training.samples import SampleConfig
 
-QUICK = SampleConfig(spacing_mm=3.0, side=40, candidates_per_scan=40, transplants_per_scan=0, shams_per_scan=0)
+QUICK = SampleConfig(spacing_mm=3.0, side=24, candidates_per_scan=40, transplants_per_scan=0, shams_per_scan=0)
+QUICK_RECIPE = """
+[network]
+group = "trivial"
+fields = [2, 2]
+pool_after = [1]
+[input]
+spacing_mm = 3.0
+side = 16
+[samples]
+spacing_mm = 3.0
+side = 24
+candidates_per_scan = 40
+transplants_per_scan = 4
+shams_per_scan = 2
+[train]
+steps = 2
+batch_size = 4
+"""
 A, B = "1.3.6.1", "1.3.6.2"
 
 
 @pytest.fixture
-def train(monkeypatch, tmp_path):
+def train(tmp_path):
     """`gcnn train` with a coarse grid, few samples and a thin network; returns the result and the weights' path."""
-    monkeypatch.setattr(run, "SampleConfig", lambda: QUICK)
-    monkeypatch.setitem(run.FIELDS, "trivial", (1, 1, 2, 2, 2, 2))
+    (tmp_path / "quick.toml").write_text(QUICK_RECIPE)
     out = tmp_path / "new.safetensors"
 
     def call(folder, *options):
-        arguments = ["train", "--data", folder, "--out", out, "--group", "trivial", "--steps", 2, *options]
+        arguments = ["train", "--data", folder, "--out", out, "--config", tmp_path / "quick.toml", *options]
         return CliRunner().invoke(app, [str(a) for a in arguments]), out
 
     return call
@@ -83,7 +98,7 @@ def test_tcia_becomes_weights_that_hold_no_patient_id(train, phantom, tmp_path, 
     assert "1 of the 2 patients to hold out are not in the data" in caplog.text
     provenance = load_model(str(out)).provenance
     assert provenance["training_patients"] == ["LIDC-IDRI-0001"]
-    assert provenance["held_out_patients"] == provenance["split"]["hold_out"] == [pseudonym("SECRET-7")]
+    assert provenance["held_out_patients"] == provenance["recipe"]["split"]["hold_out"] == [pseudonym("SECRET-7")]
     for text in (caplog.text, result.output, json.dumps(provenance)):
         assert "SECRET" not in text
         assert "Nobody" not in text
@@ -130,9 +145,3 @@ def test_strict_is_one_line_and_an_exit_code(train, phantom, tmp_path):
     lines = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert lines == [f"error: --strict: 1 missing scans; the first: {folder / 'annotations.csv'}: no scan of 1.2.3"]
     assert not out.exists()
-
-
-def test_the_default_is_not_strict(tmp_path):
-    config = run.RunConfig((tmp_path,), tmp_path / "a.safetensors")
-    assert not config.strict
-    assert dataclasses.replace(config, strict=True).strict

@@ -1,30 +1,29 @@
 """Training data is what it says, splits keep patients apart, and a short run makes usable weights."""
 
 import csv
-import json
 
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.errors import InputError
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import patient_of
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
+from gcnn_cli.training.donors import read_donor
 from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.loop import TrainConfig, train_network, validate
-from gcnn_cli.training.operating import operating_points
-from gcnn_cli.training.run import RunConfig, run_training
-from gcnn_cli.training.samples import Sample, SampleConfig, read_donor, scan_samples
+from gcnn_cli.training.loop import TrainConfig, train_network
+from gcnn_cli.training.samples import Sample, SampleConfig
 from gcnn_cli.training.sampling import BatchSampler, is_held_out, slab_chances
+from gcnn_cli.training.scans import scan_samples
 from gcnn_cli.training.slabs import extend_slab
 from gcnn_cli.training.transplant import blend, choose_places, soften
+from gcnn_cli.training.validation import validate
 
 SPEC = InputSpec(side=16)
 SIDE = 24
@@ -41,7 +40,7 @@ def ball_cube(radius, side=SIDE, background=-850.0, seed=0):
 
 def sample(label, kind, seed=0, first=0, stop=SIDE):
     hu, _ = ball_cube(3 if label else 0, seed=seed)
-    return Sample(hu, label, kind, f"patient-{seed}", f"series-{seed}", first, stop)
+    return Sample(lambda: hu, SIDE, label, kind, f"patient-{seed}", f"series-{seed}", first, stop)
 
 
 def write_stack(folder, name, seed=0, slices=6):
@@ -147,7 +146,7 @@ def test_a_scan_gives_marks_and_candidates_away_from_them(data, phantom):
     entry = read_index([data]).scans[0]
     config = SampleConfig(side=SIDE, candidates_per_scan=200, transplants_per_scan=6, shams_per_scan=3)
     donors = [read_donor(cutout, config) for cutout in read_index([data]).cutouts]
-    samples = scan_samples(entry, donors, config, np.random.default_rng(0))
+    samples = scan_samples(entry, donors, config, seed=0)
     kinds = [s.kind for s in samples]
     assert kinds.count("mark") == len(phantom.nodules)
     assert kinds.count("candidate") > 20
@@ -237,9 +236,10 @@ def test_a_short_run_learns_balls_and_repeats_itself():
     training = [sample(n % 2, "cube" if n % 2 else "candidate", seed=n) for n in range(40)]
     validation = [sample(n % 2, "cube" if n % 2 else "candidate", seed=100 + n) for n in range(20)]
     lines = []
-    first = train_network(training, validation, CONFIG, lines.append)
-    again = train_network(training, validation, CONFIG, lambda _: None)
-    assert [line.step for line in lines] == [15, 30]
+    first, told = train_network(training, validation, CONFIG, lines.append)
+    again, _ = train_network(training, validation, CONFIG, lambda _: None)
+    assert [line.step for line in lines] == list(range(1, 31))
+    assert [line.step for line in told] == [15, 30]
     assert validate(first, validation, SPEC)["auc"] > 0.95
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -248,41 +248,6 @@ def test_a_short_run_learns_balls_and_repeats_itself():
 def test_one_class_is_not_enough():
     with pytest.raises(InputError, match="one of the two is missing"):
         train_network([sample(0, "candidate")], [], CONFIG, lambda _: None)
-
-
-def test_operating_points_leave_what_they_say():
-    logits = np.array([3.0, 2.0, 1.0, 0.0, -1.0, -2.0])
-    calibration = operating_points(logits, scans=2)
-    for rate, cut in calibration.operating_points:
-        above = sum(calibration.probability(x) >= cut for x in logits)
-        assert above == min(int(2 * rate), len(logits))
-    assert calibration.threshold == calibration.threshold_at(1)
-    assert operating_points(np.zeros(0), 0).operating_points == ()
-
-
-@pytest.mark.slow
-def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
-    out = tmp_path / "new" / "mine.safetensors"
-    config = RunConfig((data,), out, group="trivial", steps=2, hold_out=("LIDC-IDRI-0002",), hold_out_share=0.0)
-    run_training(config)
-    model = load_model(str(out))
-    assert (model.name, model.group) == ("mine", "trivial")
-    assert model.provenance["training_series"] == ["LIDC-IDRI-0001"]
-    assert model.provenance["held_out_patients"] == ["LIDC-IDRI-0002"]
-    assert model.calibration.threshold_at(1) == model.calibration.threshold
-    json.dumps(model.provenance)
-    with pytest.raises(UsageError, match="exists already"):
-        RunConfig((data,), out)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"), [({"group": "C5"}, "unknown group"), ({"out": "weights.pt"}, "ends in .safetensors")]
-)
-def test_impossible_runs_are_refused(tmp_path, changes, message):
-    settings = {"data": (tmp_path,), "out": tmp_path / "a.safetensors", **changes}
-    settings["out"] = tmp_path / settings["out"]
-    with pytest.raises(UsageError, match=message):
-        RunConfig(**settings)
 
 
 @pytest.mark.data

@@ -1,0 +1,74 @@
+"""The log of a run: metrics.jsonl, a plot of it, and TensorBoard where it is asked for."""
+
+import importlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from gcnn_cli.errors import UsageError
+from gcnn_cli.training.loop import Progress
+
+
+class Metrics:
+    """Writes one line a validation; on leaving, loss.png. A resumed run's lines follow the earlier ones."""
+
+    def __init__(self, folder: Path, *, tensorboard: bool, resume: bool) -> None:
+        self._path = folder / "metrics.jsonl"
+        self._board = _board(folder / "tensorboard") if tensorboard else None
+        self._lines: list[dict[str, Any]] = []
+        if resume and self._path.is_file():
+            self._lines = [json.loads(line) for line in self._path.read_text("utf-8").splitlines() if line.strip()]
+        self._store()
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board.close()
+        if self._lines:
+            _draw(self._lines).savefig(self._path.with_name("loss.png"), metadata={"Software": "gcnn"})
+
+    def write(self, line: Progress) -> None:
+        """Add one line; of a step told twice (a run killed after its last checkpoint) the later one stays."""
+        self._lines = [earlier for earlier in self._lines if earlier["step"] < line.step]
+        self._lines.append(asdict(line))
+        self._store()
+        if self._board is not None:
+            self._board.add_scalar("loss", line.loss, line.step)
+            for name, value in line.validation.items():
+                self._board.add_scalar(name, value, line.step)
+
+    def _store(self) -> None:
+        temporary = self._path.with_suffix(".part")
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in self._lines), encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def _draw(lines: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(6.4, 4.8), dpi=120, layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    steps = [line["step"] for line in lines]
+    above.plot(steps, [line["loss"] for line in lines], "o-", color="#0b5cad", markersize=3)
+    above.set(ylabel="training loss", yscale="log")
+    for name in ("cpm", "sensitivity_at_1", "auc"):
+        points = [(line["step"], line["validation"][name]) for line in lines if name in line["validation"]]
+        if points:
+            below.plot(*zip(*points, strict=True), "o-", label=name, markersize=3)
+    if below.lines:
+        below.legend(frameon=False, fontsize=8)
+    below.set(xlabel="step", ylabel="held out")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _board(folder: Path) -> Any:
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ImportError:
+        raise UsageError("--tensorboard needs the extra: pip install 'gcnn-cli[tensorboard]'") from None
+    return module.SummaryWriter(folder)

@@ -1,0 +1,131 @@
+"""Every choice of a training run in one value, from and to TOML.
+
+    [network]  group, fields, ...     [train]  steps, seed, learning_rate, ...
+    [input]    spacing_mm, side, ...  [augment], [samples], [split]
+
+What a file does not set keeps its default. A key that does not exist is an error, not a wish unheard.
+"""
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.training.augment import AugmentConfig
+from gcnn_cli.training.loop import TrainConfig
+from gcnn_cli.training.prepare import SplitConfig
+from gcnn_cli.training.samples import SampleConfig
+
+# Convolution parameters about equal to O's 2,2,4,4,8,8, as in the article (channels / sqrt |G|).
+FIELDS: dict[str, tuple[int, ...]] = {
+    "trivial": (16, 16, 32, 32, 64, 64),
+    "C4": (6, 6, 12, 12, 24, 24),
+    "C4h": (5, 5, 10, 10, 20, 20),
+    "D4": (5, 5, 10, 10, 20, 20),
+    "D4h": (4, 4, 8, 8, 16, 16),
+    "O": (2, 2, 4, 4, 8, 8),
+    "Oh": (2, 2, 4, 4, 6, 6),
+}
+_SECTIONS: dict[str, type] = {
+    "network": NetworkConfig,
+    "input": InputSpec,
+    "augment": AugmentConfig,
+    "train": TrainConfig,
+    "samples": SampleConfig,
+    "split": SplitConfig,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is sampled, how the data are split, how the network learns. subset: samples to train on, 0 for all."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    subset: int = 0
+
+
+def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
+    """A recipe from a file and from changes to it, section by section; None in a change leaves it alone.
+
+    Fields follow from the group where nothing sets them. Raises InputError naming the file and the key.
+    """
+    sections = _read(path) if path else {}
+    for name, values in (changes or {}).items():
+        given = {key: value for key, value in values.items() if value is not None}
+        sections[name] = {**sections.get(name, {}), **given}
+    subset = int(sections.get("samples", {}).pop("subset", 0))
+    made = {name: _make(name, sections.get(name, {}), path) for name in _SECTIONS}
+    network, given = made["network"], sections.get("network", {})
+    if network.group not in FIELDS:
+        raise UsageError(f"unknown group {network.group!r}: choose one of {', '.join(FIELDS)}")
+    if "fields" not in given:
+        network = replace(network, fields=FIELDS[network.group])
+    if "side" not in given:
+        network = replace(network, side=made["input"].side)
+    if network.side != made["input"].side:
+        raise InputError(f"{path}: side is {network.side} in [network] and {made['input'].side} in [input]")
+    train = replace(made["train"], network=network, input=made["input"], augment=made["augment"])
+    return Recipe(train, made["samples"], made["split"], subset)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as TOML that `read_recipe` reads back to an equal one."""
+    train = asdict(recipe.train)
+    sections = {name: train.pop(name) for name in ("network", "input", "augment")}
+    sections |= {"train": train, "samples": {**asdict(recipe.samples), "subset": recipe.subset}}
+    sections["split"] = asdict(recipe.split)
+    lines = []
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
+    return "\n".join(lines)
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        sections = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not TOML: {' '.join(str(error).split())[:120]}") from None
+    for name, values in sections.items():
+        if name not in _SECTIONS or not isinstance(values, dict):
+            raise InputError(f"{path}: no section [{name}]; there are {', '.join(_SECTIONS)}")
+    return sections
+
+
+def _make(name: str, values: dict[str, Any], path: Path | None) -> Any:
+    """The section's dataclass. Nested configs are sections of their own."""
+    kind = _SECTIONS[name]
+    defaults = {f.name: getattr(kind(), f.name) for f in fields(kind) if f.name not in _SECTIONS}
+    checked = {}
+    for key, value in values.items():
+        if key not in defaults:
+            raise InputError(f"{path}: no key {key} in [{name}]; there are {', '.join(defaults)}")
+        checked[key] = _as(type(defaults[key]), value, f"{path}: {key} in [{name}]")
+    return kind(**checked)
+
+
+def _as(kind: type, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if type(value) is not kind:
+        raise InputError(f"{where} is {value!r}, not a {kind.__name__}")
+    return value
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return repr(value)

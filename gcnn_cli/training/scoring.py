@@ -1,0 +1,20 @@
+"""Logits of samples, without variation."""
+
+import torch
+from torch import Tensor
+
+from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.training.augment import plain_batch
+from gcnn_cli.training.samples import Sample
+
+
+@torch.no_grad()
+def score_samples(network: GCNN, samples: list[Sample], spec: InputSpec, batch_size: int = 64) -> Tensor:
+    """Logits [N] of the samples' central patches."""
+    logits = [torch.zeros(0)]
+    for first in range(0, len(samples), batch_size):
+        batch = plain_batch(samples[first : first + batch_size], spec)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits.append(network(batch.contiguous(memory_format=torch.channels_last_3d)).float())
+    return torch.cat(logits)

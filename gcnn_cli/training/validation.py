@@ -1,0 +1,72 @@
+"""How good a network is on held-out samples: FROC by `evaluation.froc`, AUC, shares above the negatives.
+
+Held-out nodules (cut-outs and marks) stand against the candidates of held-out labelled scans, which are what
+detection would score there. That leaves out what the candidate stage misses: it measures the network alone.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.evaluation.froc import RATES, Outcomes, froc_curve, sensitivity_at
+from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.training.samples import Sample
+from gcnn_cli.training.scoring import score_samples
+
+
+def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str, float]:
+    """Figures over the validation samples; none without both classes.
+
+    cpm, sensitivity_at_1: over the candidates of held-out labelled scans; absent without such scans
+    auc:                   over all samples
+    KIND_above_99:         share of a kind's positives above 99 % of all negatives
+    """
+    if {s.label for s in samples} != {0, 1}:
+        return {}
+    logits = score_samples(network, samples, spec).numpy().astype(float)
+    labels = np.array([s.label for s in samples])
+    kinds = np.array([s.kind for s in samples])
+    figures = froc_figures(logits, samples)
+    figures["auc"] = auc(logits, labels)
+    bar = np.quantile(logits[labels == 0], 0.99)
+    for kind in sorted(set(kinds[labels == 1])):
+        figures[f"{kind}_above_99"] = float((logits[kinds == kind] > bar).mean())
+    return figures
+
+
+def candidate_outcomes(logits: NDArray[np.float64], samples: list[Sample]) -> Outcomes | None:
+    """Nodules against the candidates of the scans that have candidates here; None without either.
+
+    A cut-out has no scan: all nodules are counted in the first, which changes no sensitivity.
+    """
+    series = sorted({s.series for s in samples if s.kind == "candidate"})
+    kept = [n for n, s in enumerate(samples) if s.label or s.kind == "candidate"]
+    is_nodule = np.array([samples[n].label == 1 for n in kept], dtype=bool)
+    if not series or not is_nodule.any():
+        return None
+    scan = np.array([0 if samples[n].label else series.index(samples[n].series) for n in kept], dtype=np.intp)
+    nodules = np.zeros(len(series), dtype=np.intp)
+    nodules[0] = is_nodule.sum()
+    return Outcomes(logits[kept], scan, is_nodule, nodules)
+
+
+def froc_figures(logits: NDArray[np.float64], samples: list[Sample]) -> dict[str, float]:
+    """CPM and the sensitivity at 1 false positive per scan."""
+    outcomes = candidate_outcomes(logits, samples)
+    if outcomes is None:
+        return {}
+    curve = froc_curve(outcomes)
+    values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES))
+    return {"cpm": float(values.mean()), "sensitivity_at_1": float(values[RATES.index(1.0)])}
+
+
+def auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Area under the ROC curve; ties count half."""
+    order = np.argsort(scores, kind="stable")
+    ranks = np.empty(len(scores))
+    ranks[order] = np.arange(1, len(scores) + 1)
+    _, group = np.unique(scores, return_inverse=True)
+    mean_rank = np.bincount(group, weights=ranks) / np.bincount(group)
+    positives = int((labels == 1).sum())
+    rank_sum = mean_rank[group][labels == 1].sum()
+    return float((rank_sum - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
