@@ -204,13 +204,6 @@ def test_detect_refuses_an_sr_of_a_file_before_it_reads_anything(run, tmp_path):
     assert "refers to the DICOM series of a study" in refusal(result, 2)
 
 
-def test_resume_completes_the_formats(run, scans, weights, tmp_path):
-    command = ("detect", scans / "thorax_dicom", "--model", weights, "-q", "--threshold", "0.9", "--resume")
-    assert run(*command, "--format", "json").exit_code == 0
-    assert run(*command, "--format", "json,slicer").exit_code == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["thorax_dicom.nodules.json", "thorax_dicom.nodules.mrk.json"]
-
-
 def test_the_progress_line_names_scan_and_stage(scans, weights, tmp_path):
     """On a terminal; in a pipe there is none (test_cli)."""
     theirs, ours = pty.openpty()
