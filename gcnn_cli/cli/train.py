@@ -42,6 +42,9 @@ def train(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of searched scans, to share between runs; beside --out if not told.")
     ] = None,
+    montage: Annotated[
+        Path | None, typer.Option(help="Draw samples of every kind into this PNG to look at them, and do not train.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's log too.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an earlier run.")] = False,
     strict: Annotated[
@@ -55,6 +58,7 @@ def train(
     """Train weights from labelled scans."""
     errors = start(quiet, verbose, threads)
 
+    from gcnn_cli.output.files import refuse_existing
     from gcnn_cli.training.loop import Interrupted
     from gcnn_cli.training.recipe import read_recipe
     from gcnn_cli.training.run import RunConfig, run_training
@@ -68,7 +72,9 @@ def train(
             "split": {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed},
         },
     )
-    run = RunConfig(tuple(data), out, recipe, cache, tensorboard, overwrite, resume, strict)
+    run = RunConfig(tuple(data), out, recipe, cache, montage, tensorboard, overwrite, resume, strict)
+    if montage:
+        refuse_existing([montage], overwrite=overwrite)
     started = time.monotonic()
     with errors.status("reading and searching the scans") as status, _wish_to_stop() as wish:
 

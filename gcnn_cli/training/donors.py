@@ -15,6 +15,7 @@ from gcnn_cli.training.samples import Cube, Sample, SampleConfig
 from gcnn_cli.training.transplant import soften
 
 _CLEAR_MM = 5.0  # negatives keep this far from the nodule
+_INSIDE_VOX = 18  # and this far from the sides of the stack: half a patch and a shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +89,9 @@ def _places_beside(donor: Donor, count: int, rng: np.random.Generator) -> list[N
     smooth = ndimage.gaussian_filter(np.clip(donor.hu, -1000, 100).astype(np.float32), 1.5, mode="nearest")
     peaks = (smooth == ndimage.maximum_filter(smooth, size=(1, 7, 7))) & (smooth > -750)
     away = ndimage.distance_transform_edt(~donor.mask) > _CLEAR_MM
+    # A patch cut there must not leave the stack: a repeated border would give it away as no nodule.
     border = np.zeros(donor.mask.shape, bool)
-    border[:, 8:-8, 8:-8] = True
+    border[:, _INSIDE_VOX:-_INSIDE_VOX, _INSIDE_VOX:-_INSIDE_VOX] = True
     places = np.argwhere(peaks & away & border)
     if len(places) == 0:
         return []

@@ -22,6 +22,7 @@ from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
+from gcnn_cli.training.montage import draw_montage
 from gcnn_cli.training.operating import OperatingStudy, study_operation
 from gcnn_cli.training.prepare import Prepared, prepare
 from gcnn_cli.training.recipe import Recipe, recipe_text
@@ -39,6 +40,7 @@ class RunConfig:
     out: Path
     recipe: Recipe = field(default_factory=Recipe)
     cache: Path | None = None
+    montage: Path | None = None  # draw the training samples there and do not train
     tensorboard: bool = False
     overwrite: bool = False
     resume: bool = False
@@ -67,8 +69,8 @@ def run_training(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-) -> TrainedModel:
-    """Prepare, train, calibrate, write. `watch` sees every step.
+) -> TrainedModel | None:
+    """Prepare, train, calibrate, write. `watch` sees every step; None where only a montage was asked for.
 
     Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
     """
@@ -82,6 +84,9 @@ def run_training(
         training = nested_subset(training, recipe.subset, recipe.split.seed)
     for name, part in (("training", training), ("held out", prepared.validation)):
         log.info("%s: %s", name, dict(Counter(s.kind for s in part)))
+    if config.montage:
+        draw_montage(training, config.montage, recipe.train.seed)
+        return None
     # With the patients as the index knows them: an id given by hand is stored nowhere.
     recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
     (config.folder / "recipe.toml").write_text(recipe_text(recipe), encoding="utf-8")

@@ -167,6 +167,15 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert tensors_sha256(states[0]) == tensors_sha256(states[1])
 
 
+def test_samples_can_be_looked_at(data, tmp_path):
+    options = ("--montage", tmp_path / "samples.png")
+    done = CliRunner().invoke(app, arguments(data, tmp_path / "none.safetensors", *options))
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+    assert not (tmp_path / "none.safetensors").exists()
+    assert "exists already" in CliRunner().invoke(app, arguments(data, tmp_path / "b.safetensors", *options)).stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, number, code):

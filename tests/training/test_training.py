@@ -174,6 +174,14 @@ def test_a_transplant_is_the_donor_inside_and_the_host_outside():
     assert np.allclose(mixed[far], -870, atol=1)
 
 
+def test_a_transplant_leaves_no_dark_ring_in_a_wall():
+    hu, mask = ball_cube(5)  # tissue in lung
+    wall = np.full(hu.shape, 40, np.float32)
+    mixed = blend(wall, hu.astype(np.float32), soften(mask))
+    assert mixed[~mask].min() >= 40
+    assert np.array_equal(mixed[mask], hu[mask])
+
+
 def test_places_lie_in_the_lung_by_thirds(phantom):
     places = choose_places(phantom.volume.hu, phantom.lungs, 30, np.random.default_rng(0))
     assert len(places) == 30
