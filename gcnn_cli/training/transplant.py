@@ -4,10 +4,10 @@ The nodule's voxels, resampled to the host's grid and turned by an element of Oh
 the host through the nodule's mask with a softened edge:
 
     mixed = (1 - a) host + a donor,      a = softened mask in [0, 1]
-    host' = donor where a = 1, the brighter of host and mixed elsewhere
+    host' = the brighter of host and mixed
 
 The brighter one, because at a wall or a vessel the donor's own lung would leave a dark ring that no real
-nodule has. Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
+nodule has. A cavity comes out filled where it meets a wall. Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
 included. Not sound where the edge is concerned: a nodule that pulled at its pleura or its vessels
 no longer does, and the two scans' noise meets at the seam. A network could learn the seam, so
 shams (a piece of the same lung pasted through a nodule's mask) go into the negatives.
@@ -25,20 +25,17 @@ Cube = NDArray[np.float32]
 
 _GROW_VOX = 1  # keeps the nodule's own partial-volume rim
 _SOFTEN_VOX = 0.7
-_RIM = 0.999  # the most that a voxel outside the mask weighs
 
 
 def soften(mask: Mask) -> Cube:
-    """A blending weight in [0, 1] that is 1 in the nodule, and there alone, and falls to 0 around it."""
+    """A blending weight in [0, 1] that is 1 in the nodule and falls to 0 around it."""
     grown = ndimage.binary_dilation(mask, iterations=_GROW_VOX).astype(np.float32)
-    softened = np.minimum(ndimage.gaussian_filter(grown, _SOFTEN_VOX), _RIM)
-    return np.where(mask, np.float32(1), softened.astype(np.float32))
+    return np.asarray(ndimage.gaussian_filter(grown, _SOFTEN_VOX))
 
 
 def blend(host: Cube, donor: Cube, weight: Cube) -> Cube:
-    """The host with the donor where the weight is 1. All [D, H, W] of one shape, HU."""
-    mixed = host + weight * (donor - host)
-    return np.where(weight == 1, donor, np.maximum(host, mixed))
+    """The host with the donor, where brighter, by its weight. All [D, H, W] of one shape, HU."""
+    return np.maximum(host, host + weight * (donor - host))
 
 
 def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -178,8 +178,7 @@ def test_a_transplant_leaves_no_dark_ring_in_a_wall():
     hu, mask = ball_cube(5)  # tissue in lung
     wall = np.full(hu.shape, 40, np.float32)
     mixed = blend(wall, hu.astype(np.float32), soften(mask))
-    assert mixed[~mask].min() >= 40
-    assert np.array_equal(mixed[mask], hu[mask])
+    assert mixed.min() >= 40
 
 
 def test_places_lie_in_the_lung_by_thirds(phantom):
