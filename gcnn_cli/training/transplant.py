@@ -6,8 +6,10 @@ the host through the nodule's mask with a softened edge:
     mixed = (1 - a) host + a donor,      a = softened mask in [0, 1]
     host' = the brighter of host and mixed
 
-The brighter one, because at a wall or a vessel the donor's own lung would leave a dark ring that no real
-nodule has. A cavity comes out filled where it meets a wall. Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
+The brighter one, because at a wall or a vessel the donor's own lung would leave a dark ring that no
+real nodule has. A cavity comes out filled where it meets a wall.
+
+Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
 included. Not sound where the edge is concerned: a nodule that pulled at its pleura or its vessels
 no longer does, and the two scans' noise meets at the seam. A network could learn the seam, so
 shams (a piece of the same lung pasted through a nodule's mask) go into the negatives.

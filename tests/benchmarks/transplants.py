@@ -1,16 +1,18 @@
 """A benchmark to detect in: held-out nodules of real patients put into held-out real scans.
 
-    python tests/benchmarks/transplants.py DATA OUT [--model octahedral] [--sets 2]
-    gcnn evaluate --froc --data OUT --model octahedral
+    python tests/benchmarks/transplants.py DATA OUT [--model octahedral]
+    gcnn evaluate --froc --data OUT/labelled --model octahedral
 
 DATA is the training data; the model's provenance says which patients and scans it has not seen. Each of
-those scans becomes `--sets` scans with 25 nodules of 4 to 25 mm each, of those patients alone: a third in
-free lung, a third at the wall, a third on vessels. Nodules that the scans hold anyway stay in the lists.
+those scans becomes several with 25 nodules of 4 to 25 mm each, of those patients alone: a third in free
+lung, a third at the wall, a third on vessels. Nodules that the scans hold anyway stay in the lists.
+
+OUT/labelled holds scans that readers looked at: false positives can be counted in them. OUT/unlabelled
+holds the others, which may hold lesions that nobody marked: only sensitivity can be measured there.
 
 Nothing is shared with the transplants of training: nodules are turned by any angle and interpolated once,
 straight onto the host's own voxels; the seam is a linear ramp of 1.5 mm outside the mask, and keeps the
-host where that is brighter (a wall, a vessel). Not life: nothing is pulled in or fed, and a scan without
-labels may hold lesions of its own, which count as false positives here.
+host where that is brighter (a wall, a vessel). Not life: nothing is pulled in or fed.
 """
 
 import argparse
@@ -32,7 +34,10 @@ NODULES = 25
 DIAMETERS_MM = (4.0, 25.0)
 RAMP_MM = 1.5
 APART_MM = 32.0
-COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
+SETS = {True: 4, False: 2}  # of a labelled host, of one without labels
+PLACES = ("free", "wall", "vessel")
+_MARK = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "place")
+TABLES = {"annotations": _MARK, "annotations_excluded": _MARK, "seriesuids": ("seriesuid",)}
 
 
 @dataclass(frozen=True)
@@ -51,29 +56,38 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="octahedral")
-    parser.add_argument("--sets", type=int, default=2)
     arguments = parser.parse_args()
-    provenance = load_model(arguments.model).provenance
+    make_benchmark(arguments.data, arguments.out, arguments.model)
+
+
+def make_benchmark(data: Path, out: Path, model: str) -> None:
+    """Write both folders."""
+    provenance = load_model(model).provenance
     held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
-    index = read_index([arguments.data])
+    index = read_index([data])
     nodules = [n for entry in index.cutouts if entry.patient in held_out and (n := read_nodule(entry.path))]
     hosts = [scan for scan in index.scans if scan.name not in trained_on and scan.patient in held_out]
     print(f"{len(nodules)} nodules of held-out patients; hosts: {', '.join(host.path.name for host in hosts)}")
-    arguments.out.mkdir(parents=True)
-    tables: dict[str, list[tuple[object, ...]]] = {"annotations": [], "annotations_excluded": [], "seriesuids": []}
-    for number, host in enumerate(hosts):
-        volume = host.read()
-        for n in range(arguments.sets):
-            name = f"{host.patient}_set{n}"
-            made, placed = transplant(volume, host, nodules, np.random.default_rng([number, n]))
-            write_metaimage(made, arguments.out / f"{name}.mhd")
-            tables["annotations"] += [(name, *mark) for mark in (*placed, *host.nodules)]
-            tables["annotations_excluded"] += [(name, *mark) for mark in host.excluded]
-            tables["seriesuids"].append((name,))
-            print(f"{name}: {len(placed)} nodules put in", flush=True)
-    for table, rows in tables.items():
-        with (arguments.out / f"{table}.csv").open("w", newline="") as file:
-            csv.writer(file).writerows([COLUMNS[: len(rows[0]) if rows else 5], *rows])
+    for labelled in (True, False):
+        folder = out / ("labelled" if labelled else "unlabelled")
+        folder.mkdir(parents=True)
+        tables: dict[str, list[tuple[object, ...]]] = {name: [] for name in TABLES}
+        for number, host in enumerate(hosts):
+            if host.labelled != labelled:
+                continue
+            volume = host.read()
+            for n in range(SETS[labelled]):
+                name = f"{host.patient}_set{n}"
+                made, placed = transplant(volume, host, nodules, np.random.default_rng([number, n]))
+                write_metaimage(made, folder / f"{name}.mhd")
+                tables["annotations"] += [(name, *mark) for mark in placed]
+                tables["annotations"] += [(name, *mark, "own") for mark in host.nodules]
+                tables["annotations_excluded"] += [(name, *mark, "") for mark in host.excluded]
+                tables["seriesuids"].append((name,))
+                print(f"{name}: {len(placed)} nodules put in", flush=True)
+        for table, rows in tables.items():
+            with (folder / f"{table}.csv").open("w", newline="") as file:
+                csv.writer(file).writerows([TABLES[table], *rows])
 
 
 def read_nodule(path: Path) -> Nodule | None:
@@ -90,25 +104,25 @@ def read_nodule(path: Path) -> Nodule | None:
 
 def transplant(
     volume: Volume, host: ScanEntry, nodules: list[Nodule], rng: np.random.Generator
-) -> tuple[Volume, list[tuple[float, ...]]]:
-    """The scan with nodules in it, and their marks: x, y, z in LPS mm, diameter."""
+) -> tuple[Volume, list[tuple[object, ...]]]:
+    """The scan with nodules in it, and their marks: x, y, z in LPS mm, diameter, place."""
     hu = volume.hu.astype(np.float32)
     spacing = volume.spacing_zyx
     pools = places(hu, spacing, rng)
     taken = [np.array(mark[:3]) for mark in (*host.nodules, *host.excluded)]
-    marks: list[tuple[float, ...]] = []
+    marks: list[tuple[object, ...]] = []
     chosen = rng.permutation(len(nodules))
     for count, which in enumerate(chosen):
         if len(marks) == NODULES:
             break
-        pool = pools[count % len(pools)]
+        pool, kind = pools[count % 3], PLACES[count % 3]
         for place in pool[rng.permutation(len(pool))[:200]]:
             position = volume.position_mm(place[None].astype(float))[0]
             if all(np.linalg.norm(position - other) > APART_MM for other in taken):
                 center = insert(hu, spacing, place, nodules[which], rng)
                 position = volume.position_mm(center[None])[0]
                 taken.append(position)
-                marks.append((*(round(float(v), 3) for v in position), round(nodules[which].diameter_mm, 3)))
+                marks.append((*(round(float(v), 3) for v in position), round(nodules[which].diameter_mm, 3), kind))
                 break
     made = np.clip(np.round(hu), -32768, 32767).astype(np.int16)
     return Volume(made, volume.to_world), marks
