@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify, detect
@@ -15,6 +14,7 @@ from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.output.files import refuse_existing
 from gcnn_cli.output.formats import output_paths, refuse_formats, write_report
+from gcnn_cli.output.json_reading import read_report
 from gcnn_cli.scan.formats import read_mask
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
@@ -93,8 +93,8 @@ def detect_labelled(
     overwrite: bool,
     resume: bool,
     notify: Notify,
-) -> list[dict[str, Any]]:
-    """Every scored candidate of labelled scans: their JSON reports, as written into the folder, in order.
+) -> list[Report]:
+    """Every scored candidate of labelled scans, in order; each report is written into the folder as JSON.
 
     Raises the first scan's error: an evaluation without some of its scans would be of something else.
     """
@@ -113,9 +113,8 @@ def detect_labelled(
         def tell(stage: str, number: int = number, name: str = scan.path.name) -> None:
             notify(f"scan {number} of {len(scans)}, {name}: {stage}")
 
-        _detect_one(scan.path, request, model, scorer, None, tell)
-        written = output_paths(scan.path, folder, ("json",))["json"]
-        reports.append(json.loads(written.read_text("utf-8")))
+        made = _detect_one(scan.path, request, model, scorer, None, tell)
+        reports.append(made or read_report(output_paths(scan.path, folder, ("json",))["json"]))
     return reports
 
 

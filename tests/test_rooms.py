@@ -19,7 +19,7 @@ ALLOWED = {
     "output": {"detection", "scan"},
     "labels": {"scan"},
     "training": {"scan", "symmetry", "network", "detection", "labels", "evaluation"},
-    "evaluation": {"labels", "output"},
+    "evaluation": {"detection", "labels", "output"},
     "cohort": {"scan", "network", "detection", "output", "labels"},
     "cli": {"scan", "network", "detection", "output", "labels", "training", "phantom", "cohort", "evaluation"},
 }

@@ -1,14 +1,14 @@
 """Predictions from the JSON reports of `gcnn detect`: they name the weights and the cut, which a CSV does not."""
 
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.tables import Marks, make_marks, read_predictions
-from gcnn_cli.output.json_format import SCHEMA_NAME
+from gcnn_cli.output.json_reading import parse_report
 
 ENDING = ".nodules.json"
 
@@ -34,7 +34,7 @@ def read_any_predictions(path: Path) -> Predictions:
     return Predictions(read_predictions(path))
 
 
-def read_reports(path: Path) -> list[dict[str, Any]]:
+def read_reports(path: Path) -> list[Report]:
     """The reports of one file: one JSON document, or one on each line. Raises InputError."""
     try:
         text = path.read_text("utf-8")
@@ -43,45 +43,30 @@ def read_reports(path: Path) -> list[dict[str, Any]]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not JSON in UTF-8") from None
     try:
-        reports = [json.loads(text)]
+        documents = [json.loads(text)]
     except ValueError:
         try:
-            reports = [json.loads(line) for line in text.splitlines() if line.strip()]
+            documents = [json.loads(line) for line in text.splitlines() if line.strip()]
         except ValueError:
             raise InputError(f"{path}: not JSON") from None
-    for report in reports:
-        if not isinstance(report, dict) or report.get("schema", {}).get("name") != SCHEMA_NAME:
-            raise InputError(f"{path}: not a report of gcnn detect")
-    if not reports:
+    if not documents:
         raise InputError(f"{path}: is empty")
-    return reports
+    return [parse_report(document, path) for document in documents]
 
 
-def predictions_of(reports: list[dict[str, Any]], path: Path) -> Predictions:
-    """Marks of several reports, which `path` holds.
-
-    Raises InputError for one scan reported twice, several weights, or what is no position and probability.
-    """
-    series = [str(report["input"]["seriesuid"]) for report in reports]
+def predictions_of(reports: Sequence[Report], path: Path) -> Predictions:
+    """Marks of several reports, which `path` holds. Raises InputError for one scan twice, or several weights."""
+    series = [report.scan.source.series_uid for report in reports]
     twice = {name for name in series if series.count(name) > 1}
     if twice:
         raise InputError(f"{path}: series {min(twice)} is reported twice")
-    weights = {str(report["weights"]["sha256"]) for report in reports}
+    weights = {report.model.sha256 for report in reports}
     if len(weights) > 1:
         raise InputError(f"{path}: reports of {len(weights)} different weights; evaluate one at a time")
-    try:
-        rows = [
-            _row(name, nodule) for name, report in zip(series, reports, strict=True) for nodule in report["nodules"]
-        ]
-        threshold = max((float(report["threshold"]) for report in reports), default=0.0)
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{path}: a nodule without position and probability") from None
+    rows = [
+        (name, *nodule.position_mm, nodule.probability)
+        for name, report in zip(series, reports, strict=True)
+        for nodule in report.nodules
+    ]
+    threshold = max((report.threshold for report in reports), default=0.0)
     return Predictions(make_marks(rows), weights.pop() if weights else None, threshold)
-
-
-def _row(series: str, nodule: dict[str, Any]) -> tuple[str, float, float, float, float]:
-    x, y, z = (float(value) for value in nodule["position_mm"])
-    probability = float(nodule["probability"])
-    if not all(math.isfinite(value) for value in (x, y, z, probability)):
-        raise ValueError
-    return series, x, y, z, probability

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gcnn_cli.detection.findings import Report
 from gcnn_cli.evaluation.leakage import Leakage
 from gcnn_cli.evaluation.matching import Matches, MatchRule, match
 from gcnn_cli.evaluation.reports import Predictions, predictions_of, read_any_predictions
@@ -90,7 +91,7 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
     )
 
 
-def from_labelled(scans: Sequence[ScanEntry], reports: list[dict[str, Any]], folder: Path) -> Subject:
+def from_labelled(scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path) -> Subject:
     """From the scans of a labelled folder and the reports that detection made of them."""
     nodules = [(scan.name, *mark) for scan in scans for mark in scan.nodules]
     excluded = [(scan.name, *mark) for scan in scans for mark in scan.excluded]

@@ -33,6 +33,11 @@ def read_report(path: Path) -> Report:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:  # damaged JSON and text that is not UTF-8
         raise InputError(f"{path}: not a JSON file; give the .nodules.json that gcnn detect wrote") from None
+    return parse_report(data, path)
+
+
+def parse_report(data: Any, path: Path) -> Report:
+    """One report from its parsed JSON, which `path` held. Raises InputError as `read_report`."""
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, dict) or schema.get("name") != SCHEMA_NAME:
         raise InputError(f"{path}: not a report of gcnn; give the .nodules.json that gcnn detect wrote")
