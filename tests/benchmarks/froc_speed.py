@@ -1,12 +1,14 @@
 """Time and memory of an evaluation of LUNA16's size.
 
-    python tests/benchmarks/froc_speed.py LUNA16_FOLDER
+    python tests/benchmarks/froc_speed.py LUNA16_FOLDER [--keep DIR]
 
 LUNA16_FOLDER holds LUNA16's annotations.csv, annotations_excluded.csv and seriesuids.csv. Predictions are
 made from them with seeded noise: a hit for nine nodules of ten, marks in excluded places, and false
-positives up to 50,000. The command is run as a user runs it, on one core.
+positives up to 50,000. The command is run as a user runs it, on one core. --keep leaves the predictions in a
+folder, with another seed's to compare.
 """
 
+import argparse
 import csv
 import json
 import os
@@ -46,7 +48,15 @@ def write_predictions(luna16: Path, path: Path, seed: int = 0) -> None:
 
 
 def main() -> None:
-    luna16 = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("luna16", type=Path)
+    parser.add_argument("--keep", type=Path)
+    arguments = parser.parse_args()
+    luna16 = arguments.luna16
+    if arguments.keep:
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        for seed in (0, 1):
+            write_predictions(luna16, arguments.keep / f"predictions_{seed}.csv", seed)
     with tempfile.TemporaryDirectory() as folder:
         predictions = Path(folder) / "predictions.csv"
         write_predictions(luna16, predictions)
