@@ -278,7 +278,10 @@ def test_no_color_and_no_bar_in_a_pipe(scans, weights, tmp_path):
 
 def test_an_interrupt_leaves_nothing_half_written(scans, tmp_path):
     # With the shipped weights, which have seconds of scoring before them when the signal comes.
-    process = start("detect", scans / "thorax.mhd", "-v", cwd=tmp_path, env={**os.environ})
+    def hear() -> None:  # a suite in the background of a shell hands down that SIGINT is ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    process = start("detect", scans / "thorax.mhd", "-v", cwd=tmp_path, env={**os.environ}, preexec_fn=hear)
     for line in process.stderr:
         if "lungs" in line:
             break
