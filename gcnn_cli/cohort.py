@@ -9,10 +9,10 @@ from pathlib import Path
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify, detect
 from gcnn_cli.errors import BatchError, GcnnError, UsageError
+from gcnn_cli.files import refuse_existing
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
-from gcnn_cli.output.files import refuse_existing
 from gcnn_cli.output.formats import output_paths, refuse_formats, write_report
 from gcnn_cli.output.json_reading import read_report
 from gcnn_cli.scan.formats import read_mask

@@ -27,7 +27,7 @@ def convert(
     if scan is not None:
         refuse_formats(requested, scan)
 
-    from gcnn_cli.output.files import refuse_existing
+    from gcnn_cli.files import refuse_existing
     from gcnn_cli.output.json_reading import read_report, read_same_scan
 
     report = read_report(result)

@@ -104,7 +104,7 @@ def evaluate(
     from gcnn_cli.evaluation.measure import evaluate as measure
     from gcnn_cli.evaluation.rows import rate_rows, stratum_rows, summary_lines
     from gcnn_cli.evaluation.subject import from_files
-    from gcnn_cli.output.files import refuse_existing
+    from gcnn_cli.files import refuse_existing
     from gcnn_cli.output.listing import show_rows
 
     errors = start(quiet, verbose, threads)

@@ -68,9 +68,9 @@ def verify(
 ) -> None:
     """Measure how far the score changes when a patch is turned, for every element of the group."""
     from gcnn_cli.errors import ModelError
+    from gcnn_cli.files import refuse_existing, write_bytes
     from gcnn_cli.network.verify import TOLERANCE, invariance_errors
     from gcnn_cli.network.weights import load_model
-    from gcnn_cli.output.files import refuse_existing, write_bytes
 
     if plot is not None:
         refuse_existing([plot], overwrite=overwrite)

@@ -1,15 +1,13 @@
 """`gcnn train`."""
 
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.stopping import wish_to_stop
 
 if TYPE_CHECKING:
     from gcnn_cli.training.loop import Progress
@@ -58,7 +56,7 @@ def train(
     """Train weights from labelled scans."""
     errors = start(quiet, verbose, threads)
 
-    from gcnn_cli.output.files import refuse_existing
+    from gcnn_cli.files import refuse_existing
     from gcnn_cli.training.loop import Interrupted
     from gcnn_cli.training.recipe import read_recipe
     from gcnn_cli.training.run import RunConfig, run_training
@@ -76,7 +74,7 @@ def train(
     if montage:
         refuse_existing([montage], overwrite=overwrite)
     started = time.monotonic()
-    with errors.status("reading and searching the scans") as status, _wish_to_stop() as wish:
+    with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
 
         def watch(line: "Progress") -> None:
             left = (recipe.train.steps - line.step) * recipe.train.batch_size / max(line.patches_per_s, 1e-9)
@@ -90,22 +88,3 @@ def train(
         except Interrupted:
             typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
             raise typer.Exit(128 + wish()) from None
-
-
-@contextmanager
-def _wish_to_stop() -> Iterator[Callable[[], int]]:
-    """SIGTERM and Ctrl-C become a wish (the signal's number), heard between two steps; a second one is not held."""
-    heard: list[int] = []
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def hear(number: int, _: object) -> None:
-        heard.append(number)
-        signal.signal(number, previous[signal.Signals(number)])
-
-    for number in previous:
-        signal.signal(number, hear)
-    try:
-        yield lambda: heard[0] if heard else 0
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

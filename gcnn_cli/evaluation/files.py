@@ -17,7 +17,7 @@ from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, Difference
 from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.evaluation.measure import Evaluation
 from gcnn_cli.evaluation.plots import draw_froc, draw_reliability
-from gcnn_cli.output.files import refuse_existing, write_bytes
+from gcnn_cli.files import refuse_existing, write_bytes
 
 STRONGEST = 100  # false positives listed
 MISSED_RATE = 1.0  # FPs/scan: what "missed" is said of in missed.csv

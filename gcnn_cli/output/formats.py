@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import refuse_existing, write_bytes
 from gcnn_cli.output.csv_format import luna16_csv, rich_csv
-from gcnn_cli.output.files import refuse_existing, write_bytes
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.output.slicer import slicer_markups

@@ -35,6 +35,7 @@ class AugmentConfig:
     hu_offset: float = 15.0
     hu_scale: float = 0.03
     noise_hu: float = 30.0
+    turn_group: str = "Oh"  # patches are turned by its elements; "trivial": not at all
     interpolated_share: float = 0.6  # the others are cut without interpolation, as in detection
 
 
@@ -63,7 +64,7 @@ def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
 
 
 def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArray[np.float32]:
-    cube = sample.hu.astype(np.float32)  # made here
+    cube = sample.hu.astype(np.float32)
     if not sample.complete:
         return extend_slab(cube, sample.first, sample.stop, rng)
     if rng.random() >= chance:
@@ -76,7 +77,7 @@ def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArr
 
 def _cut_varied(cubes: Tensor, side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
     margin = (cubes.shape[-1] - side) // 2
-    elements = make_group("Oh").matrices
+    elements = make_group(config.turn_group).matrices
     patches = torch.empty(len(cubes), 1, side, side, side)
     interpolated = rng.random(len(cubes)) < config.interpolated_share
     for n in np.flatnonzero(~interpolated):

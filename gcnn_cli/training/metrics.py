@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import write_bytes
 from gcnn_cli.training.loop import Progress
 
 
@@ -43,9 +44,7 @@ class Metrics:
                 self._board.add_scalar(name, value, line.step)
 
     def _store(self) -> None:
-        temporary = self._path.with_suffix(".part")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self._lines), encoding="utf-8")
-        temporary.replace(self._path)
+        write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in self._lines).encode(), overwrite=True)
 
 
 def _draw(lines: list[dict[str, Any]]) -> Figure:

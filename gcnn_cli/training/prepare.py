@@ -49,8 +49,11 @@ def prepare(
     *,
     strict: bool = False,
     cache: Path | None = None,
+    held_out_transplants: bool = False,
 ) -> Prepared:
     """Read everything once, scans through the cache if there is one.
+
+    held_out_transplants: put held-out nodules into held-out scans too, to be tested on.
 
     Cut-outs whose patient stays unknown are not used: they could be anyone's.
 
@@ -65,22 +68,23 @@ def prepare(
     split = _named_as_known(split, patients)
     held = {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
     sides: dict[bool, list[Sample]] = {False: [], True: []}
-    donors: list[Donor] = []
+    donors: dict[bool, list[Donor]] = {False: [], True: []}
     for n, entry in enumerate(cutouts):
         donor = read_donor(entry, samples) if entry.patient else None
         if donor is None:
             continue
         sides[entry.patient in held] += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
-        if entry.patient not in held:
-            donors.append(donor)
-    log.info("%d nodule cut-outs for training", len(donors))
+        donors[entry.patient in held].append(donor)
+    log.info("%d nodule cut-outs for training", len(donors[False]))
+    if not held_out_transplants:
+        donors[True] = []
     scans: list[ScanEntry] = []
     unreadable: list[Problem] = []
     for scan in index.scans:
         out = scan.patient in held
         if not out or scan.labelled:  # what an unlabelled scan holds is unknown: it tells nothing about the network
             try:
-                sides[out] += scan_samples(scan, [] if out else donors, samples, split.seed, cache)
+                sides[out] += scan_samples(scan, donors[out], samples, split.seed, cache)
             except (InputError, GeometryError) as error:
                 unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
                 if strict:

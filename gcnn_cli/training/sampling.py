@@ -23,8 +23,9 @@ def is_held_out(patient: str, share: float, seed: int) -> bool:
 def nested_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
     """The first `count` samples, half of each class, of an order that depends on nothing but the seed.
 
-    Subsets are nested: a smaller one is part of a larger. Positives come patient by patient, so that a small
-    subset is of few patients, as few labelled scans would be. Raises InputError where a class has too few.
+    Subsets are nested: a smaller one is part of a larger. Nodules in their own surroundings come before
+    transplants, and patient by patient, so that a small subset is of few patients, as few labelled scans
+    would be. Raises InputError where a class has too few.
     """
     chosen = []
     for label, share in ((1, count // 2), (0, count - count // 2)):
@@ -32,7 +33,10 @@ def nested_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
         if len(of_class) < share:
             raise InputError(f"--samples {count} needs {share} of class {label}; there are {len(of_class)}")
         # The place among equals tells samples of one patient or scan apart.
-        keys = [(_hash(f"{seed}:{s.patient if label else n}"), _hash(f"{seed}:{n}")) for n, s in enumerate(of_class)]
+        keys = [
+            (s.kind == "transplant", _hash(f"{seed}:{s.patient if label else n}"), _hash(f"{seed}:{n}"))
+            for n, s in enumerate(of_class)
+        ]
         order = sorted(range(len(of_class)), key=keys.__getitem__)
         chosen += [of_class[n] for n in order[:share]]
     return chosen

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
@@ -67,7 +68,7 @@ def search_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path |
     else:
         volume = entry.read()
         content = volume.source.sha256
-        _write_through(note, content.encode())
+        write_bytes(note, content.encode(), overwrite=True)
     asked = json.dumps([_FORMAT, content, entry.name, seed, asdict(config)], sort_keys=True)
     folder = cache / hashlib.sha256(asked.encode()).hexdigest()[:32]
     if not (folder / "rest.npz").is_file():  # written last
@@ -118,13 +119,6 @@ def _store(scan: SearchedScan, folder: Path) -> None:
             rest = {key: getattr(scan, key) for key in ("to_world", "candidates", "places", "pieces", "spacing_mm")}
             np.savez(temporary, **rest)
         temporary.replace(folder / name)
-
-
-def _write_through(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
 
 
 def _signature(path: Path) -> str:

@@ -17,6 +17,7 @@ from gcnn_cli.training.scoring import score_samples
 def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str, float]:
     """Figures over the validation samples; none without both classes.
 
+    loss:                  cross-entropy, both classes weighing the same
     cpm, sensitivity_at_1: over the candidates of held-out labelled scans; absent without such scans
     auc:                   over all samples
     KIND_above_99:         share of a kind's positives above 99 % of all negatives
@@ -28,6 +29,7 @@ def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str,
     kinds = np.array([s.kind for s in samples])
     figures = froc_figures(logits, samples)
     figures["auc"] = auc(logits, labels)
+    figures["loss"] = balanced_loss(logits, labels)
     bar = np.quantile(logits[labels == 0], 0.99)
     for kind in sorted(set(kinds[labels == 1])):
         figures[f"{kind}_above_99"] = float((logits[kinds == kind] > bar).mean())
@@ -58,6 +60,11 @@ def froc_figures(logits: NDArray[np.float64], samples: list[Sample]) -> dict[str
     curve = froc_curve(outcomes)
     values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES))
     return {"cpm": float(values.mean()), "sensitivity_at_1": float(values[RATES.index(1.0)])}
+
+
+def balanced_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Cross-entropy, the mean of both classes' means."""
+    return float(np.mean([np.logaddexp(0, logits[labels == 0]).mean(), np.logaddexp(0, -logits[labels == 1]).mean()]))
 
 
 def auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:

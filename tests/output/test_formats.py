@@ -11,8 +11,8 @@ from rich.console import Console
 
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.errors import InputError, OutputError, UsageError
+from gcnn_cli.files import write_bytes
 from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
-from gcnn_cli.output.files import write_bytes
 from gcnn_cli.output.formats import output_paths, parse_formats, write_report
 from gcnn_cli.output.json_format import report_data, report_json, report_schema
 from gcnn_cli.output.table import show_report

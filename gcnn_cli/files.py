@@ -1,5 +1,6 @@
 """Where results are written, and how: whole or not at all, never over something by accident."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from gcnn_cli.errors import OutputError, UsageError
 def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write through a temporary name in the same folder. Raises UsageError if the file exists, OutputError."""
     refuse_existing([path], overwrite=overwrite)
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")  # several processes may share a folder
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)

@@ -1,0 +1,101 @@
+"""`gcnn learning-curve`."""
+
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gcnn_cli.cli.app import EXIT_CODES, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.stopping import wish_to_stop
+from gcnn_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from gcnn_cli.training.learning_curve import Run
+    from gcnn_cli.training.loop import Progress
+
+
+@app.command("learning-curve", epilog=EXIT_CODES)
+def learning_curve(
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled data; may be repeated.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the experiment. The same command goes on where it stands.")
+    ],
+    groups: Annotated[
+        str, typer.Option(help="Comma list of groups, and of 'unturned' and 'wide' (see --help's end).")
+    ] = "trivial,wide,O,D4h,Oh",
+    samples: Annotated[str, typer.Option(help="Comma list of numbers of training samples.")] = "30,300,3000",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm at each number of samples.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps of every training.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="TOML recipe, as for gcnn train.")] = None,
+    hold_out: Annotated[
+        list[str] | None, typer.Option("--hold-out", help="Patient to test on; may be repeated.")
+    ] = None,
+    hold_out_share: Annotated[float | None, typer.Option(min=0, max=0.9, help="Share of the others held out.")] = None,
+    split_seed: Annotated[int | None, typer.Option(min=0, help="Of the choice of held-out patients.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of searched scans; inside --out if not told.")] = None,
+    only_table: Annotated[bool, typer.Option("--only-table", help="Train nothing: tables of what is there.")] = False,
+    threads: Threads = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Measure how many samples each symmetry needs: score on held-out patients against training samples.
+
+    'unturned' is the plain CNN without augmentation by turning, 'wide' the plain CNN at O's computing time.
+    """
+    errors = start(quiet, verbose, threads)
+
+    from gcnn_cli.training.arms import make_arms
+    from gcnn_cli.training.curve_figures import make_cells
+    from gcnn_cli.training.curve_files import curve_text, write_curve
+    from gcnn_cli.training.learning_curve import plan_runs, read_results, run_all, split_samples, write_test
+    from gcnn_cli.training.loop import Interrupted
+    from gcnn_cli.training.prepare import prepare
+    from gcnn_cli.training.recipe import read_recipe
+
+    try:
+        counts = tuple(int(count) for count in samples.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or min(counts) < 2:
+        raise UsageError(f"--samples is a comma list of numbers of at least 2, got {samples!r}")
+    split = {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed}
+    recipe = read_recipe(config, {"train": {"steps": steps}, "split": split})
+    named = tuple(name.strip() for name in groups.split(",") if name.strip())
+    arms = make_arms(named, recipe.train.network)
+    if not only_table:
+        with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
+            prepared = prepare(
+                list(data), recipe.samples, recipe.split, cache=cache or out / "cache", held_out_transplants=True
+            )
+            parts = split_samples(prepared, recipe)
+            write_test(parts, out)
+            rates: dict[str, float] = {}
+
+            def watch(run: "Run", left: int, line: "Progress") -> None:
+                rates[run.arm.name] = recipe.train.batch_size / max(line.patches_per_s, 1e-9)
+                per_step = sum(rates.values()) / len(rates)
+                remaining = (left * recipe.train.steps - line.step) * per_step / 60
+                status.update(
+                    f"{run.name}: step {line.step}/{recipe.train.steps}  loss {line.loss:.3f}  {left} trainings left,"
+                    f" about {remaining:.0f} min at the mean pace of the arms seen so far"
+                )
+
+            try:
+                run_all(plan_runs(arms, counts, seeds), parts, recipe, out, watch=watch, should_stop=lambda: wish() > 0)
+            except Interrupted:
+                typer.echo("stopped; the same command goes on from here", err=True)
+                raise typer.Exit(128 + wish()) from None
+    test, results = read_results(out)
+    cells = make_cells(test, results)
+    kinds = {kind: test["kind"].count(kind) for kind in sorted(set(test["kind"]))}
+    about = {
+        "command": shlex.join(["gcnn", *sys.argv[1:]]),
+        "data": f"Test set, of patients and scans that no training or choice touched: {kinds}; {len(results)} results,"
+        f" {sum(r['seconds'] for r in results if r['pooled_over'] == 'trivial') / 3600:.1f} hours of training.",
+        "written": time.strftime("%Y-%m-%d"),
+    }
+    write_curve(cells, out, about)
+    typer.echo(curve_text(cells, about), nl=False)
