@@ -14,7 +14,11 @@ are made once and used again. All models must have been trained with the same pa
 
 import argparse
 import csv
+import json
+import shlex
+import sys
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +46,9 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--average-over", default="trivial", help="test-time pooling over this group")
+    parser.add_argument(
+        "--cards", type=Path, help="folder for MODEL.json: what the weights' header says, and the figures"
+    )
     arguments = parser.parse_args()
     scans = arguments.work / "scans"
     if not scans.is_dir():
@@ -52,12 +59,15 @@ def main() -> None:
     context = real_context(arguments.data, set(models[0].provenance["held_out_patients"]))
     print_header()
     details = []
+    command = shlex.join(["python", "tests/benchmarks/held_out.py", *sys.argv[1:]])
     for model in models:
         labelled = detected(model, scans / "labelled", arguments.work, arguments.average_over)
         unlabelled = detected(model, scans / "unlabelled", arguments.work, arguments.average_over)
         scores = context_scores(model, context)
         pooled = "" if arguments.average_over == "trivial" else f", pooled over {arguments.average_over}"
         print_rows(model.name + pooled, labelled, unlabelled.matches, scores)
+        if arguments.cards:
+            write_card(model, labelled, unlabelled.matches, scores, command, arguments.cards / f"{model.name}.json")
         details += detail_lines(model.name + pooled, labelled, unlabelled.matches, scans)
     print("\n" + "\n".join(details))
 
@@ -65,9 +75,18 @@ def main() -> None:
 def detected(model: TrainedModel, folder: Path, work: Path, average_over: str) -> Evaluation:
     """Every scan of a folder searched (once), and evaluated."""
     index = read_index([folder])
-    scorer = make_scorer(model.network, choose_device("cpu"), average_over=average_over)
+    cpu = choose_device("cpu")
+    scorer = make_scorer(model.network, cpu, average_over=average_over)
     out = work / f"{model.sha256[:12]}-{average_over}" / folder.name
-    reports = detect_labelled(index.scans, out, model, scorer, overwrite=False, resume=True, notify=lambda _: None)
+    reports = detect_labelled(
+        index.scans,
+        out,
+        model,
+        scorer,
+        overwrite=False,
+        resume=True,
+        notify=lambda _: None,
+    )
     subject = from_labelled(index.scans, reports, folder)
     return evaluate(subject.match(MatchRule()))
 
@@ -111,6 +130,53 @@ def print_rows(name: str, labelled: Evaluation, unlabelled: Matches, context: di
     for group, scores in groups.items():
         shares = ["-" if (cut := points[rate].threshold) is None else f"{(scores >= cut).mean():.3f}" for rate in SHOWN]
         print("| " + " | ".join((name, group, str(len(scores)), *shares, "")) + " |")
+
+
+def write_card(
+    model: TrainedModel,
+    labelled: Evaluation,
+    unlabelled: Matches,
+    context: dict[str, np.ndarray],
+    command: str,
+    path: Path,
+) -> None:
+    """Everything the header holds but the tensors, and the figures with the command that made them."""
+    cuts = {point.rate: point.threshold for point in labelled.points}
+    groups = {
+        "scans_without_labels": unlabelled.nodule_score,
+        **{f"own_surroundings_{k}": v for k, v in context.items()},
+    }
+    figures = {
+        "command": command,
+        "rule": labelled.config.name,
+        "labelled_scans": {
+            "nodules": labelled.counts.nodules,
+            "cpm": labelled.cpm,
+            "cpm_interval": labelled.cpm_interval,
+            "sensitivity": {f"{point.rate:g}": point.sensitivity for point in labelled.points},
+        },
+        **{
+            name: {
+                "nodules": len(scores),
+                "sensitivity": {
+                    f"{rate:g}": float((scores >= cut).mean()) for rate, cut in cuts.items() if cut is not None
+                },
+            }
+            for name, scores in groups.items()
+        },
+    }
+    card = {
+        "name": model.name,
+        "group": model.group,
+        "parameters": model.network.parameters_count,
+        "sha256": model.sha256,
+        "input": asdict(model.input),
+        "calibration": asdict(model.calibration),
+        "intended_use": "Research on nodule detection in chest CT. Not a medical device, not for diagnosis.",
+        "figures": figures,
+        "provenance": dict(model.provenance),
+    }
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
 
 
 def detail_lines(name: str, labelled: Evaluation, unlabelled: Matches, scans: Path) -> list[str]:
