@@ -12,7 +12,8 @@ holds the others, which may hold lesions that nobody marked: only sensitivity ca
 
 Nothing is shared with the transplants of training: nodules are turned by any angle and interpolated once,
 straight onto the host's own voxels; the seam is a linear ramp of 1.5 mm outside the mask, and keeps the
-host where that is brighter (a wall, a vessel). Not life: nothing is pulled in or fed.
+host where that is brighter (a wall, a vessel). Where it cannot be seen, a nodule is not put: half of its
+voxels must come out at least 100 HU brighter than what was there. Not life: nothing is pulled in or fed.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from gcnn_cli.scan.writing import write_metaimage
 NODULES = 25
 DIAMETERS_MM = (4.0, 25.0)
 RAMP_MM = 1.5
+SEEN_HU, SEEN_SHARE = 100.0, 0.5
 APART_MM = 32.0
 SETS = {True: 4, False: 2}  # of a labelled host, of one without labels
 PLACES = ("free", "wall", "vessel")
@@ -116,10 +118,12 @@ def transplant(
         if len(marks) == NODULES:
             break
         pool, kind = pools[count % 3], PLACES[count % 3]
-        for place in pool[rng.permutation(len(pool))[:200]]:
+        for place in pool[rng.permutation(len(pool))[:100]]:
             position = volume.position_mm(place[None].astype(float))[0]
             if all(np.linalg.norm(position - other) > APART_MM for other in taken):
                 center = insert(hu, spacing, place, nodules[which], rng)
+                if center is None:
+                    continue
                 position = volume.position_mm(center[None])[0]
                 taken.append(position)
                 marks.append((*(round(float(v), 3) for v in position), round(nodules[which].diameter_mm, 3), kind))
@@ -147,8 +151,8 @@ def places(hu: np.ndarray, spacing: np.ndarray, rng: np.random.Generator) -> lis
 
 def insert(
     hu: np.ndarray, spacing: np.ndarray, place: np.ndarray, nodule: Nodule, rng: np.random.Generator
-) -> np.ndarray:
-    """Put a nodule into the scan, in place; returns its center of mass there in voxels."""
+) -> np.ndarray | None:
+    """Put a nodule into the scan, in place; its center of mass there in voxels, None where it would not show."""
     reach = nodule.diameter_mm * 1.3 + 2 * RAMP_MM
     low = np.maximum(0, np.floor(place - reach / spacing)).astype(int)
     high = np.minimum(hu.shape, np.ceil(place + reach / spacing) + 1).astype(int)
@@ -161,6 +165,8 @@ def insert(
     away = ndimage.distance_transform_edt(~inside, sampling=spacing)
     weight = np.clip(1 - away / RAMP_MM, 0, 1)
     old = hu[window]
+    if not inside.any() or (new - old > SEEN_HU)[inside].mean() < SEEN_SHARE:
+        return None
     mixed = old + weight * (new - old)
     hu[window] = np.where(inside, new, np.maximum(old, mixed))
     return np.array(ndimage.center_of_mass(inside)) + low
