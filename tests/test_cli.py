@@ -22,7 +22,7 @@ from gcnn_cli.cli import NOTICE, app
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.json_format import report_schema
-from gcnn_cli.phantom import write_phantom
+from gcnn_cli.phantom import quick_config, write_phantom
 
 GCNN = [sys.executable, "-c", "from gcnn_cli.cli import main; main()"]
 
@@ -191,7 +191,7 @@ def test_an_output_folder_that_cannot_be(run, scans, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["phantom", "--nodules", "0"], ["train", "--data", "."]])
-def test_other_commands_that_cannot_write(run, tmp_path, arguments):
+def test_other_commands_that_cannot_write(run, tmp_path, arguments, quick_phantom):
     (tmp_path / "file").write_text("")
     result = run(*arguments, "--out", "file/new/w.safetensors")
     assert result.exit_code == 9
@@ -234,7 +234,13 @@ def test_verify_fails_for_a_network_that_is_not(run, tmp_path):
     assert "not invariant" in result.stderr
 
 
-def test_phantom_makes_a_labelled_scan(run, tmp_path):
+@pytest.fixture
+def quick_phantom(monkeypatch):
+    """`gcnn phantom` on a coarse grid."""
+    monkeypatch.setattr("gcnn_cli.phantom.PhantomConfig", lambda seed, nodules: quick_config(seed, nodules=nodules))
+
+
+def test_phantom_makes_a_labelled_scan(run, tmp_path, quick_phantom):
     assert run("phantom", "--out", "made", "--nodules", "2").exit_code == 0
     assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["annotations.csv", "thorax.mhd", "thorax.zraw"]
     assert "exists already" in error_line(run("phantom", "--out", "made"), 2)

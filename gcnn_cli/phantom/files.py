@@ -22,16 +22,26 @@ def write_phantom(
     annotations.csv has LUNA16's columns, the name as seriesuid, and the kind behind them. Raises
     UsageError, before anything is written, when one of the files is there.
     """
-    scan, truth, series = folder / f"{name}.mhd", folder / "annotations.csv", folder / f"{name}_dicom"
-    for path in (scan, scan.with_suffix(".zraw"), truth, *((series,) if dicom else ())):
-        if path.exists() and not overwrite:
-            raise UsageError(f"{path} exists already; give --overwrite or another folder")
+    refuse_phantom(folder, name=name, dicom=dicom, overwrite=overwrite)
+    scan, truth, series = _paths(folder, name)
     write_metaimage(phantom.volume, scan, overwrite=overwrite)
     if dicom:
         write_dicom_series(phantom.volume, series, description="Synthetic thorax", overwrite=overwrite)
     temporary = truth.with_suffix(".part")
     temporary.write_text(_truth(phantom, name), encoding="utf-8")
     temporary.replace(truth)
+
+
+def refuse_phantom(folder: Path, *, name: str = "thorax", dicom: bool, overwrite: bool) -> None:
+    """Raise UsageError when one of the files is there and may not be replaced."""
+    scan, truth, series = _paths(folder, name)
+    for path in (scan, scan.with_suffix(".zraw"), truth, *((series,) if dicom else ())):
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists already; give --overwrite or another folder")
+
+
+def _paths(folder: Path, name: str) -> tuple[Path, Path, Path]:
+    return folder / f"{name}.mhd", folder / "annotations.csv", folder / f"{name}_dicom"
 
 
 def _truth(phantom: Phantom, name: str) -> str:
