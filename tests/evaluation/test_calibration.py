@@ -38,6 +38,23 @@ def test_the_map_keeps_the_order_and_takes_certain_scores():
     assert ((mapped >= 0) & (mapped <= 1)).all()
 
 
+def test_a_few_marks_make_nobody_certain():
+    # Two of each class, told apart: Platt's targets are 3/4 and 1/4, so the map stays near them.
+    probability = np.array([0.1, 0.2, 0.8, 0.9])
+    mapped = fit_platt(probability, np.array([False, False, True, True])).apply(probability)
+    assert 0.1 < mapped.min() < mapped.max() < 0.9
+
+
+def test_weights_count_as_copies():
+    probability = np.array([0.1, 0.3, 0.6, 0.7, 0.9])
+    positive = np.array([False, False, True, False, True])
+    copies = np.array([4, 4, 1, 4, 1])
+    weighted = reliability(probability, positive, copies.astype(float))
+    written = reliability(np.repeat(probability, copies), np.repeat(positive, copies))
+    assert expected_error(weighted) == pytest.approx(expected_error(written))
+    assert [b.weight for b in weighted] == [b.marks for b in written]
+
+
 def test_what_cannot_be_calibrated_is_refused():
     with pytest.raises(InputError, match="3 and 0"):
         fit_platt(np.array([0.1, 0.2, 0.3]), np.ones(3, dtype=bool))

@@ -208,6 +208,11 @@ def test_strata_share_the_false_positives():
     assert strata[4].cpm == pytest.approx(4 / 7)
 
 
+def test_a_stratum_begins_with_its_lower_bound():
+    matches, _ = froc_of([], [("a", 50 * n, 0, 0, d) for n, d in enumerate((4.999, 5, 5.999, 6, 8, 10, -1))])
+    assert [s.nodules for s in evaluate(matches).strata] == [1, 2, 1, 1, 1]  # the unmeasured one is in none
+
+
 def test_the_rule_is_named():
     assert EvaluationConfig().name.startswith("LUNA16:")
     for other in (
