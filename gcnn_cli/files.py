@@ -1,6 +1,9 @@
 """Where results are written, and how: whole or not at all, never over something by accident."""
 
+import csv
+import io
 import os
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,3 +31,12 @@ def refuse_existing(paths: list[Path], *, overwrite: bool) -> None:
     for path in paths:
         if path.exists():
             raise UsageError(f"{path} exists already; give --overwrite, --resume or another --out")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table with its header, lines ending in a line feed on every system."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()

@@ -1,10 +1,8 @@
 """An evaluation as files: froc.json, froc.csv, froc.png, missed.csv, false_positives.csv, reliability.png."""
 
-import csv
-import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, Difference
 from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.evaluation.measure import Evaluation
 from gcnn_cli.evaluation.plots import draw_froc, draw_reliability
-from gcnn_cli.files import refuse_existing, write_bytes
+from gcnn_cli.files import csv_text, refuse_existing, write_bytes
 
 STRONGEST = 100  # false positives listed
 MISSED_RATE = 1.0  # FPs/scan: what "missed" is said of in missed.csv
@@ -132,7 +130,7 @@ def _curve_csv(evaluation: Evaluation) -> str:
     """Every point of the curve, from (0, 0) at an infinite threshold."""
     curve = evaluation.curve
     rows = zip(curve.fps_per_scan, curve.sensitivity, curve.threshold, strict=True)
-    return _csv(
+    return csv_text(
         ("fps_per_scan", "sensitivity", "threshold"), ((f"{f:.9g}", f"{s:.9g}", f"{t:.9g}") for f, s, t in rows)
     )
 
@@ -151,7 +149,7 @@ def _missed_csv(evaluation: Evaluation) -> str:
         )
         for n in missed
     )
-    return _csv(("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "probability"), rows)
+    return csv_text(("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "probability"), rows)
 
 
 def _false_positives_csv(evaluation: Evaluation) -> str:
@@ -167,15 +165,7 @@ def _false_positives_csv(evaluation: Evaluation) -> str:
         )
         for n in strongest
     )
-    return _csv(("seriesuid", "coordX", "coordY", "coordZ", "probability"), rows)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text(("seriesuid", "coordX", "coordY", "coordZ", "probability"), rows)
 
 
 def _or_none(value: float) -> float | None:

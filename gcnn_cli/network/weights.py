@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from gcnn_cli.errors import ModelError, UsageError
+from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration, InputSpec
 
@@ -126,9 +127,7 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
         "tensors_sha256": tensors_sha256(state),
     }
     content = save(state, metadata={_KEY: json.dumps(header, sort_keys=True)})
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    write_bytes(path, content, overwrite=True)  # whether it may was asked above
     if _is_shipped(path):
         write_manifest(path.parent)
     return hashlib.sha256(content).hexdigest()

@@ -1,10 +1,7 @@
 """Reports as CSV: the rich one, and exactly LUNA16's columns. Positions in LPS mm."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-
 from gcnn_cli.detection.findings import Report
+from gcnn_cli.files import csv_text
 
 RICH_COLUMNS = (
     "seriesuid", "nodule", "coordX", "coordY", "coordZ", "diameter_mm", "volume_mm3", "probability",
@@ -29,22 +26,14 @@ def rich_csv(report: Report) -> str:
         )
         for number, nodule in enumerate(report.nodules, start=1)
     )
-    return _csv(RICH_COLUMNS, rows)
+    return csv_text(RICH_COLUMNS, rows)
 
 
 def luna16_csv(report: Report) -> str:
     """LUNA16's submission columns, full precision of the probability."""
     uid = report.scan.source.series_uid
-    return _csv(LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules))
+    return csv_text(LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules))
 
 
 def _position(position_mm: tuple[float, float, float]) -> list[str]:
     return [f"{value:.3f}" for value in position_mm]
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()

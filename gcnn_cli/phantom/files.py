@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import write_bytes
 from gcnn_cli.phantom.config import Phantom
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
 
@@ -27,9 +28,7 @@ def write_phantom(
     write_metaimage(phantom.volume, scan, overwrite=overwrite)
     if dicom:
         write_dicom_series(phantom.volume, series, description="Synthetic thorax", overwrite=overwrite)
-    temporary = truth.with_suffix(".part")
-    temporary.write_text(_truth(phantom, name), encoding="utf-8")
-    temporary.replace(truth)
+    write_bytes(truth, _truth(phantom, name).encode(), overwrite=True)  # whether it may was asked above
 
 
 def refuse_phantom(folder: Path, *, name: str = "thorax", dicom: bool, overwrite: bool) -> None:

@@ -1,6 +1,5 @@
 """The data-efficiency experiment as files: curve.csv, curve.json, curve.png, curve.md."""
 
-import csv
 import io
 import json
 import math
@@ -11,7 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gcnn_cli.files import write_bytes
+from gcnn_cli.files import csv_text, write_bytes
 from gcnn_cli.training.curve_figures import CONTEXTS, Cell
 
 _COLORS = ("#444444", "#0b5cad", "#c2571a", "#3b7d3a", "#7a4ea3", "#a8832b", "#b0307a")
@@ -94,18 +93,16 @@ def _finite(value: Any) -> Any:
 
 
 def _csv(cells: Sequence[Cell]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     names = [f.name for f in fields(Cell)]
     header = [part for name in names for part in ((f"{name}_low", f"{name}_high") if "interval" in name else (name,))]
-    writer.writerow(header)
+    rows = []
     for cell in cells:
         row: list[Any] = []
         for name in names:
             value = getattr(cell, name)
             row += [f"{v:.6g}" for v in value] if isinstance(value, tuple) else [value]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-    return buffer.getvalue()
+        rows.append([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+    return csv_text(header, rows)
 
 
 def _png(cells: Sequence[Cell]) -> bytes:
