@@ -4,11 +4,22 @@ The text says what failed, quotes the offending value and names the remedy. It n
 a patient's name or identifier.
 """
 
+import unicodedata
+
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's classes of line breaks, controls and halves of characters
+
 
 class GcnnError(Exception):
-    """An expected failure; `exit_code` is what the process returns."""
+    """An expected failure; `exit_code` is what the process returns.
+
+    Its text quotes files, which may hold anything: what would break the line or command the terminal is
+    shown by its number.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return "".join(repr(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE else c for c in super().__str__())
 
 
 class UsageError(GcnnError):

@@ -61,6 +61,14 @@ ModelOption = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace files that exist.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Only errors on stderr.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="GCNN_VERBOSE", help="Tell each step.")]
+AllowGaps = Annotated[
+    bool,
+    typer.Option(
+        "--allow-gaps",
+        envvar="GCNN_ALLOW_GAPS",
+        help="Interpolate over small gaps of a DICOM series, with a warning, instead of refusing it.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
 Threads = Annotated[int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="CPU threads; all cores by default.")]
 
@@ -101,4 +109,6 @@ def console(*, stderr: bool, quiet: bool = False) -> "Console":
 
 
 def echo_error(error: GcnnError) -> None:
-    typer.echo(f"error: {error}", err=True)
+    """One line on stderr, whatever the names of files hold: line breaks and control characters are shown escaped."""
+    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"error: {error}")
+    typer.echo("".join(shown), err=True)

@@ -1,15 +1,20 @@
 """`gcnn detect`."""
 
 import logging
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gcnn_cli.cli.app import (
     EXIT_CODES,
     NOTICE,
+    AllowGaps,
     ModelOption,
     Overwrite,
     Quiet,
@@ -22,12 +27,21 @@ from gcnn_cli.cli.app import (
 )
 from gcnn_cli.errors import UsageError
 
+if TYPE_CHECKING:
+    from gcnn_cli.cohort.batch import Step
+    from gcnn_cli.cohort.search import Search
+    from gcnn_cli.network.weights import TrainedModel
+
 
 @app.command(epilog=EXIT_CODES)
 def detect(
     scans: Annotated[
         list[Path],
-        typer.Argument(metavar="SCAN...", help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd."),
+        typer.Argument(
+            metavar="SCAN...",
+            help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd; a folder of them;"
+            " @FILE or '-': a list, a path on each line.",
+        ),
     ],
     out: Annotated[
         str, typer.Option("--out", "-o", envvar="GCNN_OUT", help="Folder for the files; '-': JSON on stdout.")
@@ -65,10 +79,18 @@ def detect(
             help="Test-time group pooling: mean score over the patch turned by every element of this group.",
         ),
     ] = "trivial",
+    allow_gaps: AllowGaps = False,
     overwrite: Overwrite = False,
     resume: Annotated[
         bool, typer.Option("--resume", envvar="GCNN_RESUME", help="Skip scans that are done already.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, envvar="GCNN_WORKERS", help="Worker processes on this machine, which share its cores."),
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(envvar="GCNN_CLUSTER", help="Address of a Dask scheduler: tcp://HOST:8786.")
+    ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -79,48 +101,111 @@ def detect(
         raise UsageError("--threshold and --fp-per-scan both set the cut; give one of them")
     to_stdout = out == "-"
     requested = parse_formats("json" if to_stdout else formats)
+    _refuse_cluster(workers, cluster)
 
-    from gcnn_cli.cohort import Request, detect_scans
-    from gcnn_cli.network.inference import choose_device, make_scorer
+    from gcnn_cli.cohort.batch import run_cohort
+    from gcnn_cli.cohort.request import Request, refuse_request
+    from gcnn_cli.cohort.scans import find_cohort
     from gcnn_cli.network.weights import load_model
-    from gcnn_cli.output.json_format import report_json
-    from gcnn_cli.output.table import show_report
 
     errors = start(quiet, verbose, threads)
-    chosen = choose_device(device)
     trained = load_model(model)
     if fp_per_scan is not None:
         threshold = trained.calibration.threshold_at(fp_per_scan)
     request = Request(
-        scans=tuple(scans),
         formats=requested,
         out=None if to_stdout else Path(out),
         threshold=trained.calibration.threshold if threshold is None else threshold,
-        series=series,
         lung_mask=lung_mask,
+        allow_gaps=allow_gaps,
         overwrite=overwrite,
         resume=resume,
     )
-    scorer = make_scorer(trained.network, chosen, average_over=average_over)
+    progress = _Progress()
+    if cluster is None and workers is None:
+        search = _search_in_this_process(trained, device, average_over, progress, verbose=verbose)
+    else:
+        from gcnn_cli.cohort.cluster import cluster_search, settings_for
+
+        settings = settings_for(model, trained.sha256, device=device, average_over=average_over, threads=threads)
+        search = cluster_search(settings, address=cluster, workers=workers or 1)
+    with errors.status("looking for scans"):
+        cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
+    refuse_request(request, cohort)
     if not quiet:
         errors.print(NOTICE, style="dim")
-        if device == "auto" and chosen.type == "cpu" and verbose:
-            errors.print("no GPU found: running on the CPU")
-    with errors.status("") as status:
-
-        def notify(scan: Path) -> Callable[[str], None]:
-            def tell(stage: str) -> None:
-                status.update(f"{scan.name}: {stage}")
-                logging.getLogger("gcnn").debug("%s: %s", scan, stage)
-
-            return tell
-
-        for report in detect_scans(request, trained, scorer, notify=notify, fail=echo_error):
-            for warning in report.warnings if not quiet else ():
-                typer.echo(f"warning: {report.scan.source.path}: {warning}", err=True)
-            if to_stdout:
-                typer.echo(report_json(report, indent=2 if len(scans) == 1 else None), nl=False)
-            elif not quiet:
+        for line in (*cohort.found, *(f"set aside: {entry.path}: {entry.reason}" for entry in cohort.set_aside)):
+            typer.echo(line, err=True)
+    with errors.status("") as status, search as started:
+        progress.show, progress.scans = status.update, len(cohort.scans)
+        with closing(run_cohort(cohort, request, trained, started)) as steps:
+            for step in steps:
+                progress.ended, progress.failed = step.ended, step.failed
                 status.stop()
-                show_report(report, console(stderr=False))
+                _show(step, to_stdout=to_stdout, quiet=quiet, is_batch=cohort.is_batch)
+                progress.tell("")
                 status.start()
+
+
+def _refuse_cluster(workers: int | None, cluster: str | None) -> None:
+    """Raise UsageError where both are asked for, or Dask is not installed."""
+    if workers is not None and cluster is not None:
+        raise UsageError("--workers starts workers here, --cluster uses those of a scheduler; give one of them")
+    if (workers is not None or cluster is not None) and find_spec("distributed") is None:
+        raise UsageError("--workers and --cluster need Dask, which is not installed: pip install 'gcnn-cli[cluster]'")
+
+
+def _search_in_this_process(
+    trained: "TrainedModel", device: str, average_over: str, progress: "_Progress", *, verbose: bool
+) -> AbstractContextManager["Search"]:
+    from gcnn_cli.cohort.search import search_here
+    from gcnn_cli.detection.detector import make_detector
+    from gcnn_cli.network.inference import choose_device
+
+    chosen = choose_device(device)
+    if device == "auto" and chosen.type == "cpu" and verbose:
+        typer.echo("no GPU found: running on the CPU", err=True)
+    detector = make_detector(trained, chosen, average_over=average_over)
+    return nullcontext(search_here(detector, progress.of_scan))
+
+
+@dataclass
+class _Progress:
+    """One line over the whole cohort. show: puts it on the screen."""
+
+    show: Callable[[str], None] = lambda text: None
+    scans: int = 1
+    ended: int = 0
+    failed: int = 0
+
+    def tell(self, text: str) -> None:
+        """Show how far it is, and what is being done."""
+        many = f"{self.ended} of {self.scans} scans ({self.failed} failed)  " if self.scans > 1 else ""
+        self.show(many + text)
+
+    def of_scan(self, scan: Path) -> Callable[[str], None]:
+        """What tells of the stages of one scan."""
+
+        def tell(stage: str) -> None:
+            self.tell(f"{scan.name}: {stage}")
+            logging.getLogger("gcnn").debug("%s: %s", scan, stage)
+
+        return tell
+
+
+def _show(step: "Step", *, to_stdout: bool, quiet: bool, is_batch: bool) -> None:
+    """The result of one scan on stdout, its error or warnings on stderr."""
+    from gcnn_cli.output.json_format import report_json
+    from gcnn_cli.output.table import show_report
+
+    if step.outcome.failure:
+        echo_error(step.outcome.failure.error)
+    report = step.outcome.report
+    if report is None:
+        return
+    for warning in report.warnings if not quiet else ():
+        typer.echo(f"warning: {report.scan.source.path}: {warning}", err=True)
+    if to_stdout:
+        typer.echo(report_json(report, indent=None if is_batch else 2), nl=False)
+    elif not quiet:
+        show_report(report, console(stderr=False))

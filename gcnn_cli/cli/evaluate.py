@@ -160,17 +160,18 @@ def _detect(
     errors: "Console",
 ) -> tuple["Subject", "TrainedModel"]:
     """Detections in the labelled scans of a folder, kept under `out`, and the weights that made them."""
-    from gcnn_cli.cohort import detect_labelled
+    from gcnn_cli.cohort.labelled import detect_labelled
+    from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.subject import from_labelled
     from gcnn_cli.labels.index import read_index
-    from gcnn_cli.network.inference import choose_device, make_scorer
+    from gcnn_cli.network.inference import choose_device
     from gcnn_cli.network.weights import load_model
     from gcnn_cli.phantom.files import sample_folder
 
     folder = data or sample_folder()
     trained = load_model(model)
-    scorer = make_scorer(trained.network, choose_device(device))
+    detector = make_detector(trained, choose_device(device))
     scans = [scan for scan in read_index([folder]).scans if scan.labelled]
     if not scans:
         raise InputError(f"{folder}: no scan is labelled")
@@ -181,8 +182,7 @@ def _detect(
         reports = detect_labelled(
             scans,
             out / "detections" if out else Path(temporary),
-            trained,
-            scorer,
+            detector,
             overwrite=overwrite,
             resume=resume,
             notify=status.update,

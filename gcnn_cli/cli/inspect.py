@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, AsJson, Overwrite, app, console
+from gcnn_cli.cli.app import EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
 from gcnn_cli.errors import UsageError
 
 
@@ -17,6 +17,7 @@ def info(
         typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.", show_default=False),
     ] = None,
     system: Annotated[bool, typer.Option("--system", help="Versions, devices and threads instead of a scan.")] = False,
+    allow_gaps: AllowGaps = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what a path holds and whether its geometry can be trusted. Needs no weights."""
@@ -29,7 +30,7 @@ def info(
     else:
         from gcnn_cli.scan.summary import summarize
 
-        _show(summarize(scan), as_json)
+        _show(summarize(scan, allow_gaps=allow_gaps), as_json)
 
 
 @app.command(epilog=EXIT_CODES)

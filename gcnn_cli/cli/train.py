@@ -1,5 +1,6 @@
 """`gcnn train`."""
 
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,13 +49,21 @@ def train(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
     ] = False,
+    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train weights from labelled scans."""
-    errors = start(quiet, verbose, threads)
+    """Train weights from labelled scans.
+
+    With several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
+    """
+    from gcnn_cli.network.inference import choose_device
+    from gcnn_cli.training.team import join_team, leave_team
+
+    team = join_team(choose_device(device))
+    errors = start(quiet or not team.leads, verbose, threads)
 
     from gcnn_cli.files import refuse_existing
     from gcnn_cli.training.loop import Interrupted
@@ -84,7 +93,10 @@ def train(
             )
 
         try:
-            run_training(run, watch=watch, should_stop=lambda: bool(wish()))
+            run_training(run, watch=watch, should_stop=lambda: bool(wish()), team=team)
         except Interrupted:
-            typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
-            raise typer.Exit(128 + wish()) from None
+            if team.leads:
+                typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
+            raise typer.Exit(128 + (wish() or signal.SIGTERM)) from None
+        finally:
+            leave_team()

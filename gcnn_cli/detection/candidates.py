@@ -125,17 +125,14 @@ def _maxima(image: Image, inside: Mask, sigma_vox: float, sigma_mm: float, floor
     smooth = _smooth(image, sigma_vox)
     response = -(sigma_vox**2) * _laplacian(smooth)
     peaks = (response == ndimage.maximum_filter(response, size=3)) & (response > floor) & inside
-    for axis in range(3):  # the stencils below need a neighbor on every side
-        border = [slice(None)] * 3
-        for side in (0, -1):
-            border[axis] = slice(side, 1 if side == 0 else None)
-            peaks[tuple(border)] = False
     index = np.argwhere(peaks)
-    around = index[:, None, :] + _NEIGHBORS
+    # A nodule in the scan's last slice counts too: the stencils repeat the border, as the smoothing does.
+    last = np.array(image.shape) - 1
+    around = np.clip(index[:, None, :] + _NEIGHBORS, 0, last)
     values = response[tuple(around.transpose(2, 0, 1))].reshape(-1, 3, 3, 3)
     offsets = _subvoxel_offsets(values)
     hessians = _hessians(smooth[tuple(around.transpose(2, 0, 1))].reshape(-1, 3, 3, 3))
-    return _Maxima(index + offsets, response[peaks].astype(float), _roundness(hessians), sigma_mm)
+    return _Maxima(np.clip(index + offsets, 0, last), response[peaks].astype(float), _roundness(hessians), sigma_mm)
 
 
 def _smooth(image: Image, sigma_vox: float) -> Image:
@@ -211,7 +208,7 @@ def _roundness(hessians: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _suppress(points_mm: NDArray[np.float64], strength: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
-    """Indices of the strongest points, none nearer than apart_mm to a stronger one."""
+    """Indices of at most `most` points [N, 3], the strongest first, none nearer than apart_mm to a stronger one."""
     if len(points_mm) == 0:
         return []
     tree = cKDTree(points_mm)

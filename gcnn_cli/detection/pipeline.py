@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
+from gcnn_cli.detection.thinning import Thinner
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
@@ -41,12 +42,15 @@ def detect(
     model: TrainedModel,
     scorer: Scorer,
     *,
+    thinner: Thinner | None = None,
     threshold: float | None = None,
     lung_mask: Volume | None = None,
     config: Config | None = None,
     notify: Notify = quiet,
 ) -> Report:
     """Find nodules in one CT scan. Positions are in the scan's own LPS millimeters.
+
+    thinner:   ranks more candidates than the network will score; without it the filters' order decides
 
     threshold: report candidates of at least this probability; None for the weights' own default
     lung_mask: where to look instead of the segmentation, on any grid, values above 0
@@ -59,7 +63,11 @@ def detect(
     notify("lungs")
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify("candidates")
-    candidates = find_candidates(grid, lungs, config.candidates)
+    proposals = replace(config.candidates, max_candidates=thinner.config.proposals) if thinner else config.candidates
+    candidates = find_candidates(grid, lungs, proposals)
+    if thinner:
+        notify(f"ranking {len(candidates)} candidates")
+        candidates = thinner.thin(grid, candidates)
     notify(f"scoring {len(candidates)} candidates")
     positions = [candidate.position_mm for candidate in candidates]
     logits = scorer.score(patch_batches(grid, positions, model.input, config.batch_size))
@@ -85,7 +93,9 @@ def detect(
         options={
             **asdict(config),
             "average_over": scorer.average_over,
+            "thinning": {**asdict(thinner.config), "weights": thinner.name} if thinner else "",
             "lung_mask": lung_mask.source.sha256 if lung_mask else "",
+            "gaps_filled": volume.source.gaps_filled,
         },
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,

@@ -1,6 +1,5 @@
 """Predictions from the JSON reports of `gcnn detect`: they name the weights and the cut, which a CSV does not."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.tables import Marks, make_marks, read_predictions
-from gcnn_cli.output.json_reading import parse_report
+from gcnn_cli.output.json_reading import parse_json, parse_report
 
 ENDING = ".nodules.json"
 
@@ -43,10 +42,10 @@ def read_reports(path: Path) -> list[Report]:
     except UnicodeDecodeError:
         raise InputError(f"{path}: not JSON in UTF-8") from None
     try:
-        documents = [json.loads(text)]
+        documents = [parse_json(text)]
     except ValueError:
         try:
-            documents = [json.loads(line) for line in text.splitlines() if line.strip()]
+            documents = [parse_json(line) for line in text.splitlines() if line.strip()]
         except ValueError:
             raise InputError(f"{path}: not JSON") from None
     if not documents:

@@ -5,7 +5,6 @@ when it holds `subset0/SERIESUID.mhd` or the like; then images outside the subse
 ships a lung mask for each scan under the scan's own name.
 """
 
-import os
 import re
 import zipfile
 from dataclasses import dataclass
@@ -43,19 +42,25 @@ class FoundScan:
 
 def find_scans(folder: Path) -> list[FoundScan]:
     """Every scan, readable or not, by path."""
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
-    ]
-    subset = [path for path in files if path.suffix == ".mhd" and _is_subset(path.parent)]
-    found = [_image(path, bool(subset)) for path in subset or files]
+    files = image_files(folder)
+    in_subset = bool(files) and files[0].suffix == ".mhd" and _is_subset(files[0].parent)
+    found = [_image(path, in_subset) for path in files]
     series = [s for s in find_series(folder) if s.is_ct]
-    homes = [_home(s) for s in series]
+    homes = [s.folder for s in series]
     for home, one in zip(homes, series, strict=True):
         alone = sum(home.name == other.name for other in homes) == 1
         found.append(_dicom(home, one, alias=home.name if alone else ""))
     return sorted(found, key=lambda scan: (scan.path, scan.ids))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files that are scans by their names, by path: in LUNA16's layout, those in its subsets alone."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    )
+    return [path for path in files if path.suffix == ".mhd" and _is_subset(path.parent)] or files
 
 
 def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
@@ -102,9 +107,3 @@ def _dicom(home: Path, series: Series, alias: str) -> FoundScan:
             plane = series.slices[0].plane
             grid = Grid((len(verdict.order), plane.rows, plane.columns), verdict.to_world)
     return FoundScan(home, ids, patient, grid=grid, series=series, problem=f"{home}: {problem}" if problem else "")
-
-
-def _home(series: Series) -> Path:
-    """The folder that holds all of a series."""
-    folders = {str(s.path.parent) for s in series.slices}
-    return Path(os.path.commonpath(folders)) if folders else Path()

@@ -43,6 +43,8 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))  # JSON returns lists
         object.__setattr__(self, "pool_after", tuple(self.pool_after))
+        if not all(type(n) is int for n in (*self.fields, *self.pool_after, self.side, self.head_fields)):
+            raise ModelError(f"fields, pool_after, side and head_fields are whole numbers, got {self}")
         make_group(self.group)  # raises for an unknown name
         if not self.fields or min(*self.fields, self.head_fields) < 1:
             raise ModelError(f"every layer needs at least one field, got {self.fields} and {self.head_fields}")

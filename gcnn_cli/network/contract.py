@@ -16,7 +16,10 @@ class InputSpec:
     hu_high: float = 400.0
 
     def __post_init__(self) -> None:
-        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and self.hu_low < self.hu_high):
+        if type(self.side) is not int:
+            raise ModelError(f"a side is a whole number of voxels, got {self.side!r}")
+        window = self.hu_high - self.hu_low
+        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and 0 < window < math.inf):
             raise ModelError(f"unusable input contract {self}")
 
 
@@ -38,8 +41,12 @@ class Calibration:
     def __post_init__(self) -> None:
         points = tuple((float(rate), float(cut)) for rate, cut in self.operating_points)  # JSON returns lists
         object.__setattr__(self, "operating_points", points)
-        if not (self.slope > 0 and 0 <= self.threshold <= 1):
-            raise ModelError(f"unusable calibration: slope {self.slope}, threshold {self.threshold}")
+        if not (0 < self.slope < math.inf and math.isfinite(self.offset) and 0 <= self.threshold <= 1):
+            raise ModelError(
+                f"unusable calibration: slope {self.slope}, offset {self.offset}, threshold {self.threshold}"
+            )
+        if not all(0 < rate < math.inf and 0 <= cut <= 1 for rate, cut in points):
+            raise ModelError(f"unusable operating points {points}: false positives per scan and a probability each")
 
     def probability(self, logit: float) -> float:
         """The calibrated probability of one logit."""

@@ -5,6 +5,7 @@ Kernels are expanded over the group once, the norms are folded into the convolut
 the processor multiplies it natively. Group pooling stays a reshape and a maximum.
 """
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from gcnn_cli.errors import DeviceError, ModelError
 from gcnn_cli.network.architecture import GCNN, ConvBlock
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
+
+log = logging.getLogger("gcnn")
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -71,8 +74,9 @@ class FoldedGCNN(nn.Module):
         y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).to(self.linear.weight.dtype)
         pooled = y.amax(dim=2) if self.group_pool == "max" else y.mean(dim=2)
         with torch.autocast(x.device.type, enabled=False):  # the last sum is worth full precision
-            logits: Tensor = self.linear(pooled)
-        return logits.squeeze(1)
+            # Row by row, where a matrix product would sum in an order that depends on the size of the batch.
+            logits: Tensor = (pooled * self.linear.weight[0]).sum(dim=1) + self.linear.bias
+        return logits
 
 
 @torch.no_grad()
@@ -101,19 +105,50 @@ class Scorer:
     bfloat16: bool
     average_over: str = "trivial"
 
+    def __post_init__(self) -> None:
+        make_group(self.average_over)  # raises ModelError for an unknown one, before a scan is read
+
     @torch.inference_mode()
     def score(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
-        """Logits [N] of all patches [B, 1, *grid]. Raises DeviceError when memory runs out."""
-        elements = make_group(self.average_over).matrices
+        """Logits [N] of all patches [B, 1, *grid].
+
+        Where a batch does not fit the device's memory, it and those after it are cut in halves, which is said once
+        for each size. Raises DeviceError when a single patch does not fit, ModelError for scores that are no numbers.
+        """
         logits = [np.zeros(0, np.float32)]
+        most = 0  # patches at once; 0 while every batch has fitted
         for batch in batches:
-            moved = batch.to(self.device)
-            try:
-                copies = [self._forward(rotate(moved, matrix)) for matrix in elements]
-            except torch.OutOfMemoryError:
-                raise DeviceError(f"{self.device} ran out of memory; lower --batch-size ({len(batch)})") from None
-            logits.append(torch.stack(copies).mean(dim=0).cpu().numpy())
-        return np.concatenate(logits)
+            waiting = [batch]
+            while waiting:
+                part = waiting.pop(0)
+                if most and len(part) > most:
+                    waiting = [*part.split(most), *waiting]
+                    continue
+                try:
+                    logits.append(self._score_batch(part))
+                except torch.OutOfMemoryError:
+                    most = self._half_of(part)
+                    waiting.insert(0, part)
+        scores = np.concatenate(logits)
+        if not np.isfinite(scores).all():
+            raise ModelError("the network's scores are not finite: its weights are damaged")
+        return scores
+
+    def _half_of(self, batch: Tensor) -> int:
+        """How many patches to try next. Raises DeviceError after a single one."""
+        if len(batch) == 1:
+            raise DeviceError(f"{self.device} ran out of memory with a single patch; use --device cpu") from None
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = len(batch) // 2
+        log.warning("%s ran out of memory with %d patches at once: going on with %d", self.device, len(batch), half)
+        return half
+
+    def _score_batch(self, batch: Tensor) -> NDArray[np.float32]:
+        moved = batch.to(self.device)
+        copies = [self._forward(rotate(moved, matrix)) for matrix in make_group(self.average_over).matrices]
+        mean: NDArray[np.float32] = torch.stack(copies).mean(dim=0).cpu().numpy()
+        return mean
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=_LAYOUT[batch.ndim - 2])

@@ -32,6 +32,17 @@ def describe_system() -> list[dict[str, Any]]:
     return [{"what": what, "value": value} for what, value in rows.items()]
 
 
+def cpu_cores() -> int:
+    """Cores that this process may use, which on a shared machine are not all that it has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def use_threads(number: int) -> None:
+    """Compute on so many threads in this process, which has not computed yet: PyTorch's, and ITK's."""
+    torch.set_num_threads(number)
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(number)
+
+
 def _version(library: str) -> str:
     try:
         return version(library)

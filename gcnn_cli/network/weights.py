@@ -84,9 +84,9 @@ def load_model(model: str) -> TrainedModel:
     _check_manifest(path, sha256)
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            header = dict(json.loads((file.metadata() or {})[_KEY]))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path}: not a gcnn weights file, or damaged ({' '.join(str(error).split())[:120]})"
         ) from None
@@ -94,19 +94,31 @@ def load_model(model: str) -> TrainedModel:
         raise ModelError(f"{path}: weights of format {header.get('format')!r}; this version reads format {FORMAT}")
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
+    if not all(bool(value.isfinite().all()) for value in state.values()):
+        raise ModelError(f"{path}: holds NaN or infinite weights: its training has failed")
     try:
-        network = GCNN(NetworkConfig(**header["network"]))
-        network.load_state_dict(state)
-        return TrainedModel(
-            name=header["name"],
-            network=network.eval(),
-            input=InputSpec(**header["input"]),
-            calibration=Calibration(**header["calibration"]),
-            provenance=header["provenance"],
-            sha256=sha256,
-        )
-    except (KeyError, TypeError, RuntimeError) as error:
+        return _make_model(header, state, sha256)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise ModelError(f"{path}: header and tensors do not fit ({' '.join(str(error).split())[:160]})") from None
+
+
+def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: str) -> TrainedModel:
+    """The model of a header and its tensors. Raises ModelError, or what their contradictions raise."""
+    name, provenance, config = header["name"], header["provenance"], NetworkConfig(**header["network"])
+    if not isinstance(name, str) or not name.isprintable() or not name or not isinstance(provenance, dict):
+        raise TypeError(f"name {name!r} or provenance")
+    spec = InputSpec(**header["input"])
+    if spec.side != config.side:
+        raise ValueError(f"patches of side {spec.side} for a network of side {config.side}")
+    if len(config.fields) > len(state):
+        raise ValueError(f"{len(config.fields)} layers and {len(state)} tensors")
+    with torch.device("meta"):  # a network of any size takes no memory there
+        promised = {key: value.shape for key, value in GCNN(config).state_dict().items()}
+    if promised != {key: value.shape for key, value in state.items()}:
+        raise ValueError("the network is of another size than the tensors")
+    network = GCNN(config)
+    network.load_state_dict(state)
+    return TrainedModel(name, network.eval(), spec, Calibration(**header["calibration"]), provenance, sha256)
 
 
 def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> str:

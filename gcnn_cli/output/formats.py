@@ -1,13 +1,14 @@
 """Format name -> file: the list of what a report can be written as."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import UsageError
-from gcnn_cli.files import refuse_existing, write_bytes
+from gcnn_cli.files import refuse_existing, write_together
 from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
@@ -91,20 +92,37 @@ def refuse_formats(formats: tuple[str, ...], scan: Path) -> None:
         raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
 
 
+def output_name(scan: Path) -> str:
+    """What the results of a scan are named after: its file or folder."""
+    is_folder = os.path.isdir(scan)  # unlike Path's, false for a path that is too long: reading it tells why
+    return stem_of(Path(scan.resolve().name)) if is_folder else stem_of(scan)
+
+
 def output_paths(scan: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
     """Where each format of a scan's report goes: named after the scan's file or folder."""
-    name = stem_of(Path(scan.resolve().name)) if scan.is_dir() else stem_of(scan)
-    return _named(name, folder, formats)
+    return named_paths(output_name(scan), folder, formats)
 
 
 def result_paths(result: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
     """Where each format of a saved result goes: named as the result is."""
     ending = FORMATS["json"].ending
-    return _named(result.name.removesuffix(ending) if result.name.endswith(ending) else result.stem, folder, formats)
+    name = result.name.removesuffix(ending) if result.name.endswith(ending) else result.stem
+    return named_paths(name, folder, formats)
 
 
-def _named(name: str, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
+def named_paths(name: str, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
+    """Where each format goes. A name may hold folders: `patient/series`."""
     return {fmt: folder / (name + FORMATS[fmt].ending) for fmt in formats}
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is, by its name, one of those that are written here."""
+    return path.name.endswith(tuple(fmt.ending for fmt in FORMATS.values()))
+
+
+def render_report(report: Report, formats: Iterable[str], scan: Volume | None) -> dict[str, bytes]:
+    """The content of each format's file. scan: the volume that the report is about; see `need_scan`."""
+    return {fmt: FORMATS[fmt].render(report, scan) for fmt in formats}
 
 
 def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None = None, overwrite: bool) -> None:
@@ -113,6 +131,10 @@ def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None 
     scan: the volume that the report is about; only the formats of `need_scan` look at it.
     """
     refuse_existing(list(paths.values()), overwrite=overwrite)
-    contents = {path: FORMATS[fmt].render(report, scan) for fmt, path in paths.items()}
-    for path, content in contents.items():
-        write_bytes(path, content, overwrite=overwrite)
+    write_rendered(render_report(report, paths, scan), paths, overwrite=overwrite)
+
+
+def write_rendered(contents: Mapping[str, bytes], paths: Mapping[str, Path], *, overwrite: bool) -> None:
+    """Write what `render_report` made, the JSON last: `--resume` asks it whether the others are there and right."""
+    names = sorted(contents, key=lambda fmt: fmt == "json")
+    write_together({paths[fmt]: contents[fmt] for fmt in names}, overwrite=overwrite)

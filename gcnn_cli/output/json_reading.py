@@ -16,7 +16,7 @@ from gcnn_cli.errors import GcnnError, InputError
 from gcnn_cli.output.json_format import SCHEMA_NAME, SCHEMA_VERSION
 from gcnn_cli.scan.formats import suffix_of
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.volume import Source, Volume
+from gcnn_cli.scan.volume import Source, Volume, checked_affine
 
 _TOLERANCE_MM = 0.01
 
@@ -28,12 +28,28 @@ def read_report(path: Path) -> Report:
     nodule's voxel somewhere else than its position.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        data = parse_json(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:  # damaged JSON and text that is not UTF-8
         raise InputError(f"{path}: not a JSON file; give the .nodules.json that gcnn detect wrote") from None
     return parse_report(data, path)
+
+
+def parse_json(text: str) -> Any:
+    """json.loads without its liberties: NaN, infinite numbers, halves of characters, endless nesting: ValueErrors."""
+    try:
+        data = json.loads(text, parse_constant=_finite, parse_float=_finite)
+        json.dumps(data, ensure_ascii=False).encode("utf-8")  # a lone surrogate could be read, but not written again
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return data
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no number of JSON")
+    return number
 
 
 def parse_report(data: Any, path: Path) -> Report:
@@ -45,7 +61,7 @@ def parse_report(data: Any, path: Path) -> Report:
         raise InputError(f"{path}: report of version {schema.get('version')}; this gcnn reads {SCHEMA_VERSION}")
     try:
         return _report(data)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"{path}: damaged report: {' '.join(str(error).split())[:120]}") from None
     except GcnnError as error:
         raise InputError(f"{path}: damaged report: {error}") from None
@@ -57,14 +73,15 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
     Raises InputError when the voxels or their place are not those that the report is about; else as read_volume.
     """
     of_series = report.scan.source.kind == "dicom" and not suffix_of(path)
-    volume = read_volume(path, series=report.scan.source.series_uid if of_series else None)
-    if not report.scan.source.sha256 or volume.source.sha256 != report.scan.source.sha256:
+    source = report.scan.source
+    volume = read_volume(path, series=source.series_uid if of_series else None, allow_gaps=source.gaps_filled)
+    if not source.sha256 or volume.source.sha256 != source.sha256:
         raise InputError(
             f"{path}: not the scan of this result: the checksum of its voxels is"
-            f" {volume.source.sha256[:12]}…, the result's {report.scan.source.sha256[:12] or 'missing'}…"
+            f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…"
         )
     scan = ScanSummary(
-        replace(volume.source, warnings=report.scan.source.warnings),
+        replace(volume.source, warnings=source.warnings),
         volume.shape,
         tuple(volume.spacing_zyx.tolist()),
         tuple(tuple(row) for row in volume.to_world.tolist()),
@@ -75,7 +92,7 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
 def _report(data: dict[str, Any]) -> Report:
     if (data["frame"], data["units"]) != ("LPS", "mm"):
         raise ValueError(f"frame {data['frame']} and units {data['units']} instead of LPS and mm")
-    scan = _scan(data["input"], tuple(map(str, data["warnings"])))
+    scan = _scan(data["input"], tuple(map(str, data["warnings"])), dict(data["options"]).get("gaps_filled") is True)
     nodules = tuple(_nodule(number, entry, scan) for number, entry in enumerate(data["nodules"], start=1))
     weights = data["weights"]
     return Report(
@@ -91,15 +108,17 @@ def _report(data: dict[str, Any]) -> Report:
     )
 
 
-def _scan(data: dict[str, Any], warnings: tuple[str, ...]) -> ScanSummary:
+def _scan(data: dict[str, Any], warnings: tuple[str, ...], gaps_filled: bool) -> ScanSummary:
     """The scan's place in the patient; the file lists i, j, k = x, y, z, the array is (z, y, x)."""
     width, height, depth = (int(n) for n in data["size"])
     spacing_zyx = _vector(data["spacing_mm"])[::-1]
     to_world = np.eye(4)
     to_world[:3, :3] = np.array([_vector(axis) for axis in data["axes"]])[::-1].T * spacing_zyx
     to_world[:3, 3] = _vector(data["origin_mm"])
-    if min(width, height, depth, *spacing_zyx) <= 0 or abs(np.linalg.det(to_world)) < 1e-9:
+    sizes = (width, height, depth)
+    if min(*sizes, *spacing_zyx) <= 0 or max(sizes) >= 2**31 or abs(np.linalg.det(to_world)) < 1e-9:
         raise ValueError("size, spacing and axes do not make a grid")
+    to_world = checked_affine(to_world)
     source = Source(
         path=_text(data["path"]),
         kind=_text(data["kind"]),
@@ -109,6 +128,7 @@ def _scan(data: dict[str, Any], warnings: tuple[str, ...]) -> ScanSummary:
         sha256=_text(data["sha256"]),
         warnings=warnings,
         checks=tuple(map(str, data["geometry"])),
+        gaps_filled=gaps_filled,
     )
     rows = tuple(tuple(float(value) for value in row) for row in to_world)
     return ScanSummary(source, (depth, height, width), spacing_zyx, rows)
@@ -117,6 +137,8 @@ def _scan(data: dict[str, Any], warnings: tuple[str, ...]) -> ScanSummary:
 def _nodule(number: int, data: dict[str, Any], scan: ScanSummary) -> Nodule:
     position, index = _vector(data["position_mm"]), _vector(data["index"])[::-1]
     to_world = np.array(scan.to_world)
+    if max(map(abs, index)) > 2**31:
+        raise ValueError(f"nodule {number}: its voxel is outside of any scan")
     away_mm = float(np.linalg.norm(to_world[:3, :3] @ index + to_world[:3, 3] - position))
     if away_mm > _TOLERANCE_MM:
         raise ValueError(f"nodule {number}: its position and its voxel are {away_mm:.2f} mm apart")

@@ -4,8 +4,12 @@ One measurement group (TID 1410) for each nodule: a 3D point in the series' fram
 diameter, volume and the network's score under (122157, DCM, "Probability"). Without nodules one
 group says (111017) that all algorithms succeeded without findings (111241).
 
-An SR belongs to its study: it carries the patient and study module of its evidence, the patient's
-name and id among them. No other output of gcnn does.
+An SR belongs to its study. The standard (PS3.3 C.7.1.1, PS3.5 7.4) wants the patient's name, id, birth
+date and sex in it (Type 2: present, with the value where it is known), and objects of one study must
+agree on them. So those are taken over from the images, empty where the images were de-identified, and
+with them only what an archive needs to match them or to know that they are no real identity. What is
+optional (addresses, comments, other names and ids, age, size) is left out. No other output of gcnn
+holds any of this.
 """
 
 import io
@@ -30,13 +34,14 @@ from highdicom.sr import (
     SourceImageForMeasurement,
     TrackingIdentifier,
 )
+from pydicom.datadict import keyword_for_tag
 from pydicom.sr.codedict import codes
 
 from gcnn_cli import __version__
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.scan.dicom_file import DAMAGE, quiet_pydicom, reason
 from gcnn_cli.scan.evidence import Evidence, read_evidence
-from gcnn_cli.scan.pixels import quiet_pydicom
 from gcnn_cli.scan.volume import Volume
 
 # Type 2 of the patient and study modules: may be empty, must be there; de-identified files leave them out.
@@ -44,6 +49,7 @@ _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName",
 )  # fmt: skip
+_OF_THE_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _CT_CHEST = CodedConcept("24627-2", "LN", "CT Chest")
 _MANUFACTURER = "gcnn"
 _DESCRIPTION = "Pulmonary nodules by gcnn, research use only"
@@ -64,15 +70,22 @@ def structured_report(report: Report, volume: Volume) -> bytes:
         for keyword in _TYPE_2:
             if keyword not in header:
                 setattr(header, keyword, None)
+        _leave_out_optional(header)
     with quiet_pydicom():  # what it warns of are values of the evidence, which belong in the SR as they are
         try:
             document = _document(report, evidence)
             buffer = io.BytesIO()
             document.save_as(buffer, enforce_file_format=True)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise InputError(f"{source.path}: its headers cannot be taken over into an SR: {reason}") from None
+        except DAMAGE as error:
+            raise InputError(f"{source.path}: its headers cannot be taken over into an SR: {reason(error)}") from None
     return buffer.getvalue()
+
+
+def _leave_out_optional(header: Any) -> None:
+    """Delete what describes the patient and is not required; group 0010 is the patient's."""
+    for tag in list(header.keys()):  # not the elements, which would be decoded
+        if tag.group == 0x0010 and keyword_for_tag(tag) not in _OF_THE_PATIENT:
+            del header[tag]
 
 
 def _document(report: Report, evidence: Evidence) -> Any:

@@ -5,6 +5,7 @@ are set aside with their reason. File names, file order and InstanceNumber mean 
 Enhanced (multi-frame) CT is read through its functional groups.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.errors import InvalidDicomError
 
 from gcnn_cli.errors import GeometryError, InputError, SeriesChoiceError
+from gcnn_cli.scan.dicom_file import DAMAGE, quiet_pydicom, read_dicom
+from gcnn_cli.scan.gaps import fill_gaps, nearest_slices
 from gcnn_cli.scan.geometry import Plane, Verdict, check_stack
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
-from gcnn_cli.scan.pixels import DAMAGE, file_hu, quiet_pydicom, stack_hu
+from gcnn_cli.scan.pixels import stack_hu
 from gcnn_cli.scan.volume import Source, Volume
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_LONGEST_TEXT = 64  # characters, of a UID or a description
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+_FARTHEST_MM = 1e5  # of which scanners are capable, with room to spare
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
     "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
@@ -43,7 +47,11 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """One DICOM series. `unusable` says why it is not a chest CT stack, or is empty."""
+    """One DICOM series. `unusable` says why it is not a chest CT stack, or is empty.
+
+    folder:  what holds all of its CT slices, or all of its files where it has none
+    folders: where its files lie
+    """
 
     uid: str
     study_uid: str
@@ -57,15 +65,26 @@ class Series:
     warnings: tuple[str, ...] = ()
     is_ct: bool = True  # holds CT slices that are no localizers, usable or not
     patient_id: str = field(default="", repr=False)  # to split by patient, never to be shown
+    folder: Path = Path()
+    folders: frozenset[Path] = frozenset()
 
     @cached_property
     def verdict(self) -> Verdict:
         """The geometry gate's judgment; reads pixels only where two slices share a place."""
-        verdict = check_stack([s.plane for s in self.slices], self._same_pixels)
+        return self.judge(allow_gaps=False)
+
+    def judge(self, *, allow_gaps: bool) -> Verdict:
+        """The same, and with allow_gaps a small gap is no problem."""
+        verdict = check_stack([s.plane for s in self.slices], self._same_pixels, allow_gaps=allow_gaps)
         return replace(verdict, warnings=self.warnings + verdict.warnings)
 
+    def in_array_order(self, verdict: Verdict) -> list[Slice]:
+        """For each slice of the volume the image that it is, or that lies nearest where gaps are filled."""
+        ordered = [self.slices[n] for n in verdict.order]
+        return [ordered[n] for n in nearest_slices(verdict.places)] if verdict.places else ordered
+
     def _same_pixels(self, a: int, b: int) -> bool:
-        first, second = (file_hu(s.path, set())[s.frame] for s in (self.slices[a], self.slices[b]))
+        first, second = (stack_hu([(s.path, s.frame)])[0] for s in (self.slices[a], self.slices[b]))
         return bool(np.array_equal(first, second))
 
 
@@ -83,7 +102,7 @@ def find_series(folder: Path) -> list[Series]:
     with quiet_pydicom():
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             try:
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
+                header = read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
                 uid = _text(header, "SeriesInstanceUID")
             except InvalidDicomError:
                 continue  # not DICOM: readme files, XML, thumbnails
@@ -128,15 +147,19 @@ def choose_series(folder: Path, choice: str | None) -> Series:
     return usable[0]
 
 
-def read_series(folder: Path, choice: str | None = None) -> Volume:
-    """Read one series of a folder. Raises as choose_series, and GeometryError for an unsound stack."""
+def read_series(folder: Path, choice: str | None = None, *, allow_gaps: bool = False) -> Volume:
+    """Read one series of a folder. Raises as choose_series, and GeometryError for an unsound stack.
+
+    allow_gaps: interpolate over small gaps by the slices' true places, with a warning, instead of refusing
+    """
     series = choose_series(folder, choice)
-    verdict = series.verdict
+    verdict = series.judge(allow_gaps=allow_gaps)
     if verdict.problem or verdict.to_world is None:
-        raise GeometryError(f"{folder}: {verdict.problem}")
-    ordered = [series.slices[n] for n in verdict.order]
-    pixels, pixel_warnings = stack_hu([(s.path, s.frame) for s in ordered])
+        raise GeometryError(f"{folder}: {verdict.problem}{fillable_hint(verdict)}")
+    pixels, pixel_warnings = stack_hu([(s.path, s.frame) for s in (series.slices[n] for n in verdict.order)])
     hu, value_warnings = checked_hu(pixels, str(folder))
+    if verdict.places:
+        hu = fill_gaps(hu, verdict.places)
     return Volume(
         hu,
         verdict.to_world,
@@ -147,11 +170,17 @@ def read_series(folder: Path, choice: str | None = None) -> Volume:
             study_uid=series.study_uid,
             frame_of_reference_uid=series.frame_of_reference_uid,
             sha256=content_sha256(hu, verdict.to_world),
-            slice_uids=tuple(s.uid for s in ordered),
+            slice_uids=tuple(s.uid for s in series.in_array_order(verdict)),
             warnings=verdict.warnings + pixel_warnings + value_warnings,
             checks=verdict.checks,
+            gaps_filled=bool(verdict.places),
         ),
     )
+
+
+def fillable_hint(verdict: Verdict) -> str:
+    """What to add to a problem that --allow-gaps would solve."""
+    return " (--allow-gaps interpolates over it)" if verdict.fillable else ""
 
 
 def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
@@ -173,7 +202,7 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
         uid,
         _text(first, "StudyInstanceUID"),
         _text(first, "FrameOfReferenceUID"),
-        int(number) if number.isdecimal() else 0,
+        int(number) if number.isdecimal() and len(number) <= 12 else 0,  # as long as the standard allows
         _text(first, "SeriesDescription"),
         _text(first, "Modality"),
         tuple(slices),
@@ -182,6 +211,8 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
         (f"{others} files of the series are not CT slices and were left out",) if images and others else (),
         is_ct=bool(images),
         patient_id=_text(first, "PatientID").strip(),
+        folder=Path(os.path.commonpath({str(p.parent) for p, _ in images or members})),
+        folders=frozenset(p.parent for p, _ in members),
     )
 
 
@@ -190,23 +221,29 @@ def _set_aside(header: Any) -> str:
     modality = _text(header, "Modality")
     if modality != "CT" or _text(header, "SOPClassUID") not in (_CT_IMAGE, _ENHANCED_CT):
         return f"not a CT image ({modality or 'no modality'})"
-    if "LOCALIZER" in _text(header, "ImageType"):
-        return "localizer"
-    return ""
+    try:
+        return "localizer" if "LOCALIZER" in str(header.get("ImageType")) else ""
+    except DAMAGE:
+        return ""
 
 
 def _text(header: Any, name: str) -> str:
-    """An element as text; empty where it is absent or not what the standard allows."""
+    """An element as text; empty where it is absent or not what the standard allows.
+
+    A damaged length lets an element run on into the next ones, the patient's name among them: what is longer than
+    any identifier or description, or holds the bytes between elements, is taken for damage.
+    """
     try:
-        return str(header.get(name) or "")
+        text = str(header.get(name) or "")
     except DAMAGE:
         return ""
+    return text if len(text) <= _LONGEST_TEXT and text.isprintable() else ""
 
 
 def _slices_of(path: Path, header: Any) -> Iterator[Slice]:
     if str(header.SOPClassUID) == _CT_IMAGE:
         plane = _plane(header, header, header, header)
-        yield Slice(path, 0, str(header.SOPInstanceUID), plane)
+        yield Slice(path, 0, _text(header, "SOPInstanceUID"), plane)
         return
     shared = header.SharedFunctionalGroupsSequence[0]
     for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
@@ -220,7 +257,7 @@ def _slices_of(path: Path, header: Any) -> Iterator[Slice]:
             group("PlaneOrientationSequence"),
             group("PixelMeasuresSequence"),
         )
-        yield Slice(path, number, str(header.SOPInstanceUID), plane)
+        yield Slice(path, number, _text(header, "SOPInstanceUID"), plane)
 
 
 def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane:
@@ -239,6 +276,6 @@ def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane
 
 def _finite(values: Any) -> list[float]:
     numbers = [float(v) for v in values]
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"not finite: {numbers}")
+    if not all(abs(v) < _FARTHEST_MM for v in numbers):  # NaN neither
+        raise ValueError(f"no place: {numbers}")
     return numbers

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
-
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.dicom import choose_series
-from gcnn_cli.scan.pixels import DAMAGE, quiet_pydicom
+from gcnn_cli.scan.dicom_file import DAMAGE, quiet_pydicom, read_dicom, reason
 from gcnn_cli.scan.reading import dicom_folder
 from gcnn_cli.scan.volume import Source
 
@@ -36,16 +34,16 @@ def read_evidence(source: Source) -> Evidence:
     path = Path(source.path)
     with dicom_folder(path) as folder, quiet_pydicom():
         series = choose_series(folder, source.series_uid)
-        ordered = [series.slices[n] for n in series.verdict.order]
+        ordered = series.in_array_order(series.judge(allow_gaps=source.gaps_filled))
         if tuple(s.uid for s in ordered) != source.slice_uids:
             raise InputError(f"{path}: the series has changed since it was read")
         headers: dict[Path, Any] = {}
         try:
             for slice_ in ordered:
                 if slice_.path not in headers:
-                    headers[slice_.path] = pydicom.dcmread(slice_.path, stop_before_pixels=True)
+                    headers[slice_.path] = read_dicom(slice_.path, stop_before_pixels=True)
         except DAMAGE as error:
-            raise InputError(f"{path}: a header cannot be read: {' '.join(str(error).split())[:120]}") from None
+            raise InputError(f"{path}: a header cannot be read: {reason(error)}") from None
     return Evidence(
         tuple(headers.values()),
         tuple((headers[s.path], s.frame + 1 if "NumberOfFrames" in headers[s.path] else None) for s in ordered),

@@ -7,11 +7,22 @@ stack is refused.
 
 Slices are ordered along their normal, n = row x column; file names and InstanceNumber are not asked.
 Frame: LPS mm.
+
+Tolerance. The distance of two neighbors may differ from the usual one (the median) by 1 %. Headers
+that write positions to one or two decimals get what rounding can add: 0.625 mm written to 0.1 mm
+makes distances of 0.6 and 0.7. And no slice may lie farther than 0.1 mm and 1 % of the spacing from
+where the affine puts it, or small differences would add up unseen; this bounds the error of a
+reported position. A single missing slice is a distance off by 100 %.
+
+Gaps. On request a stack that fails only for its distances is made even: slices are interpolated at
+even places between the true ones (`gaps`). A gap is small enough for that while it is no wider than
+the coarsest stack that is read anyway: nowhere is such a scan sampled worse than one that passes.
+Neighbors much closer than usual are no gap, they are two passes of the scanner in one series.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +30,12 @@ from numpy.typing import NDArray
 from gcnn_cli.scan.volume import Array, make_affine
 
 _SAME_PLACE_MM = 1e-3
-# How far a slice may lie from its place along the normal: some headers round positions to 0.1 mm.
-_ROUNDING_MM = 0.1
-_SPACING_TOLERANCE = 0.01  # of the spacing, besides
+_SPACING_TOLERANCE = 0.01  # of the usual distance
+_PLACE_TOLERANCE_MM = 0.1  # besides, from the place that the affine gives
+_ROUNDINGS_MM = (0.1, 0.01)  # last decimals that matter, coarsest first
+_FLOAT32_NOISE_MM = 1e-4  # of positions that were stored as float32 on their way
 _MAX_SPACING_MM = 6.0
+_NARROWEST = 0.75  # of the usual distance, in a stack whose gaps are filled
 _ORIENTATION_TOLERANCE = 2e-3
 
 
@@ -42,7 +55,9 @@ class Plane:
 class Verdict:
     """What the gate found. `problem` is empty when the stack is sound; then order and to_world hold.
 
-    order: indices of the slices to keep, along the normal
+    order:    indices of the slices to keep, along the normal
+    places:   where those lie along the first axis of to_world, in voxels; empty when at 0, 1, 2, ...
+    fillable: the only problem is a gap that allow_gaps would fill
     """
 
     problem: str = ""
@@ -50,10 +65,17 @@ class Verdict:
     warnings: tuple[str, ...] = ()
     order: tuple[int, ...] = ()
     to_world: Array | None = None
+    places: tuple[float, ...] = ()
+    fillable: bool = False
 
 
-def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]) -> Verdict:
-    """Judge a stack. same_pixels(a, b) is asked only for slices at one and the same place."""
+def check_stack(
+    planes: Sequence[Plane], same_pixels: Callable[[int, int], bool], *, allow_gaps: bool = False
+) -> Verdict:
+    """Judge a stack. same_pixels(a, b) is asked only for slices at one and the same place.
+
+    allow_gaps: let a stack pass whose only defect is a small gap or uneven distances, with `places` to fill it from
+    """
     problem = _mixed(planes)
     if problem:
         return Verdict(problem)
@@ -72,24 +94,40 @@ def check_stack(planes: Sequence[Plane], same_pixels: Callable[[int, int], bool]
         return Verdict(problem)
     if len(order) < 2:
         return Verdict("a single slice has no thickness that could be measured")
-    step = float(along[order[-1]] - along[order[0]]) / (len(order) - 1)
-    problem = _irregular(along[order]) or _sheared(positions[order], normal, planes[0].pixel_spacing)
-    if not problem and step > _MAX_SPACING_MM:
-        problem = f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
-    if not problem and min(planes[0].pixel_spacing) <= 0:
-        problem = f"pixel spacing must be positive, got {list(planes[0].pixel_spacing)} mm"
-    if problem:
+    along = along[order]
+    usual = float(np.median(np.diff(along)))
+    uneven = _uneven(along, _rounding_mm(positions, normal))
+    problem = _sheared(positions[order], normal, planes[0].pixel_spacing) or _bad_spacing(usual, planes[0])
+    if uneven:
+        obstacle = _obstacle(along)
+        if problem or obstacle or not allow_gaps:
+            remedy = obstacle if allow_gaps and obstacle else "is the series complete?"
+            return Verdict(f"{uneven}; {remedy}", fillable=not (problem or obstacle))
+    elif problem:
         return Verdict(problem)
 
+    steps = round(float(along[-1] - along[0]) / usual) if uneven else len(order) - 1
+    step = float(along[-1] - along[0]) / steps
     spacing = np.array([step, *planes[0].pixel_spacing])
-    to_world = make_affine(spacing, np.stack([normal, column, row], axis=1), positions[order[0]])
-    checks = (
-        f"{len(order)} slices, {step:.4g} mm apart along their normal",
-        "one orientation and matrix size",
-        "no gap, no shear",
+    verdict = Verdict(
+        checks=(
+            f"{steps + 1} slices, {step:.4g} mm apart along their normal",
+            "one orientation and matrix size",
+            f"no shear; gaps filled from {len(order)} slices" if uneven else "no gap, no shear",
+        ),
+        warnings=(f"{repeated} repeated slices with equal pixels were dropped",) if repeated else (),
+        order=tuple(order),
+        to_world=make_affine(spacing, np.stack([normal, column, row], axis=1), positions[order[0]]),
     )
-    warnings = (f"{repeated} repeated slices with equal pixels were dropped",) if repeated else ()
-    return Verdict("", checks, warnings, tuple(order), to_world)
+    return _filled(verdict, uneven, (along - along[0]) / step, steps + 1) if uneven else verdict
+
+
+def _filled(verdict: Verdict, uneven: str, places: NDArray[np.float64], slices: int) -> Verdict:
+    """The verdict on an uneven stack that is to be made even, with a warning that counts what is not measured."""
+    places = np.round(places, 6)
+    measured = int((np.abs(places - np.round(places)) < _SAME_PLACE_MM).sum())
+    warning = f"{uneven}: {slices - measured} of {slices} slices were interpolated; what lies in a gap can be missed"
+    return replace(verdict, warnings=(*verdict.warnings, warning), places=tuple(places.tolist()))
 
 
 def _mixed(planes: Sequence[Plane]) -> str:
@@ -123,21 +161,52 @@ def _without_repeats(
     return kept, len(order) - len(kept), ""
 
 
-def _irregular(along: NDArray[np.float64]) -> str:
+def _rounding_mm(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
+    """What the last written decimal of the positions can change in the distance of two slices along the normal."""
+    units = np.zeros(3)
+    for unit in reversed(_ROUNDINGS_MM):
+        written = np.abs(positions - np.round(positions / unit) * unit).max(axis=0) < _FLOAT32_NOISE_MM
+        units[written] = unit
+    return float(units @ np.abs(normal))
+
+
+def _uneven(along: NDArray[np.float64], rounding_mm: float) -> str:
     """A gap or uneven spacing, named by its two slices (numbered from 1 along the normal)."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
-    tolerance = _ROUNDING_MM + _SPACING_TOLERANCE * usual
     worst = int(np.abs(gaps - usual).argmax())
-    if abs(gaps[worst] - usual) > tolerance:
-        return (
-            f"slices {worst + 1} and {worst + 2} (at {along[worst]:.2f} and {along[worst + 1]:.2f} mm)"
-            f" are {gaps[worst]:.4g} mm apart, the others {usual:.4g} mm; is the series complete?"
-        )
+    if abs(gaps[worst] - usual) > _SPACING_TOLERANCE * usual + rounding_mm + 1e-9:
+        return f"{_pair(along, worst)} are {gaps[worst]:.4g} mm apart, the others {usual:.4g} mm"
     drift = np.abs(along - np.linspace(along[0], along[-1], len(along)))
-    if drift.max() > tolerance:
+    if drift.max() > _SPACING_TOLERANCE * usual + max(rounding_mm, _PLACE_TOLERANCE_MM):
         worst = int(drift.argmax())
         return f"the slice spacing changes along the stack: slice {worst + 1} is {drift[worst]:.2f} mm from its place"
+    return ""
+
+
+def _obstacle(along: NDArray[np.float64]) -> str:
+    """Why uneven slices cannot be made even, or an empty string."""
+    gaps = np.diff(along)
+    usual = float(np.median(gaps))
+    if gaps.max() > _MAX_SPACING_MM:
+        return f"a gap of more than {_MAX_SPACING_MM:g} mm is not filled"
+    if gaps.min() < _NARROWEST * usual:
+        closest = _pair(along, int(gaps.argmin()))
+        return f"{closest} are only {gaps.min():.4g} mm apart: more than one pass of the scanner"
+    return ""
+
+
+def _pair(along: NDArray[np.float64], first: int) -> str:
+    return f"slices {first + 1} and {first + 2} (at {along[first]:.2f} and {along[first + 1]:.2f} mm)"
+
+
+def _bad_spacing(step: float, plane: Plane) -> str:
+    if step < _SAME_PLACE_MM:
+        return "the slices lie in one plane: their positions do not differ along their normal"
+    if step > _MAX_SPACING_MM:
+        return f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+    if min(plane.pixel_spacing) <= 0:
+        return f"pixel spacing must be positive, got {list(plane.pixel_spacing)} mm"
     return ""
 
 

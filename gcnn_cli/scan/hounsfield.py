@@ -37,8 +37,8 @@ def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str
         warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
     clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
     if values.dtype.kind != "f" or all((plane == np.round(plane)).all() for plane in clipped):
-        return clipped.astype(np.int16), warnings
-    return clipped.astype(np.float32), warnings
+        return clipped.astype(np.int16, copy=False), warnings
+    return clipped.astype(np.float32, copy=False), warnings
 
 
 def content_sha256(hu: NDArray[Any], to_world: Array) -> str:
@@ -46,9 +46,5 @@ def content_sha256(hu: NDArray[Any], to_world: Array) -> str:
     digest = hashlib.sha256()
     digest.update(str(hu.shape).encode())
     digest.update((np.round(to_world, 3) + 0.0).tobytes())
-    digest.update(np.ascontiguousarray(hu, np.float32).tobytes() if hu.dtype != np.int16 else _bytes(hu))
+    digest.update(np.ascontiguousarray(hu, np.int16 if hu.dtype == np.int16 else np.float32).data)
     return digest.hexdigest()
-
-
-def _bytes(hu: NDArray[Any]) -> bytes:
-    return np.ascontiguousarray(hu).tobytes()

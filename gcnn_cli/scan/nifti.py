@@ -7,24 +7,24 @@ is set, else the qform, as the format's own tools do, from RAS to LPS.
 Source: nifti1.h and nifti2.h, NIfTI Data Format Working Group.
 """
 
-import gzip
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.scan.stored import StoredImage, check_shape, inflated
 from gcnn_cli.scan.volume import Array
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
 _MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown is taken for mm, as everywhere
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _WORTH_A_WARNING_MM = 0.5
+_START = 540  # bytes of the longer header
 
 
 @dataclass(frozen=True)
@@ -42,53 +42,29 @@ class _Header:
     mm: float  # millimeters per unit of length
 
 
-def read_nifti(path: Path) -> tuple[NDArray[Any], Array, tuple[str, ...]]:
-    """Values [..., D, H, W], `to_world` [4, 4] from voxel (z, y, x) to LPS mm, and warnings.
-
-    Raises InputError for a damaged file, GeometryError for a transform that is sheared, empty or
+def nifti_header(path: Path) -> StoredImage:
+    """Raises InputError for a damaged header, GeometryError for a transform that is sheared, empty or
     contradicts the voxel sizes.
     """
     packed = path.name.lower().endswith(".gz")
     try:
-        # A damaged header may promise more than memory holds; deflate packs 1032 to 1 at best.
-        most = path.stat().st_size * (1040 if packed else 1)
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            header = _parse(path, file.read(540))
-            to_world, warnings = _affine(path, header)
-            file.seek(header.voxels_at)
-            wanted = math.prod(header.size) * np.dtype(header.dtype).itemsize
-            content = file.read(min(wanted, most))
-    except (OSError, EOFError, zlib.error) as error:
+        with path.open("rb") as file:
+            start = b"".join(_first_blocks(inflated(file), _START)) if packed else file.read(_START)
+    except zlib.error as error:
         raise InputError(f"{path}: truncated or damaged ({error})") from None
-    if len(content) < wanted:
-        raise InputError(f"{path}: truncated, holds {len(content)} bytes of voxels where {wanted} are promised")
-    values = np.frombuffer(content, header.dtype).reshape(header.size[::-1])
-    return _scaled(values, *header.scale), to_world, warnings
+    header = _parse(path, start[:_START])
+    check_shape(path, header.size[:4], math.prod(header.size[4:]))  # the fifth axis is that of vectors
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        to_world, warnings = _affine(path, header)
+    at, skip = (0, header.voxels_at) if packed else (header.voxels_at, 0)
+    return StoredImage(path, header.size, to_world, path, at, header.dtype, packed, skip, header.scale, warnings)
 
 
-def read_nifti_grid(path: Path) -> tuple[tuple[int, ...], Array]:
-    """Voxels along i, j, k, ... and `to_world`, from the header alone. Raises as read_nifti does for it."""
-    packed = path.name.lower().endswith(".gz")
-    try:
-        with gzip.open(path, "rb") if packed else path.open("rb") as file:
-            header = _parse(path, file.read(540))
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged ({error})") from None
-    to_world, _ = _affine(path, header)
-    wanted = math.prod(header.size) * np.dtype(header.dtype).itemsize
-    held = path.stat().st_size - header.voxels_at
-    if not packed and held < wanted:
-        raise InputError(f"{path}: truncated, holds {max(0, held)} bytes of voxels where {wanted} are promised")
-    return header.size, to_world
-
-
-def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
-    """slope x values + intercept; a slope of 0 or NaN means that the file is not scaled."""
-    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0 or (slope, intercept) == (1, 0):
-        return values
-    if values.dtype.kind != "f" and slope.is_integer() and intercept.is_integer():
-        return values.astype(np.int64) * int(slope) + int(intercept)
-    return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+def _first_blocks(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """As many blocks as hold `count` bytes."""
+    while count > 0 and (block := next(blocks, None)) is not None:
+        yield block
+        count -= len(block)
 
 
 def _affine(path: Path, header: _Header) -> tuple[Array, tuple[str, ...]]:

@@ -5,20 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.dicom import Series, find_series
+from gcnn_cli.scan.archives import unpacked
+from gcnn_cli.scan.dicom import Series, fillable_hint, find_series
 from gcnn_cli.scan.formats import suffix_of
-from gcnn_cli.scan.reading import read_volume, unpacked
+from gcnn_cli.scan.reading import read_volume
 
 
-def summarize(path: Path) -> list[dict[str, Any]]:
-    """One row for each series of a DICOM folder or zip, one for a file. Raises InputError as reading does."""
+def summarize(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any]]:
+    """One row for each series of a DICOM folder or zip, one for a file. Raises InputError as reading does.
+
+    allow_gaps: judge as reading does with it
+    """
     if path.is_dir():
-        return _series_rows(path, path)
+        return _series_rows(path, path, allow_gaps)
     if path.is_file() and not suffix_of(path) and zipfile.is_zipfile(path):
         with unpacked(path) as folder:
-            return _series_rows(folder, path)
+            return _series_rows(folder, path, allow_gaps)
     if path.name.upper() == "DICOMDIR":
-        return _series_rows(path.parent, path)
+        return _series_rows(path.parent, path, allow_gaps)
     volume = read_volume(path)
     return [
         {
@@ -34,22 +38,24 @@ def summarize(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _series_rows(folder: Path, shown: Path) -> list[dict[str, Any]]:
+def _series_rows(folder: Path, shown: Path, allow_gaps: bool) -> list[dict[str, Any]]:
     found = find_series(folder)
     if not found:
         raise InputError(f"{shown}: no DICOM series in this folder; give an image file by its own name")
-    return [_series_row(number, series) for number, series in enumerate(found, start=1)]
+    return [_series_row(number, series, allow_gaps) for number, series in enumerate(found, start=1)]
 
 
-def _series_row(number: int, series: Series) -> dict[str, Any]:
+def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]:
     geometry = f"not used: {series.unusable}"
     size: list[int] = []
     warnings: tuple[str, ...] = ()
     if not series.unusable:
-        verdict = series.verdict
-        geometry = f"refused: {verdict.problem}" if verdict.problem else "sound: " + "; ".join(verdict.checks)
+        verdict = series.judge(allow_gaps=allow_gaps)
+        refusal = f"refused: {verdict.problem}{fillable_hint(verdict)}"
+        geometry = refusal if verdict.problem else "sound: " + "; ".join(verdict.checks)
         plane = series.slices[0].plane
-        size = [plane.columns, plane.rows, len(verdict.order) or len(series.slices)]
+        depth = len(series.slices) if verdict.problem else len(series.in_array_order(verdict))
+        size = [plane.columns, plane.rows, depth]
         warnings = verdict.warnings
     return {
         "number": f"#{number}",

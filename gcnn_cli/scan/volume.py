@@ -17,6 +17,9 @@ from gcnn_cli.errors import GeometryError, InputError
 Array = NDArray[np.float64]
 
 _ORTHOGONALITY_TOLERANCE = 1e-3
+# Outside of these a header was damaged: the finest CT has voxels of 0.1 mm, and tables move by meters.
+_MIN_SPACING_MM = 0.01
+_FARTHEST_MM = 1e5
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,12 @@ class Source:
     study_uid: str = ""
     frame_of_reference_uid: str = ""
     sha256: str = ""  # of the pixel values, the shape and the affine: the same for every format
-    slice_uids: tuple[str, ...] = ()  # SOPInstanceUID of each slice, in array order
+    slice_uids: tuple[
+        str, ...
+    ] = ()  # SOPInstanceUID of each slice, in array order: of the nearest where gaps were filled
     warnings: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()  # geometry checks that passed, in words
+    gaps_filled: bool = False  # slices were interpolated between those of the files
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,7 @@ class Volume:
             raise InputError(f"expected int16 or float32 voxels, got {self.hu.dtype}")
         if self.hu.dtype == np.float32 and not np.isfinite(self.hu).all():
             raise InputError("the scan holds NaN or infinite values")
-        object.__setattr__(self, "to_world", _checked_affine(self.to_world))
+        object.__setattr__(self, "to_world", checked_affine(self.to_world))
         for array in (self.hu, self.to_world):
             array.flags.writeable = False
 
@@ -98,13 +104,18 @@ def make_affine(spacing_zyx: Array, direction: Array, origin_mm: Array) -> Array
     return affine
 
 
-def _checked_affine(affine: Array) -> Array:
+def checked_affine(affine: Array) -> Array:
+    """A copy [4, 4]. Raises GeometryError unless its axes are orthogonal and its lengths a scanner's."""
     affine = np.array(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise GeometryError("the voxel-to-patient transform is not a finite 4 x 4 matrix")
+    if np.abs(affine).max() > _FARTHEST_MM:
+        raise GeometryError(f"the scan lies {np.abs(affine).max():.3g} mm from the origin: no scanner reaches there")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (lengths <= 0).any():
         raise GeometryError(f"voxel spacing must be positive, got {lengths.tolist()} (z, y, x) mm")
+    if lengths.min() < _MIN_SPACING_MM:
+        raise GeometryError(f"voxels of {lengths.min():.3g} mm are no CT's (at least {_MIN_SPACING_MM:g} mm)")
     axes = affine[:3, :3] / lengths
     skew = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if skew > _ORTHOGONALITY_TOLERANCE:

@@ -1,8 +1,8 @@
 """Training batches: cubes -> patches, varied as scans vary.
 
-For each sample, at random: complete cubes lose slices as stacks do (`slabs`), the patch is turned by
-an element of Oh, shifted, perhaps turned by a small angle and scaled, its HU shifted and scaled a
-little, noise is added.
+For each sample, at random: complete cubes lose slices as stacks do (`slabs`), the cube is smoothed as thicker
+slices and softer kernels would, the patch is turned by an element of Oh, shifted, perhaps turned by a small
+angle and scaled, its HU shifted and scaled a little, noise is added.
 
 Every choice comes from a generator seeded with (seed, step), so a batch does not depend on what was
 drawn before it.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gcnn_cli.detection.patches import scale_hu
+from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
@@ -35,8 +36,17 @@ class AugmentConfig:
     hu_offset: float = 15.0
     hu_scale: float = 0.03
     noise_hu: float = 30.0
+    blur_mm: float = 0.0  # largest standard deviation, along z and across it apart; half of the cubes keep theirs
     turn_group: str = "Oh"  # patches are turned by its elements; "trivial": not at all
     interpolated_share: float = 0.6  # the others are cut without interpolation, as in detection
+
+    def __post_init__(self) -> None:
+        shares, ranges = (self.slab_share, self.interpolated_share), (self.shift_mm, self.turn_degrees, self.noise_hu)
+        if not (all(0 <= s <= 1 for s in shares) and min(*ranges, self.hu_offset, self.hu_scale) >= 0):
+            raise InputError(f"augmentation needs shares from 0 to 1 and ranges of at least 0, got {self}")
+        if not 0 <= self.scale < 1:
+            raise InputError(f"augmentation needs a scale from 0 to below 1, got {self.scale}")
+        make_group(self.turn_group)  # raises for an unknown name
 
 
 def make_batch(
@@ -48,7 +58,8 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """Patches [B, 1, side, side, side] and labels [B]. slab_chance: for complete (negatives, positives)."""
     cubes = np.stack([_with_slab(sample, slab_chance[sample.label], rng) for sample in samples])
-    patches = _cut_varied(torch.from_numpy(cubes).unsqueeze(1), spec.side, config, rng)
+    varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / spec.spacing_mm, rng)
+    patches = _cut_varied(varied, spec.side, config, rng)
     patches = _vary_hu(patches, config, rng)
     labels = torch.tensor([float(sample.label) for sample in samples])
     return scale_hu(patches, spec), labels
@@ -73,6 +84,23 @@ def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArr
     height = int(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30))
     first = (len(cube) - height) // 2
     return extend_slab(cube, first, first + height, rng)
+
+
+def _blur(cubes: Tensor, most_vox: float, rng: np.random.Generator) -> Tensor:
+    """Cubes [B, 1, side, side, side], each smoothed by Gaussians of its own widths along z, and along y and x."""
+    if most_vox == 0:
+        return cubes
+    along, across = rng.uniform(0, most_vox, (2, len(cubes))) * (rng.random((2, len(cubes))) < 0.5)
+    reach = int(np.ceil(3 * most_vox))
+    channels = cubes.transpose(0, 1)  # one channel for each cube, so that each has its own kernel
+    for axis, sigmas in enumerate((along, across, across)):
+        shape, padding = [len(cubes), 1, 1, 1, 1], [0] * 6
+        shape[2 + axis] = 2 * reach + 1
+        padding[4 - 2 * axis : 6 - 2 * axis] = [reach, reach]
+        kernels = np.exp(-0.5 * (np.arange(-reach, reach + 1) / np.maximum(sigmas, 1e-3)[:, None]) ** 2)
+        weights = torch.from_numpy(kernels / kernels.sum(axis=1, keepdims=True)).float().view(shape)
+        channels = F.conv3d(F.pad(channels, padding, mode="replicate"), weights, groups=len(cubes))
+    return channels.transpose(0, 1)
 
 
 def _cut_varied(cubes: Tensor, side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:

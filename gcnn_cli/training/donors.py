@@ -59,7 +59,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
     window = tuple(slice(s + config.side, s + 2 * config.side) for s in start)
     # Beyond the stack the nodule's own outer slice goes on: the softened rim must not mix in air.
     voxels = np.round(grid.hu).astype(np.int16)
-    cube = np.pad(voxels, config.side, mode="edge")[window]
+    cube = _with_border(voxels, start, config.side)
     weight = soften(np.pad(inside, config.side)[window]).astype(np.float16)
     return Donor(
         voxels,

@@ -8,11 +8,8 @@ training goes on from its checkpoint; several processes can share a folder, a lo
 
 import json
 import logging
-import os
-import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ import torch
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.files import write_bytes
+from gcnn_cli.locks import claimed
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.training.arms import Arm
@@ -108,8 +106,8 @@ def run_all(
     (folder / "runs").mkdir(parents=True, exist_ok=True)
     done = 0
     for run in runs:
-        with _claimed(run, folder) as mine:
-            if not mine or is_done(run, split, recipe, folder):
+        with claimed(folder / "runs" / f"{run.name}.lock") as holder:
+            if holder or is_done(run, split, recipe, folder):
                 continue
             left = sum(not is_done(other, split, recipe, folder) for other in runs)
             _train_one(run, split, recipe, folder, partial(watch, run, left), should_stop)
@@ -187,42 +185,6 @@ def describe_test(split: Split) -> dict[str, Any]:
 def _fingerprint(run: Run, split: Split, recipe: Recipe) -> str:
     config = run.arm.configure(recipe.train, run.seed)
     return fingerprint(split.fingerprint, asdict(config), asdict(recipe.samples), asdict(recipe.split), run.samples)
-
-
-@contextmanager
-def _claimed(run: Run, folder: Path) -> Iterator[bool]:
-    """A lock file while this process works on a run; False where another does. A dead process's lock is taken over."""
-    lock = folder / "runs" / f"{run.name}.lock"
-    owner = f"{socket.gethostname()} {os.getpid()}"
-    if _is_stale(lock):
-        lock.unlink(missing_ok=True)
-    try:
-        with lock.open("x", encoding="utf-8") as file:
-            file.write(owner)
-    except FileExistsError:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _is_stale(lock: Path) -> bool:
-    """Whether a lock is of a process of this machine that is no more; other machines' cannot be told."""
-    try:
-        host, number = lock.read_text("utf-8").split()
-    except (OSError, ValueError):
-        return False
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(number), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -23,12 +23,17 @@ from gcnn_cli.training.augment import AugmentConfig, make_batch
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.samples import Sample
 from gcnn_cli.training.sampling import BatchSampler, slab_chances
+from gcnn_cli.training.team import Team
 from gcnn_cli.training.validation import validate
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe. patience: validations without a better score until the run ends early; 0: never."""
+    """The recipe.
+
+    batch_size: of each process, where several train together
+    patience:   validations without a better score until the run ends early; 0: never
+    """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     input: InputSpec = field(default_factory=InputSpec)
@@ -47,6 +52,11 @@ class TrainConfig:
             raise InputError(
                 f"training needs steps ({self.steps}) >= 1, batch_size ({self.batch_size}) >= 2"
                 f" and validate_every ({self.validate_every}) >= 1"
+            )
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.average_decay < 1 and self.seed >= 0):
+            raise InputError(
+                f"training needs learning_rate ({self.learning_rate}) > 0, weight_decay ({self.weight_decay}) >= 0,"
+                f" average_decay ({self.average_decay}) from 0 to below 1 and seed ({self.seed}) >= 0"
             )
 
 
@@ -75,29 +85,31 @@ def train_network(
     *,
     checkpoint: Checkpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    team: Team | None = None,
 ) -> tuple[GCNN, list[Progress]]:
-    """Train, from scratch or from the checkpoint; the averaged network in eval mode, and its validations.
+    """Train, from scratch or from the checkpoint; the averaged network in eval mode on the CPU, and its validations.
 
     With patience it is the average of the best validation. Raises InputError without both classes,
     Interrupted when asked to stop.
     """
     if {s.label for s in training} != {0, 1}:
         raise InputError("training needs nodules and candidates that are none; one of the two is missing")
-    run = _Run(training, config)
+    team = team or Team()
+    run = _Run(training, config, team)
     if checkpoint and (state := checkpoint.load()):
         run.restore(state)
     while not run.done:
-        if should_stop():
-            if checkpoint:
+        if team.anyone(should_stop()):
+            if checkpoint and team.leads:
                 checkpoint.save(run.state())
             raise Interrupted
         run.advance()
         period_ends = run.step % config.validate_every == 0 or run.step == config.steps
-        figures = validate(run.average, validation, config.input) if period_ends else {}
+        figures = team.from_leader(lambda: validate(run.average, validation, config.input)) if period_ends else {}
         notify(run.tell(figures))
         if period_ends:
             run.close_period(figures)
-            if checkpoint:
+            if checkpoint and team.leads:
                 checkpoint.save(run.state())
     return run.result()
 
@@ -105,13 +117,15 @@ def train_network(
 class _Run:
     """Everything that changes while training: what a checkpoint holds."""
 
-    def __init__(self, training: list[Sample], config: TrainConfig) -> None:
+    def __init__(self, training: list[Sample], config: TrainConfig, team: Team) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.training = training
-        self.network = GCNN(config.network).train()
+        self.team = team
+        self.network = GCNN(config.network).train().to(team.device)
         self.average: GCNN = copy.deepcopy(self.network).eval()
         self.best = copy.deepcopy(self.average.state_dict())
+        self.trained = team.wrap(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -132,30 +146,33 @@ class _Run:
 
     def advance(self) -> None:
         """One optimization step."""
-        config, started = self.config, time.monotonic()
+        config, team, started = self.config, self.team, time.monotonic()
         self.step += 1
         rng = np.random.default_rng([config.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        indices = self.sampler.draw(config.batch_size, rng)
-        batch = [self.training[n] for n in indices]
-        patches, labels = make_batch(batch, config.input, config.augment, self.chances, rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = self.network(patches.contiguous(memory_format=torch.channels_last_3d))
-        losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+        indices = self.sampler.draw(config.batch_size * team.size, rng)
+        batch = [self.training[n] for n in team.part_of(indices)]
+        own = rng if team.size == 1 else np.random.default_rng([config.seed, self.step, team.rank])
+        patches, labels = make_batch(batch, config.input, config.augment, self.chances, own)
+        patches = patches.to(team.device, memory_format=torch.channels_last_3d)
+        with torch.autocast(team.device.type, torch.bfloat16):
+            logits = self.trained(patches)
+        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.to(team.device), reduction="none")
         self.optimizer.zero_grad()
         losses.mean().backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.schedule.step()
-        self.sampler.update(indices, losses.detach().numpy())
+        all_losses = team.whole_of(losses.detach()).cpu()
+        self.sampler.update(indices, all_losses.numpy())
         # A short memory at first, or the average would remember the random start.
         _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
-        self.loss_sum += float(losses.mean().detach())
+        self.loss_sum += float(all_losses.mean())
         self.since += 1
         self.seconds += time.monotonic() - started
 
     def tell(self, figures: dict[str, float]) -> Progress:
-        rate = self.since * self.config.batch_size / max(self.seconds, 1e-9)
+        rate = self.since * self.config.batch_size * self.team.size / max(self.seconds, 1e-9)
         return Progress(self.step, self.loss_sum / self.since, rate, figures)
 
     def close_period(self, figures: dict[str, float]) -> None:
@@ -172,7 +189,7 @@ class _Run:
     def result(self) -> tuple[GCNN, list[Progress]]:
         if self.config.patience > 0:
             self.average.load_state_dict(self.best)
-        return self.average, self.validations
+        return self.average.cpu(), self.validations
 
     def state(self) -> dict[str, Any]:
         return {

@@ -28,6 +28,10 @@ class SplitConfig:
     share: float = 0.2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InputError(f"the share of patients held out lies between 0 and 1, got {self.share}")
+
 
 @dataclass(frozen=True)
 class Prepared:

@@ -9,7 +9,8 @@ import logging
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from gcnn_cli.training.prepare import Prepared, prepare
 from gcnn_cli.training.recipe import Recipe, recipe_text
 from gcnn_cli.training.sampling import nested_subset
 from gcnn_cli.training.scoring import score_samples
+from gcnn_cli.training.team import Team
 
 log = logging.getLogger("gcnn")
 
@@ -69,16 +71,24 @@ def run_training(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    team: Team | None = None,
 ) -> TrainedModel | None:
-    """Prepare, train, calibrate, write. `watch` sees every step; None where only a montage was asked for.
+    """Prepare, train, calibrate, write. `watch` sees every step.
+
+    None where only a montage was asked for, and in every process of a team but the first.
 
     Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
     """
     started = time.monotonic()
+    team = team or Team()
     config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    if team.leads and not config.resume:
+        config.checkpoint_path.unlink(missing_ok=True)
     recipe = config.recipe
     cache = config.cache or config.folder / "cache"
-    prepared = prepare(list(config.data), recipe.samples, recipe.split, strict=config.strict, cache=cache)
+    prepared = team.in_turn(
+        lambda: prepare(list(config.data), recipe.samples, recipe.split, strict=config.strict, cache=cache)
+    )
     training = prepared.training
     if recipe.subset:
         training = nested_subset(training, recipe.subset, recipe.split.seed)
@@ -89,13 +99,38 @@ def run_training(
         return None
     # With the patients as the index knows them: an id given by hand is stored nowhere.
     recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
-    (config.folder / "recipe.toml").write_text(recipe_text(recipe), encoding="utf-8")
     checkpoint = Checkpoint(
         config.checkpoint_path,
         fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training)),
     )
-    if not config.resume:
-        checkpoint.path.unlink(missing_ok=True)
+    with _reporting(config, recipe, watch) if team.leads else nullcontext(_nothing) as notify:
+        network, validations = train_network(
+            training,
+            prepared.validation,
+            recipe.train,
+            notify,
+            checkpoint=checkpoint,
+            should_stop=should_stop,
+            team=team,
+        )
+    if not team.leads:
+        return None
+    study = _study(network, prepared, recipe)
+    provenance = provenance_of(recipe, prepared, Counter(s.kind for s in training), validations, study)
+    provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
+    model = TrainedModel(config.out.stem, network, recipe.train.input, study.calibration, provenance)
+    sha256 = save_model(model, config.out, overwrite=config.overwrite)
+    checkpoint.path.unlink(missing_ok=True)  # the run is finished
+    log.info("%s: sha256 %s", config.out, sha256)
+    return model
+
+
+@contextmanager
+def _reporting(
+    config: RunConfig, recipe: Recipe, watch: Callable[[Progress], None]
+) -> Iterator[Callable[[Progress], None]]:
+    """What hears of every step: the watcher, and at validations the log and the run's folder."""
+    (config.folder / "recipe.toml").write_text(recipe_text(recipe), encoding="utf-8")
     with Metrics(config.folder, tensorboard=config.tensorboard, resume=config.resume) as metrics:
 
         def notify(line: Progress) -> None:
@@ -108,17 +143,11 @@ def run_training(
                     line.step, recipe.train.steps, line.loss, line.patches_per_s, figures,
                 )  # fmt: skip
 
-        network, validations = train_network(
-            training, prepared.validation, recipe.train, notify, checkpoint=checkpoint, should_stop=should_stop
-        )
-    study = _study(network, prepared, recipe)
-    provenance = provenance_of(recipe, prepared, Counter(s.kind for s in training), validations, study)
-    provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
-    model = TrainedModel(config.out.stem, network, recipe.train.input, study.calibration, provenance)
-    sha256 = save_model(model, config.out, overwrite=config.overwrite)
-    checkpoint.path.unlink(missing_ok=True)  # the run is finished
-    log.info("%s: sha256 %s", config.out, sha256)
-    return model
+        yield notify
+
+
+def _nothing(_: Progress) -> None:
+    """The first process of a team speaks for the others."""
 
 
 def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:

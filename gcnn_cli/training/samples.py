@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gcnn_cli.errors import InputError
+
 Cube = NDArray[np.int16]
 
 
@@ -27,6 +29,13 @@ class SampleConfig:
     shams_per_scan: int = 80
     stack_negatives: int = 3  # of each stack
     max_host_spacing_mm: float = 3.0  # scans with thicker slices get no transplants
+
+    def __post_init__(self) -> None:
+        counts = (self.candidates_per_scan, self.transplants_per_scan, self.shams_per_scan, self.stack_negatives)
+        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 512 and min(counts) >= 0):
+            raise InputError(
+                f"samples need spacing_mm from 0.2 to 5, a side from 4 to 512 and counts of 0 or more: {self}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

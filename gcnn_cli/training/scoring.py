@@ -11,10 +11,12 @@ from gcnn_cli.training.samples import Sample
 
 @torch.no_grad()
 def score_samples(network: GCNN, samples: list[Sample], spec: InputSpec, batch_size: int = 64) -> Tensor:
-    """Logits [N] of the samples' central patches."""
+    """Logits [N], on the CPU, of the samples' central patches; computed where the network is."""
+    device = next(network.parameters()).device
     logits = [torch.zeros(0)]
     for first in range(0, len(samples), batch_size):
         batch = plain_batch(samples[first : first + batch_size], spec)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits.append(network(batch.contiguous(memory_format=torch.channels_last_3d)).float())
+        with torch.autocast(device.type, torch.bfloat16):
+            scored = network(batch.to(device, memory_format=torch.channels_last_3d))
+        logits.append(scored.float().cpu())
     return torch.cat(logits)

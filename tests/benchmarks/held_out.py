@@ -24,13 +24,14 @@ from pathlib import Path
 import numpy as np
 from transplants import PLACES, make_benchmark
 
-from gcnn_cli.cohort import detect_labelled
+from gcnn_cli.cohort.labelled import detect_labelled
+from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.evaluation.froc import RATES
 from gcnn_cli.evaluation.matching import Matches, MatchRule
 from gcnn_cli.evaluation.measure import Evaluation, evaluate
 from gcnn_cli.evaluation.subject import from_labelled
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.network.inference import choose_device, make_scorer
+from gcnn_cli.network.inference import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.training.donors import donor_samples, read_donor
 from gcnn_cli.training.duplicates import identify_patients
@@ -75,18 +76,9 @@ def main() -> None:
 def detected(model: TrainedModel, folder: Path, work: Path, average_over: str) -> Evaluation:
     """Every scan of a folder searched (once), and evaluated."""
     index = read_index([folder])
-    cpu = choose_device("cpu")
-    scorer = make_scorer(model.network, cpu, average_over=average_over)
+    detector = make_detector(model, choose_device("cpu"), average_over=average_over)
     out = work / f"{model.sha256[:12]}-{average_over}" / folder.name
-    reports = detect_labelled(
-        index.scans,
-        out,
-        model,
-        scorer,
-        overwrite=False,
-        resume=True,
-        notify=lambda _: None,
-    )
+    reports = detect_labelled(index.scans, out, detector, overwrite=False, resume=True, notify=lambda _: None)
     subject = from_labelled(index.scans, reports, folder)
     return evaluate(subject.match(MatchRule()))
 

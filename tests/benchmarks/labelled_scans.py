@@ -16,10 +16,13 @@ import numpy as np
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.thinning import load_thinner
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.inference import choose_device, make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.resample import resample
+
+NO_SIZE_MM = 10.0  # what stands in LUNA16's list of excluded marks where no reader gave a size
 
 
 def main() -> None:
@@ -29,6 +32,7 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(arguments.model)
     scorer = make_scorer(model.network, choose_device("cpu"))
+    thinner = load_thinner(model, choose_device("cpu"))
     print("| scan | readers | diameter mm | rank among candidates | rank in the report | probability | off by mm |")
     print("|---|---|---|---|---|---|---|")
     footer = []
@@ -37,7 +41,7 @@ def main() -> None:
             continue
         started = time.monotonic()
         volume = scan.read()
-        report = detect(volume, model, scorer, threshold=0.0)
+        report = detect(volume, model, scorer, thinner=thinner, threshold=0.0)
         seconds = time.monotonic() - started
         grid = resample(volume, model.input.spacing_mm)
         every = CandidateConfig(max_candidates=100_000)
@@ -45,8 +49,11 @@ def main() -> None:
         places = np.array([c.position_mm for c in candidates])
         found = np.array([n.position_mm for n in report.nodules])
         hits: set[int] = set()
+        marked = np.array([nodule[:3] for nodule in scan.nodules])
         for readers, marks in (("3-4", scan.nodules), ("1-2", scan.excluded)):
             for x, y, z, diameter in marks:
+                if readers == "1-2" and (diameter == NO_SIZE_MM or first_inside(marked, (x, y, z), 5.0)):
+                    continue
                 rank = first_inside(places, (x, y, z), diameter)
                 place = first_inside(found, (x, y, z), diameter)
                 hits |= set(np.flatnonzero(np.linalg.norm(found - (x, y, z), axis=1) < diameter / 2).tolist())

@@ -45,6 +45,13 @@ def test_a_ball_is_found_at_its_center_with_its_size(diameter):
     assert diameter / 1.5 < first.diameter_mm < diameter * 1.5
 
 
+@pytest.mark.parametrize("center", [(71, 36, 36), (0, 36, 36), (36, 0, 36), (36, 36, 71)])
+def test_a_nodule_in_the_scans_last_slice_is_found(center):
+    grid = field(ball(center, 3))
+    first = find_candidates(grid, ALL, CandidateConfig())[0]
+    assert np.linalg.norm(grid.index_zyx(np.array(first.position_mm)) - center) < 0.2
+
+
 def test_balls_come_before_lines_and_plates():
     z, _, _ = np.indices((SIDE,) * 3)
     grid = field(ball((36, 20, 20), 3), ball((20, 50, 20), 2.5), rod(50, 50, 3), rod(20, 52, 2), np.abs(z - 60.0) - 2)

@@ -1,18 +1,20 @@
 """Whole networks: invariant for every element, the same when folded, the same after a file."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
 from conftest import make_network
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network import weights
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration, InputSpec
-from gcnn_cli.network.inference import FoldedGCNN, choose_device, has_fast_bfloat16, make_scorer
+from gcnn_cli.network.inference import FoldedGCNN, Scorer, choose_device, has_fast_bfloat16, make_scorer
 from gcnn_cli.network.verify import TOLERANCE, invariance_errors
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.symmetry.actions import act_on_image
@@ -143,6 +145,46 @@ def test_the_gpu_agrees_with_the_cpu(network):
     assert np.allclose(on_gpu, make_scorer(network, CPU, bfloat16=False).score([x]), atol=1e-3)
 
 
+class Small(torch.nn.Module):
+    """A network on a device that holds so many patches at once."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most, self.sizes = network, most, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.network(x)
+
+
+@pytest.mark.parametrize("average_over", ["trivial", "C4"])
+@pytest.mark.parametrize("most", [1, 3, 5, 64])
+def test_out_of_memory_halves_the_batch_and_says_so(network, caplog, most, average_over):
+    x = patches("O", torch.float32, count=23)
+    batches = x.split(10)
+    small = Small(FoldedGCNN(network).eval(), most)
+    scorer = Scorer(small, CPU, bfloat16=False, average_over=average_over)
+    with caplog.at_level("WARNING", logger="gcnn"):
+        scores = scorer.score(batches)
+    whole = make_scorer(network, CPU, average_over=average_over, bfloat16=False).score([x])
+    assert np.allclose(scores, whole, atol=1e-5)
+    sizes = [10, 5, 2, 1]
+    tried = sizes[: next((n for n, size in enumerate(sizes) if size <= most)) + 1]
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        f"cpu ran out of memory with {a} patches at once: going on with {b}" for a, b in itertools.pairwise(tried)
+    ]
+    assert sum(size > most for size in small.sizes) == len(said)  # what failed once is not tried again
+
+
+def test_memory_for_not_a_single_patch_is_an_error(network):
+    scorer = Scorer(Small(FoldedGCNN(network).eval(), 0), CPU, bfloat16=False)
+    with pytest.raises(DeviceError, match="with a single patch; use --device cpu"):
+        scorer.score([patches("O", torch.float32, count=4)])
+
+
 # Weights files
 
 
@@ -234,3 +276,65 @@ def test_operating_points_are_looked_up_not_invented():
     assert calibration.threshold_at(4) == 0.2
     with pytest.raises(UsageError, match="stored: 1, 4"):
         calibration.threshold_at(2)
+
+
+def resigned(path, **changes):
+    """A weights file with other header entries, or with `tensors` changed, and the checksum made right again."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["gcnn"])
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for change in changes.pop("tensors", ()):
+        change(state)
+    for key, value in changes.items():
+        header[key] = {**header[key], **value} if isinstance(value, dict) else value
+    header["tensors_sha256"] = weights.tensors_sha256(state)
+    save_file(state, path, {"gcnn": json.dumps(header)})
+    return str(path)
+
+
+HEADERS = {
+    "a name that is no text": ({"name": 7}, "do not fit"),
+    "a name with a line break": ({"name": "a\nb"}, "do not fit"),
+    "provenance": ({"provenance": [1]}, "do not fit"),
+    "a group of no name": ({"network": {"group": ["O"]}}, "do not fit|unknown group"),
+    "fields that are no numbers": ({"network": {"fields": ["2", "2", "3"]}}, "whole numbers"),
+    "a side that is no whole number": ({"network": {"side": 8.0}, "input": {"side": 8.0}}, "whole number"),
+    "sides that differ": ({"input": {"side": 16}}, "patches of side 16 for a network of side 8"),
+    "more layers than tensors": ({"network": {"fields": [2] * 10**5}}, "100000 layers"),
+    "a network that no memory holds": ({"network": {"fields": [2, 2, 2**40]}}, "another size"),
+    "a window without an end": ({"input": {"hu_high": float("inf")}}, "unusable input contract"),
+    "an offset that is no number": ({"calibration": {"offset": float("nan")}}, "unusable calibration"),
+    "a slope without an end": ({"calibration": {"slope": float("inf")}}, "unusable calibration"),
+    "operating points": ({"calibration": {"operating_points": [[1, 7.5]]}}, "unusable operating points"),
+    "operating points of one": ({"calibration": {"operating_points": [[1]]}}, "do not fit"),
+    "no operating points": ({"calibration": {"operating_points": [["x", "y"]]}}, "do not fit"),
+}
+
+
+@pytest.mark.parametrize(("changes", "message"), HEADERS.values(), ids=HEADERS)
+def test_headers_that_no_training_writes_are_refused(model, tmp_path, changes, message):
+    save_model(model, tmp_path / "small.safetensors")
+    with pytest.raises(ModelError, match=message):
+        load_model(resigned(tmp_path / "small.safetensors", **changes))
+
+
+def test_endless_headers_are_refused(model, tmp_path):
+    path = tmp_path / "small.safetensors"
+    save_model(model, path)
+    for text in ("[" * 100_000, "[]", "7"):
+        save_file({"a": torch.zeros(1)}, path, {"gcnn": text})
+        with pytest.raises(ModelError, match="not a gcnn weights file|of format None"):
+            load_model(str(path))
+
+
+def test_weights_of_a_failed_training_are_refused(model, tmp_path):
+    save_model(model, tmp_path / "small.safetensors")
+    with pytest.raises(ModelError, match="NaN or infinite weights"):
+        load_model(resigned(tmp_path / "small.safetensors", tensors=[lambda s: s["linear.weight"].fill_(torch.nan)]))
+
+
+def test_scores_that_are_no_numbers_are_an_error(network):
+    with torch.no_grad():
+        network.linear.weight.fill_(3e38)
+    with pytest.raises(ModelError, match="not finite"):
+        make_scorer(network, CPU, bfloat16=False).score([1e4 * patches("O", torch.float32)])

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from contextlib import suppress
 
 import jsonschema
 import pytest
@@ -154,3 +155,31 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="No space left"):
         write_bytes(tmp_path / "out.csv", b"x", overwrite=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_where_the_json_stands_the_others_are_of_its_making(tmp_path, monkeypatch, steps):
+    """Stopped after any number of steps of replacing a set: no JSON, or all of one set."""
+    paths = output_paths(tmp_path / "a.mhd", tmp_path, ("json", "csv"))
+    write_report(make_report(), paths, overwrite=False)
+    old = {path: path.read_bytes() for path in paths.values()}
+    left = iter(range(steps))
+
+    def stepwise(method):
+        def step(path, *arguments, **options):
+            if path.suffix != ".part" or method is not real_unlink:
+                next(left)
+            return method(path, *arguments, **options)
+
+        return step
+
+    real_unlink = type(tmp_path).unlink
+    monkeypatch.setattr("pathlib.Path.unlink", stepwise(real_unlink))
+    monkeypatch.setattr("pathlib.Path.replace", stepwise(type(tmp_path).replace))
+    with suppress(StopIteration):
+        write_report(make_report(()), paths, overwrite=True)
+    assert sorted(tmp_path.iterdir()) == sorted(path for path in paths.values() if path.exists())
+    if paths["json"].exists():
+        assert {path.read_bytes() == old[path] for path in paths.values()} == {steps == 0}
+    else:
+        assert 0 < steps < 3

@@ -9,6 +9,7 @@ from output.reports import report_of
 from scan.scans import axial, oblique, some_hu
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.evaluation.reports import read_reports
 from gcnn_cli.output.csv_format import rich_csv
 from gcnn_cli.output.json_format import report_data, report_json
 from gcnn_cli.output.json_reading import read_report
@@ -66,6 +67,10 @@ def set_in(data, value, *keys):
         ([0.7, 0.8, 0.0], ("input", "spacing_mm"), "do not make a grid"),
         ([[1.0, 0.0, 0.0]] * 3, ("input", "axes"), "do not make a grid"),
         (7, ("weights", "name"), "7 is not a text"),
+        ([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]], ("input", "axes"), "not orthogonal"),
+        ([10**400, 0, 0], ("input", "origin_mm"), "too large"),
+        ([1e200, 0, 0], ("nodules", 0, "index"), "outside of any scan"),
+        ([2**31, 3, 3], ("input", "size"), "do not make a grid"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, value, keys, text):
@@ -79,7 +84,9 @@ def test_what_does_not_fit_is_refused(tmp_path, value, keys, text):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b'{"schema": 1}', b"null"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{", b"\xff\xfe", b'{"schema": 1}', b"null", b"[" * 100_000, b"9" * 5000]
+)
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
@@ -93,3 +100,15 @@ def test_a_report_without_a_checksum_is_still_read(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(report_json(report))
     assert read_report(path).scan.source.sha256 == ""
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud800"'])
+def test_what_could_be_read_but_not_written_again_is_refused(tmp_path, value):
+    text = report_json(make_report(axial()))
+    path = tmp_path / "a.nodules.json"
+    path.write_text(text.replace('"average_over": ', f'"other": {value}, "average_over": ', 1))
+    assert path.read_text() != text
+    with pytest.raises(InputError, match="not a JSON file"):
+        read_report(path)
+    with pytest.raises(InputError, match="not JSON"):
+        read_reports(path)

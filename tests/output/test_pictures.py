@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+from dataclasses import fields, is_dataclass, replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -84,6 +85,27 @@ def test_what_comes_from_files_is_escaped(volume):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "&lt;b&gt;056" in page
     assert "&lt;i&gt;odd&lt;/i&gt; values" in page
+
+
+def hostile(value, mark="<img src=x onerror=alert(1)>\"'&"):
+    """The same value with every text in it made hostile, however deep it lies."""
+    if isinstance(value, str):
+        return mark
+    if isinstance(value, tuple):
+        return tuple(hostile(part) for part in value)
+    if is_dataclass(value):
+        return replace(value, **{f.name: hostile(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def test_every_text_of_a_report_is_escaped(volume):
+    report = hostile(report_of(volume, volume.position_mm(np.array([5.0, 9, 9])), warnings=["odd"]))
+    report = replace(report, scan=replace(report.scan, source=replace(report.scan.source, checks=("<img",))))
+    page = html_report(report, volume).decode("utf-8")
+    assert "<img src=x" not in page
+    # Title, heading, path, kind, series, study, frame, checksum; weights, group, sha256; device; image; warning.
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;&#34;&#39;&amp;") >= 14
+    assert all(picture["src"].startswith("data:image/png") for picture in Elements(page).of("img"))
 
 
 def test_the_page_says_that_there_is_none(volume):

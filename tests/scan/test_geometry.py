@@ -71,9 +71,9 @@ def test_a_missing_slice_is_named(to_world: np.ndarray, missing: int) -> None:
 
 
 def test_slices_that_drift_from_their_places_are_refused() -> None:
-    """No gap stands out, yet in the middle the affine would be off by a millimeter."""
-    planes = planes_of(axial(), 60)
-    drifting = [moved(p, np.array([0, 0, 0.0012 * n * n])) for n, p in enumerate(planes)]
+    """No gap stands out, yet in the middle the affine would be off by half a millimeter."""
+    planes = planes_of(axial(), 100)
+    drifting = [moved(p, np.array([0, 0, 0.0002 * n * n])) for n, p in enumerate(planes)]
     assert "slice spacing changes along the stack" in judge(drifting).problem
 
 
@@ -84,6 +84,31 @@ def test_rounded_positions_are_let_through() -> None:
     assert verdict.problem == ""
     for plane, n in zip(planes, range(100), strict=True):
         assert np.linalg.norm((verdict.to_world @ [n, 0, 0, 1])[:3] - plane.position) < 0.2
+
+
+@pytest.mark.parametrize(("off_by", "sound"), [(0.009, True), (-0.009, True), (0.011, False), (-0.011, False)])
+@pytest.mark.parametrize("to_world", STACKS.values(), ids=STACKS)
+def test_spacing_may_be_uneven_by_one_percent(to_world: np.ndarray, off_by: float, sound: bool) -> None:
+    planes = planes_of(to_world)
+    step = to_world[:3, 0] * off_by
+    beyond = [moved(p, step + 1 / 300) if n > 5 else moved(p, np.array([1 / 300] * 3)) for n, p in enumerate(planes)]
+    assert (judge(beyond).problem == "") is sound
+
+
+def test_rounding_excuses_no_more_than_it_can_do() -> None:
+    """0.1 mm of 2.5 mm is above 1 %: let through where positions are written to 0.1 mm, refused where to more."""
+    planes = planes_of(axial())
+    shifted = [moved(p, np.array([0, 0, 0.1])) if n > 5 else p for n, p in enumerate(planes)]
+    assert judge(shifted).problem == ""
+    finer = [moved(p, np.array([0, 0, 0.0123])) for p in shifted]
+    assert "slices 6 and 7 (at -287.49 and -284.89 mm) are 2.6 mm apart, the others 2.5 mm" in judge(finer).problem
+    too_far = [moved(p, np.array([0, 0, 0.2])) if n > 5 else p for n, p in enumerate(planes)]
+    assert "are 2.7 mm apart" in judge(too_far).problem
+
+
+def test_slices_in_one_plane_are_refused() -> None:
+    planes = [replace(p, position=(0.01 * n, 0.0, 0.0)) for n, p in enumerate(planes_of(axial()))]
+    assert "lie in one plane" in judge(planes).problem
 
 
 @pytest.mark.parametrize("degrees", [1, 5, -20])

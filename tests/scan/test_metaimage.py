@@ -48,7 +48,7 @@ def test_damaged_compressed_voxels_are_refused(tmp_path: Path, where: int) -> No
 
 def test_compressed_voxels_that_are_too_few_are_refused(tmp_path: Path) -> None:
     path = write_file(tmp_path / "packed.mhd", some_hu(), axial())
-    with pytest.raises(InputError, match="unpacks to 420 bytes where 504"):
+    with pytest.raises(InputError, match="truncated, holds 420 bytes of voxels where 504"):
         read_volume(changed(path, "DimSize", "7 6 6"))
 
 

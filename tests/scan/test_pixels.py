@@ -8,7 +8,18 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.uid import MPEG2MPML, JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import (
+    JPEG2000,
+    MPEG2MPML,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
 from scan.scans import axial, ct_slice, some_hu, write_series
 
 from gcnn_cli.errors import InputError
@@ -121,22 +132,76 @@ def test_jpeg_lossless_needs_no_further_package(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_series(folder).hu, hu)
 
 
-COMPRESSED = {"RLE": RLELossless, "JPEG 2000": JPEG2000Lossless}
+COMPRESSED = {"RLE": RLELossless, "JPEG 2000": JPEG2000Lossless, "JPEG-LS": JPEGLSLossless}
+ENCODERS = {JPEG2000Lossless: "openjpeg", JPEGLSLossless: "jpeg_ls"}
 
 
+@pytest.mark.parametrize("decoder", ["pydicom", "GDCM"])
 @pytest.mark.parametrize("syntax", COMPRESSED.values(), ids=COMPRESSED)
-def test_compressed_series_are_the_same(tmp_path: Path, syntax: str) -> None:
-    if syntax == JPEG2000Lossless:
-        pytest.importorskip("openjpeg", reason="the dicom extra is not installed")
+def test_compressed_series_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, decoder: str
+) -> None:
+    if syntax in ENCODERS:
+        pytest.importorskip(ENCODERS[syntax], reason="no encoder for this syntax is installed")
     hu = some_hu((5, 32, 32))
     plain = read_series(write_series(tmp_path / "plain", hu, axial()))
 
     def compress(number: int, dataset: Dataset) -> None:
         dataset.compress(syntax, generate_instance_uid=False)
 
-    packed = read_series(write_series(tmp_path / "packed", hu, axial(), edit=compress))
+    folder = write_series(tmp_path / "packed", hu, axial(), edit=compress)
+    if decoder == "GDCM":  # as where pydicom has no plugin
+        monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(no_plugin))
+    packed = read_series(folder)
     np.testing.assert_array_equal(packed.hu, hu)
     assert packed.source.sha256 == plain.source.sha256
+
+
+def no_plugin(dataset: Dataset) -> np.ndarray:
+    raise RuntimeError("Unable to decompress the pixel data: all plugins are missing dependencies")
+
+
+# syntax, how it is encoded, by what, and how far HU may then be off
+LOSSY = {
+    "JPEG 2000": (JPEG2000, {"j2k_psnr": [90]}, "openjpeg", 10),
+    "JPEG-LS": (JPEGLSNearLossless, {"jls_error": 2}, "jpeg_ls", 2),
+}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_series_are_nearly_the_same(tmp_path: Path, name: str) -> None:
+    syntax, options, encoder, off_by = LOSSY[name]
+    pytest.importorskip(encoder, reason="no encoder for this syntax is installed")
+    hu = np.cumsum(some_hu((5, 32, 32)).astype(int) // 400, axis=2).astype(np.int16) * 4 - 500
+
+    def compress(number: int, dataset: Dataset) -> None:
+        dataset.compress(syntax, generate_instance_uid=False, **options)
+
+    volume = read_series(write_series(tmp_path, hu, axial(), edit=compress))
+    np.testing.assert_allclose(volume.hu, hu, atol=off_by)
+
+
+ORDERS = [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize("syntax", ORDERS, ids=[uid.name for uid in ORDERS])
+def test_every_way_of_writing_elements_is_read(tmp_path: Path, syntax: UID) -> None:
+    hu = some_hu()
+    for number in range(len(hu)):
+        dataset = ct_slice(number, hu[number], axial())
+        dataset.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        plain = Dataset(dataset)  # a FileDataset would not change its byte order
+        plain.file_meta = dataset.file_meta
+        pydicom.dcmwrite(
+            tmp_path / f"{number}.dcm",
+            plain,
+            implicit_vr=syntax == ImplicitVRLittleEndian,
+            little_endian=syntax != ExplicitVRBigEndian,
+            enforce_file_format=True,
+        )
+    np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
 
 
 def spoiled(dataset: Dataset, how: str) -> bytes:

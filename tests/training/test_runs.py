@@ -242,7 +242,7 @@ def test_fields_follow_the_group_and_the_side_the_input(tmp_path):
     [
         ("[tran]\nsteps = 1\n", r"no section \[tran\]"),
         ("[train]\nstep = 1\n", r"no key step in \[train\]"),
-        ('[train]\nsteps = "many"\n', "steps in .train. is 'many', not a int"),
+        ('[train]\nsteps = "many"\n', "steps in .train. is 'many', not a whole number"),
         ("[train]\nsteps = 0\n", "steps"),
         ("steps = 3\n", "no section"),
         ("[train\n", "not TOML"),

@@ -14,6 +14,7 @@ from gcnn_cli.labels.patients import patient_of
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.phantom import write_phantom
+from gcnn_cli.training import augment
 from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
 from gcnn_cli.training.donors import read_donor
 from gcnn_cli.training.duplicates import identify_patients
@@ -165,6 +166,14 @@ def test_a_donor_is_centered_on_its_nodule(data):
     assert donor.stop - donor.first == donor.hu.shape[0] < SIDE  # the slices that were measured
 
 
+def test_a_donor_keeps_no_larger_array_alive(data):
+    donor = read_donor(read_index([data]).cutouts[0], SampleConfig(side=SIDE))
+    for name in ("hu", "mask", "cube", "weight"):
+        array = getattr(donor, name)
+        base = array if array.base is None else array.base
+        assert base.nbytes <= 2 * array.nbytes, f"{name} is a view of {base.nbytes} bytes"
+
+
 def test_a_transplant_is_the_donor_inside_and_the_host_outside():
     hu, mask = ball_cube(5)
     host = np.full(hu.shape, -870, np.float32)
@@ -214,6 +223,26 @@ def test_batches_are_balanced_and_come_from_their_seed():
     sampler.update([0], np.array([3.0], np.float32))
     often = [n for seed in range(50) for n in sampler.draw(10, np.random.default_rng(seed))]
     assert often.count(0) > 2 * often.count(2)  # what is wrong comes again
+
+
+def test_blur_smooths_every_cube_along_and_across_its_slices_by_its_own_widths():
+    cube = np.zeros((SIDE,) * 3, np.float32)
+    cube[(SIDE // 2,) * 3] = 1000.0
+    cubes = torch.from_numpy(np.stack([cube] * 64)).unsqueeze(1)
+    blurred = augment._blur(cubes, 0.8, np.random.default_rng(0))
+    totals = blurred.sum(dim=(1, 2, 3, 4)).numpy()
+    np.testing.assert_allclose(totals, 1000.0, rtol=1e-5)
+    place = np.arange(SIDE) - SIDE // 2
+    widths = np.array(
+        [[(other.sum(axis=(0, 1)) * place**2).sum() / 1000 for other in (b.transpose(1, 2, 0), b.transpose(0, 2, 1), b)]
+         for b in blurred[:, 0].numpy()]
+    )  # fmt: skip
+    np.testing.assert_allclose(widths[:, 1], widths[:, 2], atol=1e-4)  # y as x
+    same = widths < 1e-6
+    assert 0.3 < same[:, 0].mean() < 0.7
+    assert 0.3 < same[:, 1].mean() < 0.7
+    assert (same[:, 0] != same[:, 1]).any()
+    assert 0.4 < widths.max() <= 0.8**2 + 1e-3
 
 
 def test_an_augmented_batch_is_a_batch_of_patches():

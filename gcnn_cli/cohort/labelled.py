@@ -1,0 +1,48 @@
+"""The scans of a labelled folder, searched to be evaluated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gcnn_cli.cohort.request import Request
+from gcnn_cli.cohort.scans import Scan
+from gcnn_cli.cohort.search import make_job, search
+from gcnn_cli.detection.detector import Detector
+from gcnn_cli.detection.findings import Report
+from gcnn_cli.detection.pipeline import Notify
+from gcnn_cli.files import refuse_existing
+from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.output.formats import output_name, write_rendered
+from gcnn_cli.output.json_reading import read_report
+
+
+def detect_labelled(
+    scans: Sequence[ScanEntry],
+    folder: Path,
+    detector: Detector,
+    *,
+    overwrite: bool,
+    resume: bool,
+    notify: Notify,
+) -> list[Report]:
+    """Every scored candidate of labelled scans, in order; each report is written into the folder as JSON.
+
+    Raises the first scan's error: an evaluation without some of its scans would be of something else.
+    """
+    request = Request(("json",), folder, threshold=0.0, overwrite=overwrite, resume=resume)
+    reports = []
+    for number, entry in enumerate(scans, start=1):
+        scan = Scan(entry.path, output_name(entry.path), entry.name if entry.path.is_dir() else None)
+        paths = request.paths(scan)
+        if not resume:
+            refuse_existing(list(paths.values()), overwrite=overwrite)
+
+        def tell(stage: str, number: int = number, name: str = entry.path.name) -> None:
+            notify(f"scan {number} of {len(scans)}, {name}: {stage}")
+
+        outcome = search(make_job(scan, request), detector, tell)
+        if outcome.failure:
+            raise outcome.failure.error
+        if outcome.files:
+            write_rendered(outcome.files, paths, overwrite=request.replaces)
+        reports.append(outcome.report or read_report(paths["json"]))
+    return reports

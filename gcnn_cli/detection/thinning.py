@@ -1,0 +1,69 @@
+"""Which blobs are worth a look: a small network ranks what the filters propose.
+
+Filters alone rank a faint nodule among thousands of vessels by its brightness and roundness, and lose it. A small
+G-CNN sees the surroundings of each of many blobs at the price of a few looks of the large one. A blob's rank
+is the network's logit plus a multiple of the logarithm of its strength: the filters know of nodules that are
+larger than the small patch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.patches import patch_batches
+from gcnn_cli.errors import InputError
+from gcnn_cli.network.inference import Scorer, make_scorer
+from gcnn_cli.network.weights import TrainedModel, load_model
+from gcnn_cli.scan.volume import Volume
+
+SHIPPED = "candidates"
+
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class ThinningConfig:
+    """proposals: blobs that are ranked; kept: candidates that remain."""
+
+    proposals: int = 1000
+    kept: int = 200
+    strength_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.kept <= self.proposals:
+            raise InputError(f"thinning: need 0 < kept ({self.kept}) <= proposals ({self.proposals})")
+
+
+@dataclass(frozen=True, eq=False)
+class Thinner:
+    """The small network and how many it keeps."""
+
+    model: TrainedModel
+    scorer: Scorer
+    config: ThinningConfig = field(default_factory=ThinningConfig)
+
+    @property
+    def name(self) -> str:
+        """What stands in a report's options for it."""
+        return f"{self.model.name} {self.model.sha256}"
+
+    def thin(self, grid: Volume, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """The candidates that remain, the most promising first. The grid is the one the network was trained on."""
+        if not candidates:
+            return []
+        positions = [candidate.position_mm for candidate in candidates]
+        logits = self.scorer.score(patch_batches(grid, positions, self.model.input, _BATCH))
+        strengths = np.array([candidate.strength for candidate in candidates])
+        ranks = logits + self.config.strength_weight * np.log(strengths)
+        return [candidates[n] for n in np.argsort(-ranks, kind="stable")[: self.config.kept]]
+
+
+def load_thinner(model: TrainedModel, device: torch.device) -> Thinner | None:
+    """The shipped one, where the large network looks on the same grid; else none, and the filters decide."""
+    small = load_model(SHIPPED)
+    if small.input.spacing_mm != model.input.spacing_mm:
+        return None
+    return Thinner(small, make_scorer(small.network, device))

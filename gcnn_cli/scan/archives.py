@@ -1,0 +1,81 @@
+"""A zip of a DICOM series -> a temporary folder with its files.
+
+A zip comes from elsewhere and may be hostile. It is refused whole when a member would lie outside
+the folder or is a link, and when it declares more than a scan can be; `zipfile` itself ends with an
+error where more bytes come out than a member declares. Only deflate is unpacked: of the other methods
+`zipfile` takes all that a chunk unpacks to into memory. Members that are not DICOM stay packed.
+"""
+
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PureWindowsPath
+
+from gcnn_cli.errors import InputError
+
+_GIB = 2**30
+# What a zip may unpack to: always this, and more only in proportion to its own size. CT packs 2 to 5 times.
+_UNSUSPICIOUS_BYTES = _GIB
+_MAX_RATIO = 100
+_MAX_UNPACKED_BYTES = 16 * _GIB
+_MAX_MEMBERS = 100_000
+_DAMAGE = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError, ValueError, IndexError, struct.error)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """A temporary folder with the DICOM files of a zip. Raises InputError for a damaged, locked or hostile one."""
+    with tempfile.TemporaryDirectory(prefix="gcnn-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+                _refuse_bomb(path, members, Path(folder))
+                _refuse_strays(path, members)
+                for member in members:
+                    _unpack(archive, member, Path(folder))
+        except _DAMAGE as error:
+            reason = str(error).replace(folder, "").splitlines() or ["damaged"]
+            raise InputError(f"{path}: cannot be unpacked: {reason[0]}") from None
+        yield Path(folder)
+
+
+def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
+    most = min(_MAX_UNPACKED_BYTES, max(_UNSUSPICIOUS_BYTES, _MAX_RATIO * path.stat().st_size))
+    declared = sum(member.file_size for member in members)
+    if declared > most or len(members) > _MAX_MEMBERS:
+        raise InputError(
+            f"{path}: declares {len(members)} files of {declared / _GIB:.1f} GiB in all: no scan of its size has that"
+        )
+    if declared > shutil.disk_usage(folder).free:
+        raise InputError(f"{path}: unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has room for")
+
+
+def _refuse_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    for member in members:
+        place = PureWindowsPath(member.filename)  # knows both slashes, and drives
+        if place.drive or place.root or ".." in place.parts:
+            raise InputError(f"{path}: holds a file that would be unpacked outside its folder ({member.filename!r})")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise InputError(f"{path}: holds a symbolic link ({member.filename!r})")
+        if member.compress_type not in _METHODS:
+            raise InputError(f"{path}: is packed by another method than deflate; pack the folder again")
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
+    if member.is_dir():
+        return
+    with archive.open(member) as source:
+        start = source.read(132)
+        if start[128:] != b"DICM":
+            return
+        target = folder.joinpath(*PureWindowsPath(member.filename).parts)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("wb") as file:
+            file.write(start)
+            shutil.copyfileobj(source, file)

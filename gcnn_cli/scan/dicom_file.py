@@ -1,0 +1,108 @@
+"""DICOM files through pydicom, within bounds: no element takes more memory than the file has bytes."""
+
+import io
+import logging
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+# What pydicom raises for elements that are damaged, absent or hold what their type forbids.
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    AttributeError,
+    KeyError,
+    IndexError,
+    TypeError,
+    NotImplementedError,
+    OverflowError,
+    StopIteration,  # fewer frames than promised
+    RecursionError,  # sequences within sequences within sequences
+    struct.error,
+    zlib.error,
+    BytesLengthException,
+    InvalidDicomError,
+)
+_LONGEST_META = 2**16
+_CHUNK = 2**20
+# An image of a deflated data set is at most this large, or this many times its file.
+_INFLATED_BYTES = 64 * 2**20
+_INFLATED_RATIO = 100
+
+
+class PromiseError(ValueError):
+    """A file that promises what it cannot hold; the message quotes sizes alone."""
+
+
+class _Bounded(io.BufferedReader):
+    """A file that, asked for more than it holds, takes memory for what it holds: lengths in headers lie."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def read_dicom(path: Path, **options: Any) -> Any:
+    """pydicom's data set of a file; options are those of `dcmread`. Raises one of DAMAGE."""
+    with _Bounded(path) as file:
+        _check_deflated(file)
+        file.seek(0)
+        return pydicom.dcmread(file, **options)
+
+
+def _check_deflated(file: io.BufferedReader) -> None:
+    """Raise PromiseError for a deflated data set that unpacks to more than an image: pydicom would hold all of it."""
+    start = file.read(144)
+    length = struct.unpack("<I", start[140:])[0] if start[132:140] == b"\x02\0\0\0UL\4\0" else _LONGEST_META
+    meta = file.read(min(length, _LONGEST_META))
+    if DeflatedExplicitVRLittleEndian.encode() not in meta:
+        return
+    most = max(_INFLATED_BYTES, _INFLATED_RATIO * file.seek(0, io.SEEK_END))
+    file.seek(144 + length)
+    unpacker, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    waiting = file.read(_CHUNK)
+    while waiting and not unpacker.eof:
+        unpacked += len(unpacker.decompress(waiting, _CHUNK))
+        if unpacked > most:
+            raise PromiseError(f"unpacks to more than {most} bytes")
+        waiting = unpacker.unconsumed_tail or file.read(_CHUNK)
+
+
+def reason(error: Exception) -> str:
+    """Why a header or its pixels cannot be used. In our words: pydicom's quote values, which may name the patient."""
+    if isinstance(error, PromiseError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, (AttributeError, KeyError)):
+        return "an element is missing"
+    return "truncated or damaged"
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """No warnings and no log of pydicom: it quotes header values, of elements that are not used here too."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,125 @@
+"""What the header of an image file promises, and its voxels, which must be there before memory is taken for them.
+
+A header's sizes are a claim. They are compared with what the file holds first, so that a damaged
+header costs a line of text and not the machine's memory. Packed voxels (zlib or gzip) are unpacked
+into an array of the promised size and not a byte further.
+"""
+
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.volume import Array
+
+_CHUNK = 2**20
+_MOST_PACKED = 1040  # deflate packs 1032 to 1 at best
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImage:
+    """Where the voxels lie in the patient, and in which bytes of which file.
+
+    size:       voxels along x, y, z and, in some files, time; checked by `check_shape`
+    to_world:   float64 [4, 4], voxel (z, y, x, 1) -> (x, y, z, 1) in LPS mm
+    data:       the file that holds them: from byte `start`, or, packed, `skip` bytes into what unpacks from there
+    dtype:      NumPy's name, with byte order
+    scale:      slope and intercept from stored values to the file's own
+    """
+
+    path: Path
+    size: tuple[int, ...]
+    to_world: Array
+    data: Path
+    start: int
+    dtype: str
+    packed: bool = False
+    skip: int = 0
+    scale: tuple[float, float] = (1.0, 0.0)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def promised_bytes(self) -> int:
+        """What the voxels take when unpacked."""
+        return math.prod(self.size) * np.dtype(self.dtype).itemsize
+
+    def check_bytes(self) -> None:
+        """Raise InputError unless the file can hold what its header promises. Nothing is unpacked."""
+        held, promised = max(0, self.data.stat().st_size - self.start), self.promised_bytes
+        if not self.packed and held < promised:
+            raise InputError(f"{self.data}: truncated, holds {held} bytes of voxels where {promised} are promised")
+        if self.packed and held * _MOST_PACKED < promised:
+            raise InputError(f"{self.data}: truncated, {held} packed bytes where {promised} unpacked are promised")
+
+    def read(self) -> NDArray[Any]:
+        """Values [..., D, H, W], scaled. Raises InputError for voxels that are missing or damaged."""
+        self.check_bytes()
+        with self.data.open("rb") as file:
+            file.seek(self.start)
+            content = self._unpacked(file) if self.packed else np.fromfile(file, np.uint8, self.promised_bytes)
+        return _scaled(content.view(self.dtype).reshape(self.size[::-1]), *self.scale)
+
+    def _unpacked(self, file: BinaryIO) -> NDArray[np.uint8]:
+        content = np.empty(self.promised_bytes, np.uint8)
+        at = -self.skip
+        try:
+            for block in inflated(file):
+                inner = np.frombuffer(block, np.uint8)[max(0, -at) : max(0, len(content) - at)]
+                content[max(0, at) : max(0, at) + len(inner)] = inner
+                at += len(block)
+                if at > len(content):
+                    break  # whatever follows, it is no voxel
+        except zlib.error as error:
+            raise InputError(f"{self.data}: its compressed voxels are damaged ({error})") from None
+        if at < len(content):
+            raise InputError(
+                f"{self.data}: truncated, holds {max(0, at)} bytes of voxels where {len(content)} are promised"
+            )
+        return content
+
+
+def inflated(file: BinaryIO) -> Iterator[bytes]:
+    """What zlib or gzip packed, from where the file stands, in blocks of at most 1 MiB. Raises zlib.error.
+
+    A file that ends too early gives what there was.
+    """
+    unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)
+    waiting = file.read(_CHUNK)
+    while waiting:
+        yield unpacker.decompress(waiting, _CHUNK)
+        waiting = unpacker.unconsumed_tail
+        if unpacker.eof:  # gzip files may be strung together; zeros after the last are padding
+            waiting = (unpacker.unused_data or file.read(_CHUNK)).lstrip(b"\0")
+            if waiting[:2] not in (b"\x1f\x8b", b"\x1f"):
+                return
+            unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)
+        waiting = waiting or file.read(_CHUNK)
+
+
+def check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
+    """Raise InputError unless this is one volume of one value per voxel, with at least two along each axis."""
+    shown = "x".join(map(str, size))
+    if components != 1:
+        raise InputError(f"{path}: a color or vector image ({components} values per voxel), not a CT")
+    if min(size, default=0) < 1:
+        raise InputError(f"{path}: its header is damaged: a size of {shown or 'nothing'}")
+    if math.prod(size[3:]) != 1:
+        raise InputError(f"{path}: holds {math.prod(size[3:])} volumes; give one of them")
+    if len(size) < 3 or min(size[:3]) < 2:
+        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {shown}")
+
+
+def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
+    """slope x values + intercept; a slope of 0 or NaN means that the file is not scaled."""
+    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0 or (slope, intercept) == (1, 0):
+        return values
+    if values.dtype.kind != "f" and all(v.is_integer() and abs(v) < 2**31 for v in (slope, intercept)):
+        return values.astype(np.int64) * int(slope) + int(intercept)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused as any others
+        return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)

@@ -1,0 +1,137 @@
+"""Several processes that train one network together, each with a part of every batch (`torchrun`).
+
+Data parallelism: gradients are averaged over the processes, and so are the statistics of the norms, so that N
+processes with batches of B take the step that one process would take with a batch of N B. torch's own
+synchronized norm is for CUDA alone; the one below works on any device.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.parallel import DistributedDataParallel
+
+from gcnn_cli.network.architecture import GCNN
+
+T = TypeVar("T")
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among `size`; process 0 leads: it alone validates, writes and talks. Alone, nothing is sent."""
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    def part_of(self, items: Sequence[T]) -> list[T]:
+        """Every size-th item, so that both halves of a balanced batch are shared out alike."""
+        return list(items[self.rank :: self.size])
+
+    def whole_of(self, part: Tensor) -> Tensor:
+        """The values [size * n] of everybody's items [n], in the order that `part_of` took them from."""
+        if self.size == 1:
+            return part
+        parts = [torch.empty_like(part) for _ in range(self.size)]
+        dist.all_gather(parts, part.contiguous())
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def wrap(self, network: GCNN) -> nn.Module:
+        """The network as it is trained: averages gradients where there are others. Its norms are shared in place."""
+        if self.size == 1:
+            return network
+        share_norms(network)
+        return DistributedDataParallel(network, broadcast_buffers=False)
+
+    def anyone(self, wish: bool) -> bool:
+        """Whether any process has the wish."""
+        if self.size == 1:
+            return wish
+        votes = torch.tensor(float(wish), device=self.device)
+        dist.all_reduce(votes, dist.ReduceOp.MAX)
+        return bool(votes)
+
+    def from_leader(self, make: Callable[[], T]) -> T:
+        """What process 0 makes, for all."""
+        if self.size == 1:
+            return make()
+        box: list[T | None] = [make() if self.leads else None]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]  # type: ignore[return-value]
+
+    def in_turn(self, make: Callable[[], T]) -> T:
+        """Made by process 0 first, then by the others, which find what it left on disk."""
+        if self.size == 1:
+            return make()
+        made = make() if self.leads else None
+        dist.barrier()
+        return made if made is not None else make()
+
+
+def join_team(device: torch.device) -> Team:
+    """The team that torchrun started this process in, or this process alone.
+
+    A CUDA device without a number becomes the one of this process on its machine.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or "RANK" not in os.environ:
+        return Team(device=device)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Team(dist.get_rank(), size, device)
+
+
+def leave_team() -> None:
+    """To be called by every process at the end."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class SharedNorm(nn.BatchNorm3d):
+    """Batch normalization with the mean and variance over everybody's batches, which must be of one size."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
+        assert self.running_mean is not None  # for the type checker: BatchNorm3d tracks
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        x = input.float()
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        shape = (1, -1, *(1,) * (x.ndim - 2))
+        others = (0, *range(2, x.ndim))
+        mean = all_reduce(x.sum(others)) / count
+        centered = x - mean.view(shape)
+        variance = all_reduce(centered.square().sum(others)) / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+            self.running_mean.lerp_(mean, momentum)
+            self.running_var.lerp_(variance * count / (count - 1), momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        y: Tensor = centered * scale.view(shape) + self.bias.view(shape)
+        return y.to(input.dtype)
+
+
+def share_norms(network: nn.Module) -> None:
+    """Replace every batch normalization by a shared one with the same values."""
+    for module in network.modules():
+        for name, child in module.named_children():
+            if type(child) is nn.BatchNorm3d:
+                shared = SharedNorm(child.num_features, eps=child.eps, momentum=child.momentum)
+                shared.load_state_dict(child.state_dict())
+                setattr(module, name, shared.to(child.weight.device).train(child.training))

@@ -1,0 +1,76 @@
+"""How many nodules the candidates hold, by how many are kept: the filters' order against the small network's.
+
+    python tests/benchmarks/candidates.py SCANS [SCANS ...]
+
+SCANS are folders of labelled scans: those of `transplants.py` (OUT/labelled, OUT/unlabelled), or the shared data.
+A nodule is found if a candidate lies nearer to its center than its radius; nodules under 4 mm are left out.
+Prints Markdown, and the seconds of both stages on this machine.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.detection.thinning import load_thinner
+from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.labels.index import read_index
+from gcnn_cli.network.inference import choose_device
+from gcnn_cli.network.weights import load_model
+from gcnn_cli.scan.resample import resample
+
+KEPT = (50, 100, 150, 200, 300, 500)
+SMALLEST_MM = 4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scans", type=Path, nargs="+")
+    parser.add_argument("--model", default="octahedral", help="whose grid is searched")
+    arguments = parser.parse_args()
+    found: dict[str, list[np.ndarray]] = {"filters alone": [], "small network": []}
+    seconds: dict[str, list[float]] = {name: [] for name in found}
+    for scan in read_index(arguments.scans).scans:
+        if scan.nodules:
+            look(scan, arguments.model, found, seconds)
+    print("| order | seconds a scan | " + " | ".join(f"{count} kept" for count in KEPT) + " |")
+    print("|---|---|" + "---|" * len(KEPT))
+    for name, ranks in found.items():
+        shares = [f"{(np.concatenate(ranks) < count).mean():.3f}" for count in KEPT]
+        print(f"| {name} | {np.mean(seconds[name]):.1f} | " + " | ".join(shares) + " |")
+    print(f"\n{len(np.concatenate(found['filters alone']))} nodules of {SMALLEST_MM:g} mm and more.")
+
+
+def look(scan: ScanEntry, model: str, found: dict[str, list[np.ndarray]], seconds: dict[str, list[float]]) -> None:
+    """Ranks of one scan's nodules in both orders, and the time that each took."""
+    trained = load_model(model)
+    thinner = load_thinner(trained, choose_device("cpu"))
+    assert thinner is not None
+    grid = resample(scan.read(), trained.input.spacing_mm)
+    lungs = segment_lungs(grid, LungConfig())
+    started = time.monotonic()
+    blobs = find_candidates(grid, lungs, CandidateConfig(max_candidates=thinner.config.proposals))
+    searched = time.monotonic() - started
+    every = replace(thinner, config=replace(thinner.config, kept=max(KEPT)))
+    thinned = every.thin(grid, blobs)
+    nodules = np.array([nodule for nodule in scan.nodules if nodule[3] >= SMALLEST_MM])
+    for name, candidates in zip(found, (blobs, thinned), strict=True):
+        found[name].append(ranks_of(nodules, candidates))
+    for name, passed in zip(seconds, (searched, time.monotonic() - started), strict=True):
+        seconds[name].append(passed)
+
+
+def ranks_of(nodules: np.ndarray, candidates: list[Candidate]) -> np.ndarray:
+    """Place of the first candidate inside each nodule [N, 4] (x, y, z, diameter); a large number where none is."""
+    positions = np.array([candidate.position_mm for candidate in candidates])
+    inside = np.linalg.norm(positions[None] - nodules[:, None, :3], axis=2) < nodules[:, None, 3] / 2
+    return np.where(inside.any(axis=1), inside.argmax(axis=1), 10**9)
+
+
+if __name__ == "__main__":
+    main()
