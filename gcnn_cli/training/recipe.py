@@ -6,6 +6,7 @@
 What a file does not set keeps its default. A key that does not exist is an error, not a wish unheard.
 """
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,16 +20,18 @@ from gcnn_cli.training.loop import TrainConfig
 from gcnn_cli.training.prepare import SplitConfig
 from gcnn_cli.training.samples import SampleConfig
 
-# Convolution parameters about equal to O's 2,2,4,4,8,8, as in the article (channels / sqrt |G|).
+# About as many parameters as O's 2,2,4,4,8,8. The article divides channels by sqrt |G|, which matches the inner
+# convolutions; the last one, over the whole map, grows with |G|, so larger groups get less than that.
 FIELDS: dict[str, tuple[int, ...]] = {
     "trivial": (16, 16, 32, 32, 64, 64),
     "C4": (6, 6, 12, 12, 24, 24),
-    "C4h": (5, 5, 10, 10, 20, 20),
-    "D4": (5, 5, 10, 10, 20, 20),
-    "D4h": (4, 4, 8, 8, 16, 16),
+    "C4h": (5, 5, 10, 10, 16, 16),
+    "D4": (5, 5, 10, 10, 16, 16),
+    "D4h": (3, 3, 5, 5, 11, 11),
     "O": (2, 2, 4, 4, 8, 8),
-    "Oh": (2, 2, 4, 4, 6, 6),
+    "Oh": (2, 2, 3, 3, 4, 4),
 }
+_NAMES = {float: "number", int: "whole number", str: "text", tuple: "list", bool: "true or false"}
 _SECTIONS: dict[str, type] = {
     "network": NetworkConfig,
     "input": InputSpec,
@@ -58,10 +61,12 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
     for name, values in (changes or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         sections[name] = {**sections.get(name, {}), **given}
-    group = sections.get("network", {}).get("group", NetworkConfig().group)
+    group = _as(str, sections.get("network", {}).get("group", NetworkConfig().group), f"{path}: group in [network]")
     if group not in FIELDS:
         raise UsageError(f"unknown group {group!r}: choose one of {', '.join(FIELDS)}")
-    subset = int(sections.get("samples", {}).pop("subset", 0))
+    subset = _as(int, sections.get("samples", {}).pop("subset", 0), f"{path}: subset in [samples]")
+    if subset < 0:
+        raise InputError(f"{path}: subset in [samples] is {subset}, fewer than none")
     made = {name: _make(name, sections.get(name, {}), path) for name in _SECTIONS}
     network, given = made["network"], sections.get("network", {})
     if "fields" not in given:
@@ -91,7 +96,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         sections = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError among them
         raise InputError(f"{path}: not TOML: {' '.join(str(error).split())[:120]}") from None
     for name, values in sections.items():
         if name not in _SECTIONS or not isinstance(values, dict):
@@ -108,16 +113,18 @@ def _make(name: str, values: dict[str, Any], path: Path | None) -> Any:
         if key not in defaults:
             raise InputError(f"{path}: no key {key} in [{name}]; there are {', '.join(defaults)}")
         checked[key] = _as(type(defaults[key]), value, f"{path}: {key} in [{name}]")
+    for item in checked.get("hold_out", ()):
+        _as(str, item, f"{path}: a patient of hold_out in [{name}]")
     return kind(**checked)
 
 
 def _as(kind: type, value: Any, where: str) -> Any:
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if kind is tuple and isinstance(value, (list, tuple)):
         return tuple(value)
-    if type(value) is not kind:
-        raise InputError(f"{where} is {value!r}, not a {kind.__name__}")
+    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        raise InputError(f"{where} is {str(value)[:80]!r}, not a {_NAMES.get(kind, kind.__name__)}")
     return value
 
 
