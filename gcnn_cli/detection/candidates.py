@@ -21,7 +21,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from gcnn_cli.detection.findings import Candidate
-from gcnn_cli.detection.lungs import Mask
+from gcnn_cli.detection.lungs import Mask, bounding_box
 from gcnn_cli.detection.pyramid import STEP, halve
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Volume
@@ -81,7 +81,7 @@ def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[
         return []
     voxel_mm = float(grid.spacing_zyx[0])
     margin = int(np.ceil(config.max_diameter_mm / 4 / voxel_mm))
-    box = _bounding_box(lungs, margin)
+    box = bounding_box(lungs, margin)
     inside = lungs[box]
     image = np.clip(grid.hu[box], config.window_low_hu, config.window_high_hu).astype(np.float32)
     image = np.where(inside, image, np.float32(config.lung_hu))
@@ -124,15 +124,28 @@ def _scale_space_maxima(image: Image, inside: Mask, voxel_mm: float, config: Can
 def _maxima(image: Image, inside: Mask, sigma_vox: float, sigma_mm: float, floor: float) -> _Maxima:
     smooth = _smooth(image, sigma_vox)
     response = -(sigma_vox**2) * _laplacian(smooth)
-    peaks = (response == ndimage.maximum_filter(response, size=3)) & (response > floor) & inside
-    index = np.argwhere(peaks)
+    index = _peaks(response, (response > floor) & inside)
     # A nodule in the scan's last slice counts too: the stencils repeat the border, as the smoothing does.
     last = np.array(image.shape) - 1
-    around = np.clip(index[:, None, :] + _NEIGHBORS, 0, last)
-    values = response[tuple(around.transpose(2, 0, 1))].reshape(-1, 3, 3, 3)
-    offsets = _subvoxel_offsets(values)
-    hessians = _hessians(smooth[tuple(around.transpose(2, 0, 1))].reshape(-1, 3, 3, 3))
-    return _Maxima(np.clip(index + offsets, 0, last), response[peaks].astype(float), _roundness(hessians), sigma_mm)
+    around = tuple(np.clip(index[:, None, :] + _NEIGHBORS, 0, last).transpose(2, 0, 1))
+    offsets = _subvoxel_offsets(response[around].reshape(-1, 3, 3, 3))
+    hessians = _hessians(smooth[around].reshape(-1, 3, 3, 3))
+    strengths = response[tuple(index.T)].astype(float)
+    return _Maxima(np.clip(index + offsets, 0, last), strengths, _roundness(hessians), sigma_mm)
+
+
+def _peaks(response: Image, allowed: Mask) -> NDArray[np.int64]:
+    """Allowed places [N, 3] that none of their 26 neighbors exceeds.
+
+    One neighbor after the other, among the places that are left: most are gone after the nearest ones.
+    """
+    padded = np.pad(response, 1, mode="edge")
+    values = padded.ravel()
+    places = np.flatnonzero(np.pad(allowed, 1))
+    strides = np.array(padded.strides) // padded.itemsize
+    for neighbor in sorted(_NEIGHBORS, key=lambda step: int(step @ step)):
+        places = places[values[places] >= values[places + strides @ neighbor]]
+    return np.stack(np.unravel_index(places, padded.shape), axis=1) - 1
 
 
 def _smooth(image: Image, sigma_vox: float) -> Image:
@@ -222,11 +235,3 @@ def _suppress(points_mm: NDArray[np.float64], strength: NDArray[np.float64], apa
             break
         dropped[tree.query_ball_point(points_mm[candidate], apart_mm)] = True
     return kept
-
-
-def _bounding_box(mask: Mask, margin: int) -> tuple[slice, slice, slice]:
-    spans = []
-    for axis, length in enumerate(mask.shape):
-        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(max(int(hit[0]) - margin, 0), min(int(hit[-1]) + margin + 1, length)))
-    return spans[0], spans[1], spans[2]

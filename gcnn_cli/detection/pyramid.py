@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from skimage.transform import downscale_local_mean
 
 STEP = 2  # fine voxels along each side of a coarse one
 
@@ -14,8 +15,8 @@ def halve(image: NDArray[Any]) -> NDArray[np.float32]:
 
     Coarse voxel n covers fine voxels 2n and 2n + 1: its center lies at fine index 2n + 0.5.
     """
-    padded = np.pad(image, [(0, length % STEP) for length in image.shape], mode="edge")
-    return np.asarray(downscale_local_mean(padded, (STEP,) * 3), np.float32)
+    padded = np.pad(np.asarray(image, np.float32), [(0, length % STEP) for length in image.shape], mode="edge")
+    return np.asarray(F.avg_pool3d(torch.from_numpy(padded).unsqueeze(0), STEP).squeeze(0).numpy())
 
 
 def double(mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> NDArray[np.bool_]:

@@ -65,7 +65,7 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     report = detect(volume, model, scorer, thinner=thinner, notify=tell)
     tell("writing")
     with tempfile.TemporaryDirectory() as out:
-        write_report(report, output_paths(scan, Path(out), ("csv", "json")), scan=volume)
+        write_report(report, output_paths(scan, Path(out), ("csv", "json")), overwrite=False, scan=volume)
     tell("end")
     seconds: dict[str, float] = {}
     for (stage, first), (_, last) in pairwise(marks):
