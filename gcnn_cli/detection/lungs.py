@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import ball
+from skimage.morphology import isotropic_dilation, isotropic_erosion
 
 from gcnn_cli.detection.pyramid import STEP, double, halve
 from gcnn_cli.errors import InputError
@@ -104,13 +104,20 @@ def _largest(mask: Mask) -> Mask:
 
 def _open(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     """Erosion and dilation by a small ball; beyond the image counts as inside, so cuts stay sharp."""
-    footprint = ball(radius_mm / voxel_mm)
-    return _dilate(np.asarray(ndimage.binary_erosion(mask, footprint, border_value=1)), radius_mm, voxel_mm)
+    eroded = np.asarray(ndimage.binary_erosion(mask, _ball(radius_mm / voxel_mm), border_value=1))
+    return _dilate(eroded, radius_mm, voxel_mm)
 
 
 def _dilate(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     """Every voxel whose center lies within the radius of one of the mask; for radii of a few voxels."""
-    return np.asarray(ndimage.binary_dilation(mask, ball(radius_mm / voxel_mm)))
+    return np.asarray(ndimage.binary_dilation(mask, _ball(radius_mm / voxel_mm)))
+
+
+def _ball(radius_vox: float) -> Mask:
+    """Voxels whose centers lie within a radius, which need not be whole, of the middle one's."""
+    reach = int(radius_vox)
+    z, y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1, -reach : reach + 1]
+    return np.asarray(z**2 + y**2 + x**2 <= radius_vox**2)
 
 
 def _close(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
@@ -121,8 +128,9 @@ def _close(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     """
     box = bounding_box(mask, int(np.ceil(radius_mm / voxel_mm)) + 1)
     closed = np.zeros_like(mask)
-    dilated = ndimage.distance_transform_edt(~mask[box], sampling=voxel_mm) <= radius_mm
-    closed[box] = dilated.all() or ndimage.distance_transform_edt(dilated, sampling=voxel_mm) > radius_mm
+    dilated = isotropic_dilation(mask[box], radius_mm, spacing=voxel_mm)
+    # Without any outside in the box there is no distance to it.
+    closed[box] = dilated.all() or isotropic_erosion(dilated, radius_mm, spacing=voxel_mm)
     return closed
 
 

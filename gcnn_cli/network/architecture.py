@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from gcnn_cli.errors import ModelError
 from gcnn_cli.symmetry.groups import Group, make_group
-from gcnn_cli.symmetry.layers import FieldNorm, GroupConv, GroupPool, LiftingConv, PoolKind, SpatialPool
+from gcnn_cli.symmetry.layers import GroupConv, GroupPool, LiftingConv, PoolKind, SpatialPool
+from gcnn_cli.symmetry.norms import FieldNorm
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ from gcnn_cli.errors import DeviceError, ModelError
 from gcnn_cli.network.architecture import GCNN, ConvBlock
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
+from gcnn_cli.symmetry.layers import LAYOUT
 
 log = logging.getLogger("gcnn")
 
+# Of patches taken at once on a CPU: the maps of more do not stay in its cache, and take up to 1.7 times as long.
+_CACHED_VOXELS = 1 << 17
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def choose_device(name: str) -> torch.device:
@@ -65,7 +67,8 @@ class FoldedGCNN(nn.Module):
         for block in network.blocks:
             assert isinstance(block, ConvBlock)  # for the type checker
             layers += _folded(block)
-        self.layers = nn.Sequential(*layers)
+        # Of the whole: `to` sets the strides of a single input channel too, by which torch chooses the layout.
+        self.layers = nn.Sequential(*layers).to(memory_format=LAYOUT[network.group.dimension])  # type: ignore[call-overload]
         self.linear = network.linear
         self.order = network.group.order
         self.group_pool = network.config.group_pool
@@ -86,7 +89,7 @@ def _folded(block: ConvBlock) -> list[nn.Module]:
     scale, shift = (v.repeat_interleave(order) for v in block.norm.scale_and_shift())
     weight = conv.expanded_weight() * scale.view(-1, 1, *(1,) * dimension)
     plain = _CONV[dimension](weight.shape[1], weight.shape[0], weight.shape[2], padding=conv.padding)
-    plain.weight = nn.Parameter(weight.contiguous(memory_format=_LAYOUT[dimension]))
+    plain.weight = nn.Parameter(weight)
     plain.bias = nn.Parameter(conv.expanded_bias() * scale + shift)
     pool = [] if block.pool is None else [_POOL[dimension](2)]
     return [plain, nn.ReLU(), *pool]
@@ -118,7 +121,7 @@ class Scorer:
         logits = [np.zeros(0, np.float32)]
         most = 0  # patches at once; 0 while every batch has fitted
         for batch in batches:
-            waiting = [batch]
+            waiting = self._cached_parts(batch)
             while waiting:
                 part = waiting.pop(0)
                 if most and len(part) > most:
@@ -133,6 +136,12 @@ class Scorer:
         if not np.isfinite(scores).all():
             raise ModelError("the network's scores are not finite: its weights are damaged")
         return scores
+
+    def _cached_parts(self, batch: Tensor) -> list[Tensor]:
+        """On a CPU parts whose maps stay in its cache, elsewhere the whole."""
+        if self.device.type != "cpu":
+            return [batch]
+        return list(batch.split(max(1, _CACHED_VOXELS // max(1, batch[:1].numel()))))
 
     def _half_of(self, batch: Tensor) -> int:
         """How many patches to try next. Raises DeviceError after a single one."""
@@ -151,7 +160,7 @@ class Scorer:
         return mean
 
     def _forward(self, batch: Tensor) -> Tensor:
-        batch = batch.contiguous(memory_format=_LAYOUT[batch.ndim - 2])
+        batch = batch.contiguous(memory_format=LAYOUT[batch.ndim - 2])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             y: Tensor = self.network(batch)
         return y.float()

@@ -8,8 +8,8 @@ Winkels & Cohen 2018, arXiv:1804.04656, for three dimensions.
 Both are an indexing step, which expands each kernel over the group, and then an ordinary
 convolution. The index is computed once from `rotate` and the Cayley table.
 
-Bias, scale, shift and running statistics belong to a field, not to one of its |G| oriented
-copies: untied, training breaks the law.
+A bias belongs to a field, not to one of its |G| oriented copies: untied, training breaks the law. The same
+holds for the norm's scale, shift and statistics (`norms`).
 
 Axes: B batch, C fields, G group, then the grid, in two or three dimensions.
 """
@@ -25,6 +25,8 @@ from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import Group
 
 _CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
+# Channels innermost: convolutions, norms and pools are several times faster than with the grid innermost.
+LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 _MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 _AVERAGE_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
@@ -62,8 +64,10 @@ class _EquivariantConv(nn.Module):
         return self.bias.repeat_interleave(self.group.order)
 
     def _convolve(self, channels: Tensor) -> Tensor:
-        convolution = _CONVOLUTION[self.group.dimension]
-        y = convolution(channels, self.expanded_weight(), self.expanded_bias(), padding=self.padding)
+        convolution, layout = _CONVOLUTION[self.group.dimension], LAYOUT[self.group.dimension]
+        # `to` sets the strides of a single input channel too, by which torch chooses the layout of the result.
+        weight = self.expanded_weight().to(memory_format=layout)
+        y = convolution(channels, weight, self.expanded_bias(), padding=self.padding)
         features: Tensor = y.unflatten(1, (-1, self.group.order))
         return features
 
@@ -106,29 +110,6 @@ def group_index(group: Group, side: int) -> Tensor:
     kernel = torch.arange(group.order * side**group.dimension).view(shape)
     rows = [rotate(kernel[group.product[group.inverse[g]].tolist()], group.matrices[g]) for g in range(group.order)]
     return torch.stack(rows)
-
-
-class FieldNorm(nn.Module):
-    """Batch normalization of a feature map [B, C, G, *grid] with statistics, scale and shift per field.
-
-    Ioffe & Szegedy 2015, with the group axis treated as one more spatial axis.
-    """
-
-    def __init__(self, fields: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm3d(fields)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(x.flatten(3).unsqueeze(-1))
-        return y.view_as(x)
-
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What the layer does in eval mode: y = scale * x + shift, per field [C]."""
-        norm = self.norm
-        assert norm.running_var is not None  # for the type checker: BatchNorm3d tracks
-        assert norm.running_mean is not None
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        return scale, norm.bias - scale * norm.running_mean
 
 
 class SpatialPool(nn.Module):

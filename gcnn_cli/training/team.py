@@ -13,10 +13,10 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.symmetry.norms import FieldNorm
 
 T = TypeVar("T")
 
@@ -101,37 +101,14 @@ def leave_team() -> None:
         dist.destroy_process_group()
 
 
-class SharedNorm(nn.BatchNorm3d):
-    """Batch normalization with the mean and variance over everybody's batches, which must be of one size."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(input)
-        assert self.running_mean is not None  # for the type checker: BatchNorm3d tracks
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        x = input.float()
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        shape = (1, -1, *(1,) * (x.ndim - 2))
-        others = (0, *range(2, x.ndim))
-        mean = all_reduce(x.sum(others)) / count
-        centered = x - mean.view(shape)
-        variance = all_reduce(centered.square().sum(others)) / count
-        with torch.no_grad():
-            self.num_batches_tracked += 1
-            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * count / (count - 1), momentum)
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        y: Tensor = centered * scale.view(shape) + self.bias.view(shape)
-        return y.to(input.dtype)
-
-
 def share_norms(network: nn.Module) -> None:
-    """Replace every batch normalization by a shared one with the same values."""
+    """Let every norm take its statistics over everybody's batches, which must be of one size."""
     for module in network.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm3d:
-                shared = SharedNorm(child.num_features, eps=child.eps, momentum=child.momentum)
-                shared.load_state_dict(child.state_dict())
-                setattr(module, name, shared.to(child.weight.device).train(child.training))
+        if isinstance(module, FieldNorm):
+            module.share, module.sharers = _mean_of_all, dist.get_world_size()
+
+
+def _mean_of_all(value: Tensor) -> Tensor:
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -4,8 +4,9 @@ import csv
 
 import numpy as np
 import pytest
+from scipy.ndimage import maximum_filter
 
-from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.candidates import CandidateConfig, _peaks, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.errors import InputError
@@ -121,3 +122,12 @@ def test_the_reference_nodules_are_among_the_first_fifty(shared_data, name):
     for row in nodules:
         center = [float(row[c]) for c in ("coordX", "coordY", "coordZ")]
         assert (np.linalg.norm(positions - center, axis=1) < float(row["diameter_mm"]) / 2).any()
+
+
+def test_peaks_are_where_a_maximum_filter_has_them():
+    """At the borders and among ties too."""
+    generator = np.random.default_rng(0)
+    response = generator.integers(0, 9, (7, 8, 9)).astype(np.float32)
+    allowed = generator.random(response.shape) < 0.8
+    expected = np.argwhere((response == maximum_filter(response, size=3)) & allowed)
+    assert np.array_equal(_peaks(response, allowed), expected)

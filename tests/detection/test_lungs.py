@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
-from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.detection.lungs import LungConfig, _close, _open, segment_lungs
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample, resample_mask
@@ -75,6 +76,20 @@ def test_a_hollow_table_is_not_lung(phantom, ends):
     rows = np.flatnonzero(masks(phantom)[1].any(axis=(0, 2)))
     assert found[:, : rows[-1]].any()
     assert not found[:, rows[-1] + 6 :].any()
+
+
+@pytest.mark.parametrize("radius_mm", [0.5, 2.0, 3.0, 4.5, 7.0])
+@pytest.mark.parametrize("place", [slice(None), slice(3, 9), slice(0, 5)])
+def test_opening_and_closing_are_by_balls(radius_mm, place):
+    """Against distances over the whole image: at its borders, for radii of less than a voxel and of several."""
+    mask = np.zeros((14, 12, 13), bool)
+    mask[place, place, place] = np.random.default_rng(0).random(mask[place, place, place].shape) < 0.6
+    deep = distance_transform_edt(np.pad(mask, 8, constant_values=True), sampling=2.0)[8:-8, 8:-8, 8:-8] > radius_mm
+    opened = distance_transform_edt(~deep, sampling=2.0) <= radius_mm if deep.any() else deep
+    assert np.array_equal(_open(mask, radius_mm, 2.0), opened)
+    dilated = distance_transform_edt(~mask, sampling=2.0) <= radius_mm
+    closed = distance_transform_edt(dilated, sampling=2.0) > radius_mm if not dilated.all() else dilated
+    assert np.array_equal(_close(mask, radius_mm, 2.0), closed)
 
 
 @pytest.mark.parametrize("value", [40, -1000])

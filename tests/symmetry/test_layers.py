@@ -11,7 +11,8 @@ from gcnn_cli.errors import ModelError
 from gcnn_cli.symmetry.actions import act_on_features, act_on_image, rotate
 from gcnn_cli.symmetry.groups import GENERATORS, make_group
 from gcnn_cli.symmetry.laws import equivariance_error, invariant
-from gcnn_cli.symmetry.layers import FieldNorm, GroupConv, GroupPool, LiftingConv, SpatialPool
+from gcnn_cli.symmetry.layers import GroupConv, GroupPool, LiftingConv, SpatialPool
+from gcnn_cli.symmetry.norms import FieldNorm
 
 TOLERANCE = 1e-10
 BROKEN = 1e-2
