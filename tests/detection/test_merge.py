@@ -24,6 +24,29 @@ def test_a_large_nodule_takes_in_what_lies_inside_it():
     assert merge_duplicates([large, finding(9, 0.8), finding(11, 0.7)], MergeConfig()) == [large, finding(11, 0.7)]
 
 
+def test_the_less_probable_may_be_the_larger():
+    large = finding(0, 0.6, diameter=20)
+    assert merge_duplicates([large, finding(9, 0.8), finding(-11, 0.7)], MergeConfig()) == [
+        finding(9, 0.8),
+        finding(-11, 0.7),
+    ]
+
+
+def test_centers_as_far_apart_as_asked_are_two_lesions():
+    near, far = finding(3.9, 0.5), finding(4.0, 0.5)
+    assert merge_duplicates([finding(0, 0.9), near], MergeConfig()) == [finding(0, 0.9)]
+    assert merge_duplicates([finding(0, 0.9), far], MergeConfig()) == [finding(0, 0.9), far]
+    assert merge_duplicates([finding(0, 0.9, 0.2), finding(0.2, 0.5, 0.2)], MergeConfig(apart_mm=0)) == [
+        finding(0, 0.9, 0.2),
+        finding(0.2, 0.5, 0.2),
+    ]
+
+
+def test_the_most_probable_come_first():
+    a, b, c = finding(0, 0.2), finding(30, 0.9), finding(60, 0.5)
+    assert merge_duplicates([a, b, c], MergeConfig()) == [b, c, a]
+
+
 def test_ties_do_not_depend_on_the_order():
     a, b = finding(0, 0.5), finding(1, 0.5)
     assert merge_duplicates([a, b], MergeConfig()) == merge_duplicates([b, a], MergeConfig()) == [a]
@@ -35,4 +58,10 @@ def test_nothing_in_nothing_out():
 
 def test_a_negative_distance_is_refused():
     with pytest.raises(InputError):
-        MergeConfig(apart_mm=-1)
+        MergeConfig(apart_mm=-0.1)
+
+
+def test_settings_and_findings_do_not_change():
+    for value, name in ((MergeConfig(), "apart_mm"), (finding(0, 0.5), "probability")):
+        with pytest.raises(AttributeError):
+            setattr(value, name, 1.0)
