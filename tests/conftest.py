@@ -1,8 +1,12 @@
 """What several rooms test with: the real data, a small phantom, seeded networks."""
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores: one thread each, before numpy starts
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
