@@ -118,7 +118,8 @@ class Scorer:
         Where a batch does not fit the device's memory, it and those after it are cut in halves, which is said once
         for each size. Raises DeviceError when a single patch does not fit, ModelError for scores that are no numbers.
         """
-        logits = [np.zeros(0, np.float32)]
+        # On the device until the end: a GPU works on one batch while the next is cut.
+        logits = [torch.zeros(0, device=self.device)]
         most = 0  # patches at once; 0 while every batch has fitted
         for batch in batches:
             waiting = self._cached_parts(batch)
@@ -132,7 +133,7 @@ class Scorer:
                 except torch.OutOfMemoryError:
                     most = self._half_of(part)
                     waiting.insert(0, part)
-        scores = np.concatenate(logits)
+        scores: NDArray[np.float32] = torch.cat(logits).cpu().numpy()
         if not np.isfinite(scores).all():
             raise ModelError("the network's scores are not finite: its weights are damaged")
         return scores
@@ -153,11 +154,12 @@ class Scorer:
         log.warning("%s ran out of memory with %d patches at once: going on with %d", self.device, len(batch), half)
         return half
 
-    def _score_batch(self, batch: Tensor) -> NDArray[np.float32]:
-        moved = batch.to(self.device)
+    def _score_batch(self, batch: Tensor) -> Tensor:
+        # The patches, not the scan to cut them from, go to the device: they have fewer voxels.
+        moved = batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
+        moved = moved.to(self.device)
         copies = [self._forward(rotate(moved, matrix)) for matrix in make_group(self.average_over).matrices]
-        mean: NDArray[np.float32] = torch.stack(copies).mean(dim=0).cpu().numpy()
-        return mean
+        return torch.stack(copies).mean(dim=0)
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=LAYOUT[batch.ndim - 2])

@@ -41,13 +41,13 @@ def main() -> None:
             path = work / f"tall{slices}.mhd"
             if not path.is_file():
                 # Elsewhere: a process starts with the largest memory of the one that starts it.
-                writing = multiprocessing.get_context("spawn").Process(target=_write, args=(slices, path))
+                writing = multiprocessing.get_context("spawn").Process(target=write_tall, args=(slices, path))
                 writing.start()
                 writing.join()
             print(_row(path, slices, arguments.threads), flush=True)
 
 
-def _write(slices: int, path: Path) -> None:
+def write_tall(slices: int, path: Path) -> None:
     """The sample scan stretched and mirrored to the size."""
     sample = read_volume(sample_folder() / "thorax.mhd")
     step = np.array([SLICE_MM, PIXEL_MM, PIXEL_MM]) / sample.spacing_zyx

@@ -140,6 +140,16 @@ def test_bfloat16_finds_the_same_nodules(report, volume, model):
         assert nearest.probability == pytest.approx(nodule.probability, abs=0.02)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_gpu_finds_the_same_nodules(report, volume, model):
+    """In its own precision, whole ways: from pinned patches to the scores' return."""
+    device = torch.device("cuda")
+    found = detect(volume, model, make_scorer(model.network, device), config=FEW)
+    assert found.device.startswith("cuda")
+    assert_same_nodules(report, found, within=0.05)
+
+
 def test_the_report_explains_itself(report, model):
     data = report_data(report)
     assert data["weights"] == {"name": "octahedral", "sha256": model.sha256, "group": "O"}
