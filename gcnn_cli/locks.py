@@ -1,8 +1,9 @@
 """One process at a time: a lock file that says who works here.
 
-A file that only one process can create, on any file system, is the lock; its text is host and process. A process
-that is killed leaves its lock behind: on the same machine that is seen, and the lock taken over. Whether a process
-of another machine is still there cannot be told, so its lock stands until somebody deletes it.
+A file that only one process can create, on any file system, is the lock; its text is host, process and, where the
+system tells, when that process began, as numbers are used again. A process that is killed leaves its lock behind: on
+the same machine that is seen, and the lock taken over. Whether a process of another machine is still there cannot be
+told, so its lock stands until somebody deletes it.
 """
 
 import glob
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from gcnn_cli.errors import OutputError
 
@@ -48,10 +50,10 @@ def _claim(path: Path) -> str:
 def _create(path: Path) -> str:
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(f"{socket.gethostname()} {os.getpid()}")
+            file.write(" ".join(_Owner(socket.gethostname(), str(os.getpid()), _began(os.getpid()))).rstrip())
     except FileExistsError:
-        host, number = _owner(path) or ("this or another machine", "that has just begun")
-        return f"process {number} on {host}"
+        owner = _owner(path) or _Owner("this or another machine", "that has just begun")
+        return f"process {owner.number} on {owner.host}"
     return ""
 
 
@@ -69,29 +71,45 @@ def _remove_stale(path: Path) -> None:
             aside.rename(path)
 
 
-def _owner(path: Path) -> tuple[str, str] | None:
-    """Host and process number in a lock; None where it holds none, or is not there."""
+class _Owner(NamedTuple):
+    """Who signed a lock. began: the process's first moment, empty where the system does not tell."""
+
+    host: str
+    number: str
+    began: str = ""
+
+
+def _owner(path: Path) -> _Owner | None:
+    """Who signed a lock; None where nobody did, or it is not there."""
     try:
-        host, number = path.read_text("utf-8").split()
-    except (OSError, ValueError):
+        return _Owner(*path.read_text("utf-8").split())
+    except (OSError, ValueError, TypeError):
         return None
-    return host, number
 
 
-def _is_stale(path: Path, owner: tuple[str, str] | None) -> bool:
+def _began(number: int) -> str:
+    """Clock ticks from the machine's start to the process's, on Linux; elsewhere an empty string."""
+    try:
+        # The name in the second field may hold anything, so fields are counted from its end.
+        return Path(f"/proc/{number}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_stale(path: Path, owner: _Owner | None) -> bool:
     """Whether a lock is of a process of this machine that is no more, or of one that died before it signed."""
     if owner is None:
         try:
             return time.time() - path.stat().st_mtime > _SIGNED_WITHIN_S
         except FileNotFoundError:
             return False
-    host, number = owner
-    if host != socket.gethostname() or not number.isdecimal():
+    if owner.host != socket.gethostname() or not owner.number.isdecimal():
         return False
     try:
-        os.kill(int(number), 0)
+        os.kill(int(owner.number), 0)
     except ProcessLookupError:
         return True
     except (OSError, OverflowError):
         return False
-    return False
+    began = _began(int(owner.number))
+    return bool(owner.began and began) and owner.began != began

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import numpy as np
@@ -301,3 +302,11 @@ def test_an_interrupt_leaves_nothing_half_written(scans, tmp_path):
     assert process.returncode == 130
     assert err.splitlines()[-1] == "interrupted"  # ours, in one line: Typer's own handler would say something else
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
+def test_a_full_disk_behind_stdout_is_one_line():
+    command = [sys.executable, "-c", "from gcnn_cli.cli import main; main()", "info", "--system"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (9, "error: stdout: cannot be written: No space left on device\n")

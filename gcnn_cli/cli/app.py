@@ -1,5 +1,6 @@
 """The application that the commands join: shared options, errors to exit codes, logging and consoles."""
 
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ EXIT_CODES = (
     " unavailable or out of memory · 8 some scans of a batch failed · 9 a result cannot be written ·"
     " 130 interrupted."
 )
+_FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # of stdout, whose errors name no file
+DEFAULT_MODEL = "octahedral"
 NOTICE = "Research use only: not a medical device, not for diagnosis."
 
 
@@ -37,9 +40,9 @@ class ErrorGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
         except OSError as error:  # inputs report theirs as InputError: what is left is writing
-            if error.filename is None:
+            if error.filename is None and error.errno not in _FULL:
                 raise
-            echo_error(OutputError(f"{error.filename}: cannot be written: {error.strerror}"))
+            echo_error(OutputError(f"{error.filename or 'stdout'}: cannot be written: {error.strerror}"))
             raise typer.Exit(OutputError.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
@@ -94,9 +97,9 @@ def start(quiet: bool, verbose: bool, threads: int | None) -> "Console":
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gcnn").setLevel(level)
     if threads is not None:
-        import torch
+        from gcnn_cli.network.system import use_threads
 
-        torch.set_num_threads(threads)
+        use_threads(threads)
     return console(stderr=True, quiet=quiet)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import (
+    DEFAULT_MODEL,
     EXIT_CODES,
     NOTICE,
     AllowGaps,
@@ -55,7 +56,7 @@ def detect(
             help="Comma list of csv, json, luna16, html, png, slicer, grand-challenge, sr.",
         ),
     ] = "csv,json",
-    model: ModelOption = "octahedral",
+    model: ModelOption = DEFAULT_MODEL,
     threshold: Annotated[
         float | None,
         typer.Option(min=0, max=1, envvar="GCNN_THRESHOLD", help="Lowest probability; 0 lists every candidate."),

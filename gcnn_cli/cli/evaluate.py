@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from gcnn_cli.cli.app import (
+    DEFAULT_MODEL,
     EXIT_CODES,
     NOTICE,
     AsJson,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from gcnn_cli.evaluation.measure import Evaluation
     from gcnn_cli.evaluation.subject import Subject
     from gcnn_cli.network.weights import TrainedModel
-
-DEFAULT_MODEL = "octahedral"
 
 
 @app.command(epilog=EXIT_CODES)

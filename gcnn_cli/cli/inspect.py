@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
+from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
 from gcnn_cli.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def verify(
-    model: Annotated[str, typer.Argument(help="Shipped name or path of a weights file.")] = "octahedral",
+    model: Annotated[str, typer.Argument(help="Shipped name or path of a weights file.")] = DEFAULT_MODEL,
     group: Annotated[
         str | None, typer.Option(help="Turn by the elements of this group instead of the network's own.")
     ] = None,

@@ -91,10 +91,11 @@ def learning_curve(
     test, results = read_results(out)
     cells = make_cells(test, results)
     kinds = {kind: test["kind"].count(kind) for kind in sorted(set(test["kind"]))}
+    hours = sum(r["seconds"] for r in results if r["pooled_over"] == "trivial") / 3600
     about = {
         "command": shlex.join(["gcnn", *sys.argv[1:]]),
         "data": f"Test set, of patients and scans that no training or choice touched: {kinds}; {len(results)} results,"
-        f" {sum(r['seconds'] for r in results if r['pooled_over'] == 'trivial') / 3600:.1f} hours of training.",
+        f" {hours:.1f} hours of training.",
         "written": time.strftime("%Y-%m-%d"),
     }
     write_curve(cells, out, about)

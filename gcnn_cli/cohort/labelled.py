@@ -11,7 +11,7 @@ from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify
 from gcnn_cli.files import refuse_existing
 from gcnn_cli.labels.entries import ScanEntry
-from gcnn_cli.output.formats import output_name, write_rendered
+from gcnn_cli.output.formats import write_rendered
 from gcnn_cli.output.json_reading import read_report
 
 
@@ -29,14 +29,15 @@ def detect_labelled(
     Raises the first scan's error: an evaluation without some of its scans would be of something else.
     """
     request = Request(("json",), folder, threshold=0.0, overwrite=overwrite, resume=resume)
+    # By the names that the index holds once each: two patients may have their series in folders of one name.
+    asked = [Scan(entry.path, entry.name, entry.name if entry.path.is_dir() else None) for entry in scans]
+    if not resume:
+        refuse_existing([path for scan in asked for path in request.paths(scan).values()], overwrite=overwrite)
     reports = []
-    for number, entry in enumerate(scans, start=1):
-        scan = Scan(entry.path, output_name(entry.path), entry.name if entry.path.is_dir() else None)
+    for number, scan in enumerate(asked, start=1):
         paths = request.paths(scan)
-        if not resume:
-            refuse_existing(list(paths.values()), overwrite=overwrite)
 
-        def tell(stage: str, number: int = number, name: str = entry.path.name) -> None:
+        def tell(stage: str, number: int = number, name: str = scan.path.name) -> None:
             notify(f"scan {number} of {len(scans)}, {name}: {stage}")
 
         outcome = search(make_job(scan, request), detector, tell)

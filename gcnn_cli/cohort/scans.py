@@ -17,6 +17,7 @@ from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.scans import image_files
 from gcnn_cli.output.formats import is_result, output_name
 from gcnn_cli.scan.dicom import Series, find_series, is_dicom
+from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.formats import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
@@ -116,7 +117,7 @@ def _look(path: Path, series: str | None) -> Cohort:
     if series is not None or not os.path.isdir(path):  # unlike Path's, false for a path that is too long
         return alone
     found = find_series(path)
-    files = _files(path)
+    files = visible_files(path)
     images = image_files(path) + [file for file in files if file.suffix.lower() == ".zip"]
     dicom, others = _dicom_scans(path, found, files)
     if not images and len(dicom) <= 1:
@@ -180,9 +181,3 @@ def _stems(file: Path) -> Iterable[Path]:
     """The path without its last ending, its last two, and so on."""
     parts = file.name.split(".")
     return (file.parent / ".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
-
-
-def _files(root: Path) -> list[Path]:
-    """Every file, hidden ones and those in hidden folders left out."""
-    visible = (p for p in root.rglob("*") if not any(part.startswith(".") for part in p.relative_to(root).parts))
-    return [path for path in visible if path.is_file()]

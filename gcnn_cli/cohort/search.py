@@ -29,9 +29,13 @@ log = logging.getLogger("gcnn")
 
 @dataclass(frozen=True)
 class Earlier:
-    """What an earlier run left of a scan: what it was made from, and its outcome for the summary."""
+    """What an earlier run left of a scan: what it was made from, and its outcome for the summary.
+
+    complete: whether every file that is asked for is there
+    """
 
     json: Path
+    complete: bool = True
     made_from: Mapping[str, Any] = field(default_factory=dict)
     series_uid: str = ""
     nodules: int = 0
@@ -126,7 +130,7 @@ def _search(job: Job, detector: Detector, notify: Notify) -> Outcome:
         job.scan.path, root, lambda path: read_volume(path, series=job.scan.series, allow_gaps=job.request.allow_gaps)
     )
     mask = None if lung_mask is None else _read(lung_mask, root, read_mask)
-    if job.earlier and _is_same(job, job.earlier, volume, mask, detector):
+    if job.earlier and _is_same(job, job.earlier, volume, mask, detector) and job.earlier.complete:
         log.info("%s: done before, skipped", job.scan.path)
         return Outcome()
     report = detect(
@@ -155,10 +159,11 @@ def _read(path: Path, root: Path, read: Callable[[Path], Volume]) -> Volume:
 
 
 def _read_earlier(paths: Mapping[str, Path]) -> Earlier | None:
-    """The JSON of a complete set of files; it is the last to be written. None where one is missing."""
-    if not all(path.is_file() for path in paths.values()):
-        return None
+    """What the JSON of an earlier run says; it is the last of a set to be written. None where there is none."""
     path = paths["json"]
+    if not path.is_file():
+        return None
+    complete = all(path.is_file() for path in paths.values())
     try:
         data = json.loads(path.read_text("utf-8"))
         made_from = {
@@ -169,9 +174,9 @@ def _read_earlier(paths: Mapping[str, Path]) -> Earlier | None:
             "candidate weights": (data["options"]["thinning"] or {"weights": ""})["weights"],
             "lung mask": data["options"]["lung_mask"],
         }
-        return Earlier(path, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]))
+        return Earlier(path, complete, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return Earlier(path)
+        return Earlier(path, complete)
 
 
 def _is_same(job: Job, earlier: Earlier, volume: Volume, mask: Volume | None, detector: Detector) -> bool:

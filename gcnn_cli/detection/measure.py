@@ -42,16 +42,16 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
     half = int(np.ceil(0.9 * candidate.diameter_mm / voxel_mm)) + 4
     side = 2 * half + 1
     hu = np.asarray(cut_patch(grid.hu, index, side), np.float32)
-    inside = cut_patch(lungs.astype(np.int16), index, side) == 1
-    offset = index - np.round(index)
+    inside = cut_patch(lungs, index, side, beyond=False)
+    middle = np.floor(index + 0.5)  # as cut_patch has it
 
-    weight = _weight(hu, inside, candidate.diameter_mm / voxel_mm, half + offset)
+    weight = _weight(hu, inside, candidate.diameter_mm / voxel_mm, half + index - middle)
     if weight is None:
         diameter = candidate.diameter_mm
         return Measurement(candidate.position_mm, float(np.pi / 6 * diameter**3), diameter)
     volume = float(weight.sum()) * voxel_mm**3
     shift = np.array(ndimage.center_of_mass(weight)) - half
-    x, y, z = grid.position_mm(np.round(index) + shift)
+    x, y, z = grid.position_mm(middle + shift)
     return Measurement((float(x), float(y), float(z)), volume, float((6 * volume / np.pi) ** (1 / 3)))
 
 

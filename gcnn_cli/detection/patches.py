@@ -20,11 +20,14 @@ from gcnn_cli.scan.resample import AIR_HU
 from gcnn_cli.scan.volume import Array, Volume
 
 
-def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int) -> NDArray[Any]:
-    """Cube [side, side, side] of HU around a fractional voxel index; air beyond the scan."""
+def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int, beyond: float = AIR_HU) -> NDArray[Any]:
+    """Cube [side, side, side] of HU around a fractional voxel index; air, or what is told, beyond the scan.
+
+    Of an odd side the middle voxel is the nearest one, floor(index + 1/2).
+    """
     start = np.floor(np.asarray(center_zyx) - (side - 1) / 2 + 0.5).astype(int)
     inner = [slice(max(s, 0), max(min(s + side, n), 0)) for s, n in zip(start, hu.shape, strict=True)]
-    patch = np.full((side,) * 3, AIR_HU, hu.dtype)
+    patch = np.full((side,) * 3, beyond, hu.dtype)
     if all(s.stop > s.start for s in inner):
         target = tuple(slice(i.start - s, i.stop - s) for i, s in zip(inner, start, strict=True))
         patch[target] = hu[tuple(inner)]

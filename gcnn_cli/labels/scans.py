@@ -15,6 +15,7 @@ from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.patients import lidc_patient, patient_of, pseudonym
 from gcnn_cli.labels.problems import UNREADABLE, Problem
 from gcnn_cli.scan.dicom import Series, find_series
+from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.formats import SUFFIXES, read_grid, stem_of
 from gcnn_cli.scan.grid import Grid
 
@@ -55,11 +56,7 @@ def find_scans(folder: Path) -> list[FoundScan]:
 
 def image_files(folder: Path) -> list[Path]:
     """The files that are scans by their names, by path: in LUNA16's layout, those in its subsets alone."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
-    )
+    files = [path for path in visible_files(folder) if path.name.lower().endswith(SUFFIXES)]
     return [path for path in files if path.suffix == ".mhd" and _is_subset(path.parent)] or files
 
 

@@ -17,16 +17,16 @@ from pydicom.errors import InvalidDicomError
 
 from gcnn_cli.errors import GeometryError, InputError, SeriesChoiceError
 from gcnn_cli.scan.dicom_file import DAMAGE, quiet_pydicom, read_dicom
+from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.gaps import fill_gaps, nearest_slices
 from gcnn_cli.scan.geometry import Plane, Verdict, check_stack
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.pixels import stack_hu
-from gcnn_cli.scan.volume import Source, Volume
+from gcnn_cli.scan.volume import FARTHEST_MM, Source, Volume
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _LONGEST_TEXT = 64  # characters, of a UID or a description
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
-_FARTHEST_MM = 1e5  # of which scanners are capable, with room to spare
 _TAGS = [
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
     "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
@@ -100,7 +100,7 @@ def find_series(folder: Path) -> list[Series]:
     groups: dict[str, list[tuple[Path, Any]]] = {}
     unreadable = 0
     with quiet_pydicom():
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for path in visible_files(folder):
             try:
                 header = read_dicom(path, stop_before_pixels=True, specific_tags=_TAGS)
                 uid = _text(header, "SeriesInstanceUID")
@@ -276,6 +276,6 @@ def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane
 
 def _finite(values: Any) -> list[float]:
     numbers = [float(v) for v in values]
-    if not all(abs(v) < _FARTHEST_MM for v in numbers):  # NaN neither
+    if not all(abs(v) < FARTHEST_MM for v in numbers):  # NaN neither
         raise ValueError(f"no place: {numbers}")
     return numbers

@@ -13,7 +13,7 @@ from gcnn_cli.scan.metaimage import metaimage_header
 from gcnn_cli.scan.nifti import nifti_header
 from gcnn_cli.scan.nrrd import nrrd_header
 from gcnn_cli.scan.stored import StoredImage
-from gcnn_cli.scan.volume import Source, Volume, checked_affine
+from gcnn_cli.scan.volume import MAX_SPACING_MM, Source, Volume, checked_affine
 
 KINDS = {
     ".nii.gz": "nifti",
@@ -26,7 +26,6 @@ KINDS = {
 SUFFIXES = tuple(KINDS)
 
 _HEADERS = {"nifti": nifti_header, "metaimage": metaimage_header, "nrrd": nrrd_header}
-_MAX_SPACING_MM = 6.0
 
 
 def suffix_of(path: Path) -> str:
@@ -98,9 +97,9 @@ def _open(path: Path) -> StoredImage:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     coarsest = float(np.linalg.norm(stored.to_world[:3, :3], axis=0).max())
-    if coarsest > _MAX_SPACING_MM:
+    if coarsest > MAX_SPACING_MM:
         raise GeometryError(
-            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {MAX_SPACING_MM:g} mm)"
         )
     try:
         checked_affine(stored.to_world)

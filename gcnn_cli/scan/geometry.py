@@ -27,14 +27,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gcnn_cli.scan.volume import Array, make_affine
+from gcnn_cli.scan.volume import MAX_SPACING_MM, Array, make_affine
 
 _SAME_PLACE_MM = 1e-3
 _SPACING_TOLERANCE = 0.01  # of the usual distance
 _PLACE_TOLERANCE_MM = 0.1  # besides, from the place that the affine gives
 _ROUNDINGS_MM = (0.1, 0.01)  # last decimals that matter, coarsest first
 _FLOAT32_NOISE_MM = 1e-4  # of positions that were stored as float32 on their way
-_MAX_SPACING_MM = 6.0
 _NARROWEST = 0.75  # of the usual distance, in a stack whose gaps are filled
 _ORIENTATION_TOLERANCE = 2e-3
 
@@ -188,8 +187,8 @@ def _obstacle(along: NDArray[np.float64]) -> str:
     """Why uneven slices cannot be made even, or an empty string."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
-    if gaps.max() > _MAX_SPACING_MM:
-        return f"a gap of more than {_MAX_SPACING_MM:g} mm is not filled"
+    if gaps.max() > MAX_SPACING_MM:
+        return f"a gap of more than {MAX_SPACING_MM:g} mm is not filled"
     if gaps.min() < _NARROWEST * usual:
         closest = _pair(along, int(gaps.argmin()))
         return f"{closest} are only {gaps.min():.4g} mm apart: more than one pass of the scanner"
@@ -203,8 +202,8 @@ def _pair(along: NDArray[np.float64], first: int) -> str:
 def _bad_spacing(step: float, plane: Plane) -> str:
     if step < _SAME_PLACE_MM:
         return "the slices lie in one plane: their positions do not differ along their normal"
-    if step > _MAX_SPACING_MM:
-        return f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {_MAX_SPACING_MM:g} mm)"
+    if step > MAX_SPACING_MM:
+        return f"slices are {step:.2f} mm apart: too coarse to measure nodules (at most {MAX_SPACING_MM:g} mm)"
     if min(plane.pixel_spacing) <= 0:
         return f"pixel spacing must be positive, got {list(plane.pixel_spacing)} mm"
     return ""

@@ -120,7 +120,8 @@ def _to_world(path: Path, fields: dict[str, str], vectors: list[list[float]], or
     # A length above a kilometer cannot be squared safely, and is none.
     sound = np.isfinite(directions).all() and np.abs(directions).max() < 1e6
     lengths = np.linalg.norm(directions, axis=1) if sound else np.zeros(3)
-    if not (lengths > 0).all() or "-" in fields.get("spacings", ""):
+    # Of a spacing alone the length does not tell the sign.
+    if not (lengths > 0).all() or ("space directions" not in fields and directions.min() < 0):
         raise GeometryError(f"{path}: voxel spacing must be positive, got {given}")
     axes = directions / lengths[:, None]
     cosine = float(np.abs(axes @ axes.T - np.eye(3)).max())
@@ -166,14 +167,14 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
         if not file.readline(64).startswith(b"NRRD000"):
             raise InputError(f"{path}: not an NRRD file")
         for _ in range(1000):
-            line = file.readline(65536).decode("utf-8", "replace").strip()
-            if not line:
+            line = file.readline(65536).decode("utf-8", "replace")
+            if not line.strip():
                 break
             if line.startswith("#") or ":=" in line:
                 continue  # remarks, and what others keep in the file
-            name, separator, value = (part.strip() for part in line.partition(": "))
+            name, separator, value = (part.strip() for part in line.partition(":"))
             if not separator:
-                raise InputError(f"{path}: its header is damaged at {line[:40]!r}")
+                raise InputError(f"{path}: its header is damaged at {line.strip()[:40]!r}")
             if fields.setdefault(name.lower(), value) != value:
                 raise InputError(f"{path}: contradicts itself: two values for {name!r}")
         return fields, file.tell()

@@ -1,4 +1,4 @@
-"""Pixels of DICOM files -> HU: rescaling, padding. How they are stored is the matter of `dicom_file`."""
+"""Pixels of DICOM files -> HU: rescaling, padding. How they are stored is the matter of `stored_pixels`."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -19,7 +19,9 @@ Array = NDArray[np.float64]
 _ORTHOGONALITY_TOLERANCE = 1e-3
 # Outside of these a header was damaged: the finest CT has voxels of 0.1 mm, and tables move by meters.
 _MIN_SPACING_MM = 0.01
-_FARTHEST_MM = 1e5
+FARTHEST_MM = 1e5
+# Above, nodules can be neither found nor measured.
+MAX_SPACING_MM = 6.0
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def checked_affine(affine: Array) -> Array:
     affine = np.array(affine, dtype=np.float64)
     if affine.shape != (4, 4) or not np.isfinite(affine).all():
         raise GeometryError("the voxel-to-patient transform is not a finite 4 x 4 matrix")
-    if np.abs(affine).max() > _FARTHEST_MM:
+    if np.abs(affine).max() > FARTHEST_MM:
         raise GeometryError(f"the scan lies {np.abs(affine).max():.3g} mm from the origin: no scanner reaches there")
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if (lengths <= 0).any():

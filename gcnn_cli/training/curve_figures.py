@@ -37,12 +37,17 @@ class Cell:
     seed_deviation: float  # standard deviation of the seeds' CPM; NaN for one
     interval: tuple[float, float]
     auc: float
-    to_baseline: float  # CPM minus the plain CNN's at as many samples; NaN where it is not there
+    to_baseline: float  # CPM minus the plain CNN's at as many samples; NaN where it was not trained with these seeds
     to_baseline_interval: tuple[float, float]
     to_tenfold: float  # minus the plain CNN's at ten times as many
     to_tenfold_interval: tuple[float, float]
-    data_factor: float  # samples the plain CNN needs for this score, over these; NaN outside its curve
+    data_factor: (
+        float  # samples the plain CNN needs for this score, over these; an end of its curve where it lies outside
+    )
     data_factor_interval: tuple[float, float]
+    data_factor_range: tuple[
+        float, float
+    ]  # the ends of the plain CNN's curve, over these samples: nothing beyond is seen
     steps_to_loss: float  # median over seeds of the steps to the plain CNN's lowest validation loss; inf: never
     parameters: int
 
@@ -85,13 +90,17 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
             key: np.stack([credits(_part(r, positive), _part(r, negative), scans) for r in runs])
             for key, runs in by_key.items()
         }
+        seeds = {key: tuple(sorted(r["seed"] for r in runs)) for key, runs in by_key.items()}
         resampled = {key: drawn @ values.mean(axis=0) for key, values in of_nodules.items()}
         means = {key: float(values.mean()) for key, values in of_nodules.items()}
         for key in sorted(of_nodules, key=lambda k: (k[1], k[0])):
             runs, values = by_key[key], of_nodules[key].mean(axis=1)
             both = np.concatenate([labels[positive], labels[negative]])
             aucs = [auc(np.concatenate([_part(r, positive), _part(r, negative)]), both) for r in runs]
+            # Subsets go by the seed: only arms with the same seeds were trained on the same samples.
+            plain = {k: v for k, v in resampled.items() if k[0] == BASELINE and seeds[k] == seeds[key]}
             same, tenfold = (BASELINE, key[1]), (BASELINE, 10 * key[1])
+            factor, factor_interval, factor_range = _data_factor(key[1], means[key], resampled[key], means, plain)
             cells.append(
                 Cell(
                     arm=key[0],
@@ -102,12 +111,13 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
                     seed_deviation=float(values.std(ddof=1)) if len(values) > 1 else np.nan,
                     interval=interval(resampled[key]),
                     auc=float(np.mean(aucs)),
-                    to_baseline=means[key] - means.get(same, np.nan),
-                    to_baseline_interval=_difference(resampled, key, same),
-                    to_tenfold=means[key] - means.get(tenfold, np.nan),
-                    to_tenfold_interval=_difference(resampled, key, tenfold),
-                    data_factor=_data_factor(key, means),
-                    data_factor_interval=_factor_interval(key, resampled),
+                    to_baseline=means[key] - means[same] if same in plain else np.nan,
+                    to_baseline_interval=_difference(resampled[key], plain.get(same)),
+                    to_tenfold=means[key] - means[tenfold] if tenfold in plain else np.nan,
+                    to_tenfold_interval=_difference(resampled[key], plain.get(tenfold)),
+                    data_factor=factor,
+                    data_factor_interval=factor_interval,
+                    data_factor_range=factor_range,
                     steps_to_loss=_steps_to_loss(runs, by_key.get(same, [])),
                     parameters=int(runs[0]["parameters"]),
                 )
@@ -119,46 +129,37 @@ def _part(result: dict[str, Any], chosen: NDArray[np.bool_]) -> Floats:
     return np.asarray(result["logits"], dtype=float)[chosen]
 
 
-def _difference(resampled: dict[Key, Floats], key: Key, other: Key) -> tuple[float, float]:
-    return interval(resampled[key] - resampled[other]) if other in resampled else (np.nan, np.nan)
+def _difference(values: Floats, others: Floats | None) -> tuple[float, float]:
+    return (np.nan, np.nan) if others is None else interval(values - others)
 
 
-def _data_factor(key: Key, means: dict[Key, float]) -> float:
-    """Samples at which the plain CNN's curve reaches this score, over this arm's samples.
+def _data_factor(
+    samples: int, mean: float, resampled: Floats, means: dict[Key, float], plain: dict[Key, Floats]
+) -> tuple[float, tuple[float, float], tuple[float, float]]:
+    """The factor, its interval over the resamples, and the ends of the plain CNN's curve as factors."""
+    points = sorted(plain)
+    if len(points) < 2:
+        return np.nan, (np.nan, np.nan), (np.nan, np.nan)
+    counts = np.array([count for _, count in points], dtype=float)
+    factor = _samples_for(mean, counts, np.array([means[p] for p in points])) / samples
+    curves = np.stack([plain[p] for p in points], axis=1)
+    factors = [_samples_for(v, counts, curve) / samples for v, curve in zip(resampled, curves, strict=True)]
+    return factor, interval(np.array(factors)), (counts[0] / samples, counts[-1] / samples)
+
+
+def _samples_for(wanted: float, counts: Floats, scores: Floats) -> float:
+    """Samples at which a curve first reaches a score; its first or last point where the score lies outside.
 
     The curve is straight between its points on the logarithm of the samples, and made rising (a larger sample
-    never counts as worse). NaN where it starts above or ends below the score.
+    never counts as worse).
     """
-    points = sorted((samples, value) for (arm, samples), value in means.items() if arm == BASELINE)
-    if len(points) < 2:
-        return float("nan")
-    log_samples = np.log([samples for samples, _ in points])
-    values = np.maximum.accumulate([value for _, value in points])
-    wanted = means[key]
-    if not values[0] <= wanted <= values[-1]:
-        return float("nan")
-    reached = int(np.searchsorted(values, wanted))  # the first point at or above
-    if reached == 0:
-        return float(np.exp(log_samples[0]) / key[1])
-    low, high = values[reached - 1], values[reached]
+    rising = np.maximum.accumulate(scores)
+    reached = int(np.searchsorted(rising, wanted))  # the first point at or above
+    if reached == 0 or reached == len(rising):
+        return float(counts[min(reached, len(rising) - 1)])
+    low, high = rising[reached - 1], rising[reached]
     share = (wanted - low) / (high - low)
-    needed = log_samples[reached - 1] + share * (log_samples[reached] - log_samples[reached - 1])
-    return float(np.exp(needed) / key[1])
-
-
-def _factor_interval(key: Key, resampled: dict[Key, Floats]) -> tuple[float, float]:
-    """Over the resamples; where one's score lies off the plain CNN's curve, the curve's end on that side stands in."""
-    points = sorted(samples for arm, samples in resampled if arm == BASELINE)
-    if len(points) < 2:
-        return (np.nan, np.nan)
-    factors = []
-    for n in range(len(resampled[key])):
-        means = {k: float(v[n]) for k, v in resampled.items() if k[0] == BASELINE or k == key}
-        factor = _data_factor(key, means)
-        if np.isnan(factor):
-            factor = (points[-1] if means[key] > means[BASELINE, points[0]] else points[0]) / key[1]
-        factors.append(factor)
-    return interval(np.array(factors))
+    return float(counts[reached - 1] * (counts[reached] / counts[reached - 1]) ** share)
 
 
 def _steps_to_loss(runs: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> float:

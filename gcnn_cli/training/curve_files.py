@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gcnn_cli.files import csv_text, write_bytes
-from gcnn_cli.training.curve_figures import CONTEXTS, Cell
+from gcnn_cli.training.curve_figures import BASELINE, CONTEXTS, Cell
 
 _COLORS = ("#444444", "#0b5cad", "#c2571a", "#3b7d3a", "#7a4ea3", "#a8832b", "#b0307a")
 _MARKERS = "osD^vP*"
@@ -38,16 +38,16 @@ def curve_text(cells: Sequence[Cell], about: dict[str, Any]) -> str:
         lines += [
             f"**{context.capitalize()}**",
             "",
-            "| samples | arm | CPM (95 %) | ± seeds | AUC | minus plain (95 %) | minus plain at 10 N (95 %)"
+            "| samples | arm | seeds | CPM (95 %) | ± seeds | AUC | minus plain (95 %) | minus plain at 10 N (95 %)"
             " | data factor (95 %) | steps to plain's loss |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += ["| " + " | ".join(_row(cell)) + " |" for cell in chosen]
         lines.append("")
     lines.append(
         "CPM: mean sensitivity at 1/8 to 8 false positives per scan. Intervals: paired bootstrap over the nodules'"
         " patients; ± is the standard deviation over seeds. Data factor: samples that the plain CNN needs for the same"
-        " CPM, over the arm's own; '-' where its curve does not reach or starts above."
+        " CPM, over the arm's own, by its curve over log N; ≤ and ≥ mark the ends of that curve."
     )
     return "\n".join(lines) + "\n"
 
@@ -63,14 +63,29 @@ def _row(cell: Cell) -> tuple[str, ...]:
     return (
         str(cell.samples),
         cell.arm,
+        str(cell.seeds),
         f"{cell.cpm:.3f} {_span(cell.interval)}",
         "-" if math.isnan(cell.seed_deviation) else f"{cell.seed_deviation:.3f}",
         f"{cell.auc:.4f}",
         _signed(cell.to_baseline, cell.to_baseline_interval),
         _signed(cell.to_tenfold, cell.to_tenfold_interval),
-        "-" if math.isnan(cell.data_factor) else f"{cell.data_factor:.1f} {_span(cell.data_factor_interval, '.1f')}",
+        _factor(cell),
         steps,
     )
+
+
+def _factor(cell: Cell) -> str:
+    """With a sign where it is the end of the plain CNN's curve, beyond which nothing is known."""
+    if cell.arm == BASELINE or math.isnan(cell.data_factor):
+        return "-"
+    lowest, highest = cell.data_factor_range
+
+    def shown(value: float) -> str:
+        sign = "≤" if value <= lowest * (1 + 1e-9) else "≥" if value >= highest * (1 - 1e-9) else ""
+        return f"{sign}{value:.1f}"
+
+    low, high = cell.data_factor_interval
+    return f"{shown(cell.data_factor)} ({shown(low)} to {shown(high)})"
 
 
 def _span(interval: tuple[float, float], form: str = ".3f") -> str:
@@ -94,7 +109,11 @@ def _finite(value: Any) -> Any:
 
 def _csv(cells: Sequence[Cell]) -> str:
     names = [f.name for f in fields(Cell)]
-    header = [part for name in names for part in ((f"{name}_low", f"{name}_high") if "interval" in name else (name,))]
+    header = [
+        part
+        for name in names
+        for part in ((f"{name}_low", f"{name}_high") if name.endswith(("interval", "range")) else (name,))
+    ]
     rows = []
     for cell in cells:
         row: list[Any] = []

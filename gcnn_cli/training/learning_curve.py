@@ -107,6 +107,8 @@ def run_all(
     done = 0
     for run in runs:
         with claimed(folder / "runs" / f"{run.name}.lock") as holder:
+            if holder:
+                log.info("%s: left to %s", run.name, holder)
             if holder or is_done(run, split, recipe, folder):
                 continue
             left = sum(not is_done(other, split, recipe, folder) for other in runs)
@@ -205,6 +207,9 @@ def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def write_test(split: Split, folder: Path) -> None:
-    """Describe the test set beside the results."""
+    """Describe the test set beside the results. Raises InputError where another one is described there."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "test.json", describe_test(split))
+    path, described = folder / "test.json", describe_test(split)
+    if path.is_file() and json.loads(path.read_text("utf-8")) != described:
+        raise InputError(f"{path}: of another test set; hold out the same patients, or use another --out")
+    _write_json(path, described)

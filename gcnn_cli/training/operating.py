@@ -16,12 +16,11 @@ from scipy.special import expit
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.calibration import error_on_unseen, fit_platt
-from gcnn_cli.evaluation.froc import Floats, froc_curve, thresholds_at
+from gcnn_cli.evaluation.froc import RATES, Floats, froc_curve, thresholds_at
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.training.samples import Sample
 from gcnn_cli.training.validation import candidate_outcomes
 
-RATES = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # FPs/scan
 ENOUGH_SCANS = 8  # held-out labelled scans from which on they alone set the operating points
 
 

@@ -82,8 +82,6 @@ def run_training(
     started = time.monotonic()
     team = team or Team()
     config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
-    if team.leads and not config.resume:
-        config.checkpoint_path.unlink(missing_ok=True)
     recipe = config.recipe
     cache = config.cache or config.folder / "cache"
     prepared = team.in_turn(
@@ -103,6 +101,8 @@ def run_training(
         config.checkpoint_path,
         fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training)),
     )
+    if team.leads and not config.resume:
+        checkpoint.path.unlink(missing_ok=True)
     with _reporting(config, recipe, watch) if team.leads else nullcontext(_nothing) as notify:
         network, validations = train_network(
             training,

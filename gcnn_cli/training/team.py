@@ -2,12 +2,13 @@
 
 Data parallelism: gradients are averaged over the processes, and so are the statistics of the norms, so that N
 processes with batches of B take the step that one process would take with a batch of N B. torch's own
-synchronized norm is for CUDA alone; the one below works on any device.
+synchronized norm is for CUDA alone; `symmetry.norms` shares its statistics on any device.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from gcnn_cli.symmetry.norms import FieldNorm
 T = TypeVar("T")
 
 _CPU = torch.device("cpu")
+_PATIENCE = timedelta(days=2)  # all others wait while the first process searches scans that no cache holds yet
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def join_team(device: torch.device) -> Team:
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
     return Team(dist.get_rank(), size, device)
 
 

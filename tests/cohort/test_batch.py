@@ -8,11 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohort.thin import contents, run_detect, summary_rows
+import torch
+from cohort.thin import contents, run_detect, summary_rows, write_weights
 from scan.scans import axial, some_hu, write_series
 
 import gcnn_cli.cohort.search as searching
 from gcnn_cli.cli import NOTICE
+from gcnn_cli.cohort.labelled import detect_labelled
+from gcnn_cli.detection.detector import make_detector
+from gcnn_cli.errors import UsageError
+from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
@@ -242,3 +247,34 @@ def test_what_was_found_is_told_unless_quiet(three, weights, tmp_path):
     assert f"{NOTICE}\n" in loud.stderr
     assert f"{three}: 3 image files, 1 set aside\nset aside: {three / 'notes.txt'}: not a scan" in loud.stderr
     assert silent.stderr == silent.stdout == ""
+
+
+def test_resume_with_another_format_replaces_no_other_weights_results(three, weights, tmp_path):
+    out = tmp_path / "out"
+    assert run_detect(three, "--model", weights, "--out", out, "-q").exit_code == 0
+    before = {path.name: path.read_bytes() for path in out.glob("scan*")}
+    more = (three, "--out", out, "-q", "--resume", "--format", "csv,json,luna16")
+    other = write_weights(tmp_path / "other.safetensors", seed=1)
+    assert run_detect(*more, "--model", other).exit_code == 8
+    assert {path.name: path.read_bytes() for path in out.glob("scan*")} == before
+    assert run_detect(*more, "--model", weights).exit_code == 0
+    assert len(list(out.glob("*.luna16.csv"))) == 3
+
+
+def test_labelled_scans_in_folders_of_one_name(thin, weights, tmp_path):
+    entries = []
+    for number in range(2):
+        folder = tmp_path / f"p{number}"
+        folder.mkdir()
+        shutil.copy(thin / f"scan{number:02d}.mhd", folder / "ct.mhd")
+        shutil.copy(thin / f"scan{number:02d}.zraw", folder)
+        entries.append(ScanEntry(folder / "ct.mhd", f"1.2.{number}", f"p{number}", labelled=True))
+    detector = make_detector(load_model(str(weights)), torch.device("cpu"))
+    options = {"overwrite": False, "resume": False, "notify": lambda _: None}
+    first, second = detect_labelled(entries, tmp_path / "out", detector, **options)
+    assert first.scan.source.sha256 != second.scan.source.sha256
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1.2.0.nodules.json", "1.2.1.nodules.json"]
+    (tmp_path / "out" / "1.2.0.nodules.json").unlink()
+    with pytest.raises(UsageError, match=r"1\.2\.1\.nodules\.json exists already"):
+        detect_labelled(entries, tmp_path / "out", detector, **options)
+    assert not (tmp_path / "out" / "1.2.0.nodules.json").exists()  # refused before any work

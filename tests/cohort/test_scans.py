@@ -152,3 +152,12 @@ def test_slices_are_read_of_the_series_that_was_found(tmp_path):
     series(root / "below", 2)
     found = [(s.path, s.name, s.series) for s in find_cohort([root]).scans]
     assert found == [(root, "root", uid(1)), (root / "below", "below", uid(2))]
+
+
+def test_hidden_folders_hold_nobodys_scans(tmp_path):
+    """Snapshots of a file system, what a viewer leaves."""
+    image(tmp_path / "a.mhd")
+    image(tmp_path / ".snap" / "b.mhd")
+    series(tmp_path / ".cache" / "ct", 1)
+    series(tmp_path / "ct", 2)
+    assert names(find_cohort([tmp_path])) == ["a", "ct"]

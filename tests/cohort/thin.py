@@ -33,10 +33,11 @@ def write_thin_scans(phantom: Phantom, folder: Path, count: int) -> Path:
     return folder
 
 
-def write_weights(path: Path) -> Path:
+def write_weights(path: Path, seed: int = 0) -> Path:
     """Random weights whose threshold leaves a few of the candidates of each slab."""
     calibration = Calibration(threshold=0.48)
-    save_model(TrainedModel("small", make_network("O"), InputSpec(spacing_mm=4.0, side=8), calibration), path)
+    network = make_network("O", seed=seed)
+    save_model(TrainedModel("small", network, InputSpec(spacing_mm=4.0, side=8), calibration), path)
     return path
 
 

@@ -7,6 +7,7 @@ import pytest
 from scipy.ndimage import maximum_filter
 
 from gcnn_cli.detection.candidates import CandidateConfig, _peaks, find_candidates
+from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.errors import InputError
@@ -131,3 +132,21 @@ def test_peaks_are_where_a_maximum_filter_has_them():
     allowed = generator.random(response.shape) < 0.8
     expected = np.argwhere((response == maximum_filter(response, size=3)) & allowed)
     assert np.array_equal(_peaks(response, allowed), expected)
+
+
+@pytest.mark.parametrize("center", [30.0, 30.5, 31.5, 30.2])
+def test_a_place_between_voxels_is_measured_where_it_is(center):
+    """Halves round up in cut_patch, to even numbers in numpy: a voxel's difference."""
+    grid = field(ball((center,) * 3, 5))
+    x, y, z = grid.position_mm(np.full((1, 3), center))[0]
+    measured = measure_nodule(grid, ALL, Candidate((x, y, z), 10.0, 1.0))
+    assert np.allclose(measured.position_mm, (x, y, z), atol=0.1)
+    assert measured.diameter_mm == pytest.approx(10, rel=0.1)
+
+
+def test_mirrored_scans_have_mirrored_nodules_at_their_borders():
+    """A nodule that the first or last slice cuts is searched on the half grid, between voxels."""
+    grid = field(ball((1.0, 36, 36), 7), ball((SIDE - 2.0, 36, 36), 7))
+    found = find_candidates(grid, ALL, CandidateConfig())[:2]
+    first, last = sorted(measure_nodule(grid, ALL, c).position_mm[2] - AFFINE[2, 3] for c in found)
+    assert first == pytest.approx(SIDE - 1 - last, abs=0.05)

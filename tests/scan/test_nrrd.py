@@ -87,3 +87,9 @@ def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.raw").unlink()
     with pytest.raises(InputError, match=r"a\.raw"):
         read_volume(path)
+
+
+def test_exponents_and_empty_fields_are_read(scan: Path) -> None:
+    assert read_volume(changed(scan, content="")).shape == read_volume(scan).shape
+    small = changed(scan, space="", space_directions="", space_origin="", spacings="7e-01 8.0e-01 2.5e+00")
+    assert read_volume(small).spacing_zyx == pytest.approx([2.5, 0.8, 0.7])

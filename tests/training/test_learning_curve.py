@@ -21,7 +21,9 @@ from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.training.arms import make_arms
 from gcnn_cli.training.curve_figures import credits, make_cells
-from gcnn_cli.training.learning_curve import plan_runs, read_results
+from gcnn_cli.training.curve_files import curve_text
+from gcnn_cli.training.learning_curve import Split, plan_runs, read_results, write_test
+from gcnn_cli.training.samples import Sample
 
 scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
 
@@ -58,6 +60,10 @@ TEST = {
 }
 
 
+def sample(kind, label, patient="p"):
+    return Sample(lambda: np.zeros((8, 8, 8), np.int16), 8, label, kind, patient, "s", 0, 8)
+
+
 def result(arm, samples, logits, seed=0, losses=((10, 0.5), (20, 0.4))):
     return {
         "arm": arm, "samples": samples, "seed": seed, "logits": logits, "losses": [list(x) for x in losses],
@@ -87,6 +93,37 @@ def test_figures_of_a_case_computed_by_hand():
     assert cells["O", 30].auc == pytest.approx(3 / 4)
     assert np.isnan(cells["trivial", 300].to_tenfold)
     assert [c.cpm for c in make_cells(TEST, results) if c.context == "transplants"] == [1, 1, 1]
+
+
+def test_a_score_beyond_the_plain_curve_says_so_and_no_more():
+    plain = [result("trivial", 30, [-1, -1, 1, 0, 2]), result("trivial", 300, [0.5, 0.5, 1, 0, 2])]
+    cells = make_cells(TEST, [*plain, result("O", 30, [2, 2, 1, 0, 2]), result("O", 300, [-2, -2, 1, 0, 2])])
+    text = curve_text(cells, {"command": "", "data": ""})
+    lines = text.partition("**Transplants**")[0].splitlines()
+    rows = {tuple(row.split(" | ")[:2]): row.split(" | ") for row in lines if row.startswith("| 30")}
+    assert rows["| 30", "O"][8] == "≥10.0 (≥10.0 to ≥10.0)"
+    assert rows["| 300", "O"][8] == "≤0.1 (≤0.1 to ≤0.1)"
+    assert rows["| 30", "trivial"][8] == "-"
+
+
+def test_arms_of_other_seeds_are_not_compared():
+    """Samples go by the seed: a difference would be of the samples, too."""
+    results = [result("trivial", 30, [-1, -1, 1, 0, 2], seed=s) for s in (0, 1)]
+    results += [result("trivial", 300, [2, 2, 1, 0, 2], seed=s) for s in (0, 1)]
+    made = make_cells(TEST, [*results, result("O", 30, [2, 2, 1, 0, 2])])
+    cells = {(c.arm, c.samples): c for c in made if c.context == "own surroundings"}
+    assert np.isnan([cells["O", 30].to_baseline, cells["O", 30].to_tenfold, cells["O", 30].data_factor]).all()
+    assert cells["trivial", 30].to_tenfold == pytest.approx(3 / 7 - 1)
+
+
+def test_a_test_set_is_not_replaced_by_another(tmp_path):
+    split = Split([], [], [sample("stack", 1), sample("candidate", 0)], "a")
+    write_test(split, tmp_path)
+    before = (tmp_path / "test.json").read_bytes()
+    write_test(split, tmp_path)
+    with pytest.raises(InputError, match="of another test set"):
+        write_test(Split([], [], [sample("stack", 1, patient="q"), sample("candidate", 0)], "b"), tmp_path)
+    assert (tmp_path / "test.json").read_bytes() == before
 
 
 def test_seeds_are_averaged_and_their_spread_told():

@@ -26,7 +26,7 @@ from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network
 from gcnn_cli.training.operating import study_operation
 from gcnn_cli.training.recipe import FIELDS, Recipe, read_recipe, recipe_text
-from gcnn_cli.training.run import RunConfig
+from gcnn_cli.training.run import RunConfig, run_training
 from gcnn_cli.training.samples import Sample, SampleConfig
 from gcnn_cli.training.sampling import nested_subset
 from gcnn_cli.training.searched import search_scan
@@ -356,3 +356,13 @@ def test_enough_held_out_scans_set_the_operating_points_alone():
     study = study_operation(samples, logits, held_out)
     assert (study.scans, study.held_out) == (9, True)
     assert study_operation(samples[:6], logits[:6], [True] * 6).calibration.operating_points == ()
+
+
+def test_an_unfinished_run_is_given_up_only_for_a_new_one(tmp_path):
+    """Not for a run that cannot begin, nor for a picture of the samples."""
+    config = RunConfig((tmp_path / "nothing",), tmp_path / "a.safetensors", overwrite=True)
+    config.folder.mkdir()
+    config.checkpoint_path.write_bytes(b"hours")
+    with pytest.raises(InputError):
+        run_training(config)
+    assert config.checkpoint_path.read_bytes() == b"hours"
