@@ -29,7 +29,7 @@ class ThinningConfig:
     """proposals: blobs that are ranked; kept: candidates that remain."""
 
     proposals: int = 1000
-    kept: int = 200
+    kept: int = 300
     strength_weight: float = 2.0
 
     def __post_init__(self) -> None:
