@@ -75,6 +75,7 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
     series, patients = np.array(test["series"]), np.array(test["patient"])
     negative = kinds == "candidate"
     scans = len(set(series[negative]))
+    redrawn = _within_scans(series[negative], seed)
     cells: list[Cell] = []
     for context, positives in CONTEXTS.items():
         positive = np.isin(kinds, positives) & (labels == 1)
@@ -91,7 +92,12 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
             for key, runs in by_key.items()
         }
         seeds = {key: tuple(sorted(r["seed"] for r in runs)) for key, runs in by_key.items()}
-        resampled = {key: drawn @ values.mean(axis=0) for key, values in of_nodules.items()}
+        resampled = {
+            key: np.mean(
+                [_resampled(_part(r, positive), _part(r, negative), drawn, redrawn, scans) for r in runs], axis=0
+            )
+            for key, runs in by_key.items()
+        }
         means = {key: float(values.mean()) for key, values in of_nodules.items()}
         for key in sorted(of_nodules, key=lambda k: (k[1], k[0])):
             runs, values = by_key[key], of_nodules[key].mean(axis=1)
@@ -123,6 +129,26 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
                 )
             )
     return cells
+
+
+def _within_scans(series: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
+    """Candidates of every scan drawn with replacement, [RESAMPLES, candidates]: the same ones for every arm.
+
+    At low rates a few candidates decide; drawing nodules alone would hide that. It still is one choice of scans.
+    """
+    rng = np.random.default_rng([seed, 1])
+    drawn = np.empty((RESAMPLES, len(series)), dtype=np.intp)
+    for name in np.unique(series):
+        members = np.flatnonzero(series == name)
+        drawn[:, members] = rng.choice(members, (RESAMPLES, len(members)))
+    return drawn
+
+
+def _resampled(nodules: Floats, false: Floats, drawn: Floats, redrawn: NDArray[np.intp], scans: int) -> Floats:
+    """The CPM [RESAMPLES] over nodules weighed as `drawn` [RESAMPLES, N] and the candidates of `redrawn`."""
+    return np.array(
+        [weights @ credits(nodules, false[ids], scans) for weights, ids in zip(drawn, redrawn, strict=True)]
+    )
 
 
 def _part(result: dict[str, Any], chosen: NDArray[np.bool_]) -> Floats:

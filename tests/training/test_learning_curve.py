@@ -116,6 +116,12 @@ def test_arms_of_other_seeds_are_not_compared():
     assert cells["trivial", 30].to_tenfold == pytest.approx(3 / 7 - 1)
 
 
+def test_intervals_know_that_a_few_candidates_decide():
+    """Nodules between two candidates: drawn again these are both below (1), both above (3/7), or as they are (4/7)."""
+    low, high = make_cells(TEST, [result("O", 30, [0.5, 0.5, 1, 0, 2])])[0].interval
+    assert (low, high) == pytest.approx((3 / 7, 1))
+
+
 def test_a_test_set_is_not_replaced_by_another(tmp_path):
     split = Split([], [], [sample("stack", 1), sample("candidate", 0)], "a")
     write_test(split, tmp_path)
