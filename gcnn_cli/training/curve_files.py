@@ -46,8 +46,8 @@ def curve_text(cells: Sequence[Cell], about: dict[str, Any]) -> str:
         lines.append("")
     lines.append(
         "CPM: mean sensitivity at 1/8 to 8 false positives per scan. Intervals: paired bootstrap over the nodules'"
-        " patients and the candidates of each scan; ± is the standard deviation over seeds. Data factor: samples that the"
-        " plain CNN needs for the same CPM, over the arm's own, by its curve over log N; ≤ and ≥ mark that curve's ends."
+        " patients and the candidates of each scan; ± is the standard deviation over seeds. Data factor: samples that"
+        " the plain CNN needs for the same CPM, over the arm's own, by its curve over log N; ≤, ≥: that curve's ends."
     )
     return "\n".join(lines) + "\n"
 
