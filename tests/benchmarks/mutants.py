@@ -1,6 +1,6 @@
 """Do the tests notice defects? Small changes made to the code, one at a time, and the rooms' own fast tests run.
 
-    python tests/benchmarks/mutants.py [ROOM ...] [--seconds 60]             (pip install cosmic-ray)
+    python tests/benchmarks/mutants.py [ROOM ...] [--every 1] [--seconds 60]             (pip install cosmic-ray)
 
 The changes are those of cosmic-ray, without those that say the same again (of an arithmetic operator only the
 usual counterpart; identity of objects only where it was asked for). Its own runner starts an interpreter for every
@@ -22,6 +22,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from types import CodeType
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rooms", nargs="*", default=[], metavar="ROOM", help=", ".join(ROOMS))
     parser.add_argument("--seconds", type=int, default=60, help="that a run of the tests may take")
+    parser.add_argument("--every", type=int, default=1, help="take only every so manieth mutant")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -65,7 +67,7 @@ def main() -> None:
         if run(None, "", tests, 10 * arguments.seconds) != 0:
             raise SystemExit(f"{room}: the tests fail without any mutant")
         for file in files:
-            counts, lines = study(ROOT / "gcnn_cli" / file, tests, arguments.seconds)
+            counts, lines = study(ROOT / "gcnn_cli" / file, tests, arguments.every, arguments.seconds)
             survivors += lines
             counted = counts["noticed"] + counts["survived"]
             print(
@@ -74,13 +76,13 @@ def main() -> None:
     print("\nSurvivors:\n\n" + "\n".join(survivors))
 
 
-def study(path: Path, tests: Sequence[str], seconds: int) -> tuple[Counter[str], list[str]]:
+def study(path: Path, tests: Sequence[str], every: int, seconds: int) -> tuple[Counter[str], list[str]]:
     """How many mutants of a file were noticed, and the changed lines of those that were not."""
     source = path.read_text("utf-8")
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     counts: Counter[str] = Counter()
     survivors = []
-    for mutant in mutants(source):
+    for mutant in islice(mutants(source), 0, None, every):
         status = run(module, mutant, tests, seconds)
         fate = {0: "survived", _NOT_IMPORTED: "not imported"}.get(status, "noticed")
         counts[fate] += 1
