@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rooms", nargs="*", default=[], metavar="ROOM", help=", ".join(ROOMS))
     parser.add_argument("--seconds", type=int, default=60, help="that a run of the tests may take")
-    parser.add_argument("--every", type=int, default=1, help="take only every so manieth mutant")
+    parser.add_argument("--every", type=int, default=1, help="take only every N-th mutant")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
