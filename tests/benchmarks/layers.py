@@ -1,6 +1,6 @@
 """A G-CNN against the plain stack of as many real channels, and against escnn, side by side in one run.
 
-    python tests/benchmarks/layers.py [--batch 8] [--rounds 5]        (escnn: pip install escnn, needs gfortran)
+    python tests/benchmarks/layers.py [--batch 8] [--rounds 5]        (escnn needs gfortran and numpy<2)
 
 The plain stack has conv3d layers, batch norms, ReLUs and poolings of the network's own real channels (fields times
 group order) and no symmetry: what the same arithmetic costs without any group. escnn's stack has its octahedral group
