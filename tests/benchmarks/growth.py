@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,9 @@ def draw(tables: dict[str, Table], path: Path) -> None:
         axes.plot(places, [float(np.median(values)) for values in table.values()], "o-", color="#0b5cad")
         axes.set(xlabel=what.replace(" (patches/s)", ""), ylim=(0, None))
         axes.set_ylabel("patches/s" if "patches/s" in what else "seconds")
-        axes.set_xticks(places)
+        # Every value that is not written over the one before.
+        shown = [place for before, place in pairwise([-max(places), *places]) if place - before > 0.12 * max(places)]
+        axes.set_xticks(shown)
         axes.grid(alpha=0.3)
     figure.savefig(path)
 
