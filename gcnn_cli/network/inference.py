@@ -157,8 +157,8 @@ class Scorer:
 
     def _score_batch(self, batch: Tensor) -> Tensor:
         # The patches, not the scan to cut them from, go to the device: they have fewer voxels.
-        moved = batch.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else batch
-        moved = moved.to(self.device)
+        batch = batch.pin_memory() if self.device.type == "cuda" else batch
+        moved = batch.to(self.device, non_blocking=self.device.type == "cuda")
         copies = [self._forward(rotate(moved, matrix)) for matrix in make_group(self.average_over).matrices]
         return torch.stack(copies).mean(dim=0)
 

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from memory import write_tall
+from timing import in_turn, seconds
 
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.inference import choose_device, make_scorer
@@ -109,14 +109,7 @@ def by_workers(folder: Path, threads: int) -> Table:
 
 def timed(forms: dict[str, Callable[[], object]], rounds: int) -> Table:
     """All forms in turn in every round, after one round to warm up."""
-    times = np.array([[seconds(form) for form in forms.values()] for _ in range(rounds + 1)][1:])
-    return dict(zip(forms, times.T, strict=True))
-
-
-def seconds(form: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    form()
-    return time.perf_counter() - started
+    return dict(zip(forms, in_turn(forms.values(), rounds).T, strict=True))
 
 
 def run(command: list[object]) -> None:

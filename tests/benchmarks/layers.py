@@ -9,11 +9,11 @@ is to the plain stack of the same round, and the median ratio is printed with it
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from timing import in_turn
 from torch import Tensor, nn
 
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
@@ -136,17 +136,11 @@ def escnn_stack(patches: Tensor) -> tuple[nn.Module, object] | None:
 
 def print_rows(what: str, precision: str, forms: dict[str, Callable[[], object]], rounds: int, patches: int) -> None:
     """One row for each form."""
-    times = np.array([[seconds(form) for form in forms.values()] for _ in range(rounds + 1)][1:])
+    times = in_turn(forms.values(), rounds)
     ratios = times / times[:, :1]
     for n, name in enumerate(forms):
         spread = f"{np.median(ratios[:, n]):.2f} ({ratios[:, n].min():.2f}-{ratios[:, n].max():.2f})"
         print(f"| {what} | {precision} | {name} | {patches / np.median(times[:, n]):.0f} | {spread} |", flush=True)
-
-
-def seconds(form: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    form()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ median ratio is printed with its range, so that a machine that drifts does not d
 """
 
 import argparse
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from timing import in_turn
 
 from gcnn_cli.network.inference import choose_device, make_scorer
 from gcnn_cli.network.weights import load_model
@@ -38,7 +38,7 @@ def main() -> None:
         "folded, float32": lambda: make_scorer(network, cpu, bfloat16=False).score(batches),
         "folded, bfloat16": lambda: make_scorer(network, cpu, bfloat16=True).score(batches),
     }
-    times = np.array([[_seconds(form) for form in forms.values()] for _ in range(ROUNDS + 1)][1:])
+    times = in_turn(forms.values(), ROUNDS)
     ratios = times[:, :1] / times
     print(f"{arguments.patches} patches, {torch.get_num_threads()} threads, {ROUNDS} rounds after one to warm up")
     print("| form | patches/s | times as fast (range) |")
@@ -47,12 +47,6 @@ def main() -> None:
         rate = arguments.patches / np.median(times[:, n])
         low, high = ratios[:, n].min(), ratios[:, n].max()
         print(f"| {name} | {rate:.0f} | {np.median(ratios[:, n]):.2f} ({low:.2f}-{high:.2f}) |")
-
-
-def _seconds(form: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    form()
-    return time.perf_counter() - started
 
 
 if __name__ == "__main__":

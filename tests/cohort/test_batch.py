@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cohort.thin import contents, run_detect, summary_rows, write_weights
+from cohort.thin import contents, copy_scans, run_detect, summary_rows, write_weights
 from scan.scans import axial, some_hu, write_series
 
 import gcnn_cli.cohort.search as searching
@@ -27,10 +27,7 @@ from gcnn_cli.scan.writing import write_metaimage
 def ward(thin, tmp_path):
     """Ten good scans, one truncated, one localizer and a text file."""
     folder = tmp_path / "ward"
-    folder.mkdir()
-    for number in range(11):
-        for path in thin.glob(f"scan{number:02d}.*"):
-            shutil.copy(path, folder)
+    copy_scans(thin, folder, 11)
     cut = folder / "scan04.zraw"
     cut.write_bytes(cut.read_bytes()[:2000])
 
@@ -46,10 +43,7 @@ def ward(thin, tmp_path):
 def three(thin, tmp_path):
     """Three good scans."""
     folder = tmp_path / "three"
-    folder.mkdir()
-    for number in range(3):
-        for path in thin.glob(f"scan{number:02d}.*"):
-            shutil.copy(path, folder)
+    copy_scans(thin, folder, 3)
     return folder
 
 

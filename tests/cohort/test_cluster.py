@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cohort.thin import contents, run_detect, summary_rows
+from cohort.thin import contents, copy_scans, run_detect, summary_rows
 
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
@@ -101,10 +101,7 @@ def test_a_dead_worker_loses_nothing(thin, weights, single, tmp_path, monkeypatc
     """One scan kills its worker once, another always. Paths are relative, and the workers are in another folder."""
     monkeypatch.chdir(tmp_path)
     folder = Path("in")
-    folder.mkdir()
-    for number in range(4):
-        for path in thin.glob(f"scan{number:02d}.*"):
-            shutil.copy(path, folder)
+    copy_scans(thin, folder, 4)
     died = tmp_path / "died"
     died.mkdir()
     (tmp_path / "deadly.py").write_text(DEADLY.format(folder=str(died), once="scan01", always="scan02"))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,14 @@ def write_thin_scans(phantom: Phantom, folder: Path, count: int) -> Path:
     for number in range(count):
         write_metaimage(thin_scan(phantom, number), folder / f"scan{number:02d}.mhd")
     return folder
+
+
+def copy_scans(thin: Path, folder: Path, count: int) -> None:
+    """The first scans of one folder in a new one."""
+    folder.mkdir()
+    for number in range(count):
+        for path in thin.glob(f"scan{number:02d}.*"):
+            shutil.copy(path, folder)
 
 
 def write_weights(path: Path, seed: int = 0) -> Path:
