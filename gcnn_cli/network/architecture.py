@@ -14,6 +14,7 @@ Axes: B batch, C fields, G group, D H W = z y x.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,8 @@ from gcnn_cli.errors import ModelError
 from gcnn_cli.symmetry.groups import Group, make_group
 from gcnn_cli.symmetry.layers import GroupConv, GroupPool, LiftingConv, PoolKind, SpatialPool
 from gcnn_cli.symmetry.norms import FieldNorm
+
+_KERNEL_SIDE = 3
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ class NetworkConfig:
         """Side of the map that the last group convolution spans."""
         return self.side // (1 << len(self.pool_after))
 
+    @property
+    def kernel_values(self) -> int:
+        """Values in all kernels, known before any is made."""
+        group = make_group(self.group)
+        per_place = self.fields[0] + group.order * sum(a * b for a, b in pairwise(self.fields))
+        head = group.order * self.fields[-1] * self.head_fields * self.map_side**group.dimension
+        total: int = per_place * _KERNEL_SIDE**group.dimension + head
+        return total
+
 
 class ConvBlock(nn.Module):
     """Convolution, tied normalization, ReLU and perhaps a pooling."""
@@ -95,9 +107,9 @@ class GCNN(nn.Module):
         blocks: list[ConvBlock] = []
         for number, fields in enumerate(config.fields, start=1):
             conv = (
-                LiftingConv(self.group, 1, fields)
+                LiftingConv(self.group, 1, fields, _KERNEL_SIDE)
                 if number == 1
-                else GroupConv(self.group, config.fields[number - 2], fields)
+                else GroupConv(self.group, config.fields[number - 2], fields, _KERNEL_SIDE)
             )
             blocks.append(ConvBlock(conv, SpatialPool(self.group) if number in config.pool_after else None))
         span = GroupConv(self.group, config.fields[-1], config.head_fields, config.map_side, pad=False)

@@ -28,6 +28,7 @@ _SERVER.set_forkserver_preload(
         "typer.testing",
     ]
 )
+_HANGS_AFTER_S = 300.0
 _TOUCHES = {"os.mkdir", "os.remove", "os.rename", "open"}
 
 
@@ -35,7 +36,7 @@ def run_once(arguments: list[str], *, kill_after_s: float | None = None, kill_at
     """The exit code of one run; -9 if it was killed after some time, or before its n-th touch of the output folder."""
     process = _SERVER.Process(target=_detect, args=(arguments, kill_at))
     process.start()
-    process.join(kill_after_s)
+    process.join(_HANGS_AFTER_S if kill_after_s is None else kill_after_s)
     process.kill()
     process.join()
     code = process.exitcode
