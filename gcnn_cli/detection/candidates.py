@@ -92,7 +92,7 @@ def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[
         [m.response * (config.line_weight + (1 - config.line_weight) * m.roundness) for m in found]
     )
     sigmas = np.concatenate([np.full(len(m.response), m.sigma_mm) for m in found])
-    kept = _suppress(index * voxel_mm, strength, config.apart_mm, config.max_candidates)
+    kept = keep_apart(index * voxel_mm, strength, config.apart_mm, config.max_candidates)
     positions = grid.position_mm(index[kept])
     return [
         Candidate(
@@ -220,14 +220,14 @@ def _roundness(hessians: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.clip(eigenvalues[:, 2] / np.minimum(eigenvalues[:, 0], -1e-9), 0, 1))
 
 
-def _suppress(points_mm: NDArray[np.float64], strength: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
-    """Indices of at most `most` points [N, 3], the strongest first, none nearer than apart_mm to a stronger one."""
+def keep_apart(points_mm: NDArray[np.float64], rank: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
+    """Indices of at most `most` points [N, 3], the highest ranks first, none nearer than apart_mm to a higher one."""
     if len(points_mm) == 0:
         return []
     tree = cKDTree(points_mm)
     dropped = np.zeros(len(points_mm), bool)
     kept: list[int] = []
-    for candidate in np.argsort(-strength, kind="stable"):
+    for candidate in np.argsort(-rank, kind="stable"):
         if dropped[candidate]:
             continue
         kept.append(int(candidate))

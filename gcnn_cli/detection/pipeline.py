@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
@@ -63,8 +63,8 @@ def detect(
     notify("lungs")
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify("candidates")
-    proposals = replace(config.candidates, max_candidates=thinner.config.proposals) if thinner else config.candidates
-    candidates = find_candidates(grid, lungs, proposals)
+    filters = thinner.config.proposing(config.candidates) if thinner else config.candidates
+    candidates = find_candidates(grid, lungs, filters)
     if thinner:
         notify(f"ranking {len(candidates)} candidates")
         candidates = thinner.thin(grid, candidates)

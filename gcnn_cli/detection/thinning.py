@@ -4,14 +4,18 @@ Filters alone rank a faint nodule among thousands of vessels by its brightness a
 G-CNN sees the surroundings of each of many blobs at the price of a few looks of the large one. A blob's rank
 is the network's logit plus a multiple of the logarithm of its strength: the filters know of nodules that are
 larger than the small patch.
+
+The filters leave blobs in that are near to a stronger one, a nodule beside a thick vessel say; which of near ones
+stays is decided by these ranks.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
+from gcnn_cli.detection.candidates import CandidateConfig, keep_apart
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.errors import InputError
@@ -26,15 +30,23 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class ThinningConfig:
-    """proposals: blobs that are ranked; kept: candidates that remain."""
+    """proposals, proposals_apart_mm: how many blobs are ranked, and how near to each other they may be
+    kept, apart_mm: how many of them remain, and how near to a better one they may be
+    """
 
-    proposals: int = 1000
-    kept: int = 300
+    proposals: int = 1500
+    proposals_apart_mm: float = 2.5
+    kept: int = 250
+    apart_mm: float = 5.0
     strength_weight: float = 2.0
 
     def __post_init__(self) -> None:
         if not 0 < self.kept <= self.proposals:
             raise InputError(f"thinning: need 0 < kept ({self.kept}) <= proposals ({self.proposals})")
+
+    def proposing(self, filters: CandidateConfig) -> CandidateConfig:
+        """The filters, set to propose what is ranked."""
+        return replace(filters, max_candidates=self.proposals, apart_mm=self.proposals_apart_mm)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +70,8 @@ class Thinner:
         logits = self.scorer.score(patch_batches(grid, positions, self.model.input, _BATCH))
         strengths = np.array([candidate.strength for candidate in candidates])
         ranks = logits + self.config.strength_weight * np.log(strengths)
-        return [candidates[n] for n in np.argsort(-ranks, kind="stable")[: self.config.kept]]
+        kept = keep_apart(np.array(positions), ranks, self.config.apart_mm, self.config.kept)
+        return [candidates[n] for n in kept]
 
 
 def load_thinner(model: TrainedModel, device: torch.device) -> Thinner | None:

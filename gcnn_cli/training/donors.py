@@ -12,7 +12,7 @@ from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 from gcnn_cli.training.samples import Cube, Sample, SampleConfig
-from gcnn_cli.training.transplant import soften
+from gcnn_cli.training.transplant import NoiseLevels, noise_levels, soften
 
 _CLEAR_MM = 5.0  # negatives keep this far from the nodule
 _INSIDE_VOX = 18  # and this far from the sides of the stack: half a patch and a shift
@@ -31,6 +31,7 @@ class Donor:
     stop: int
     cube: Cube  # [side, side, side]; beyond the cut-out its border goes on
     weight: NDArray[np.float16]  # [side, side, side], the mask with a softened rim
+    noise: NoiseLevels | None
 
     def turned(self, axes: NDArray[np.int64], flips: tuple[int, ...]) -> tuple[Cube, NDArray[np.float16]]:
         """Cube and weight turned by an element of Oh."""
@@ -71,6 +72,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
         stop=min(config.side, grid.shape[0] - int(start[0])),
         cube=cube,
         weight=weight,
+        noise=noise_levels(voxels) if config.match_noise else None,
     )
 
 

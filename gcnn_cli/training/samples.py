@@ -29,6 +29,7 @@ class SampleConfig:
     shams_per_scan: int = 80
     stack_negatives: int = 3  # of each stack
     max_host_spacing_mm: float = 3.0  # scans with thicker slices get no transplants
+    match_noise: bool = True  # of transplants to their scan's
 
     def __post_init__(self) -> None:
         counts = (self.candidates_per_scan, self.transplants_per_scan, self.shams_per_scan, self.stack_negatives)

@@ -16,7 +16,7 @@ from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.training.donors import Donor
 from gcnn_cli.training.samples import Cube, Sample, SampleConfig
 from gcnn_cli.training.searched import SearchedScan, search_scan
-from gcnn_cli.training.transplant import blend
+from gcnn_cli.training.transplant import blend, match_noise
 
 log = logging.getLogger("gcnn")
 
@@ -83,7 +83,9 @@ def _transplanted(
 ) -> Cube:
     """The scan around a place with the donor in it, or with another piece of the same scan (a sham)."""
     nodule, weight = donor.turned(axes, flips)
-    host = cut_patch(scan.hu, place.astype(float), side).astype(np.float32)
+    host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
     if piece is not None:
-        nodule = cut_patch(scan.hu, piece.astype(float), side)
-    return np.round(blend(host, nodule.astype(np.float32), weight.astype(np.float32))).astype(np.int16)
+        pasted = cut_patch(scan.hu, piece.astype(float), side).astype(np.float32)
+    elif donor.noise:
+        pasted = match_noise(pasted, donor.noise, host)
+    return np.round(blend(host, pasted, weight.astype(np.float32))).astype(np.int16)

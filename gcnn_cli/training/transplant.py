@@ -9,12 +9,19 @@ the host through the nodule's mask with a softened edge:
 The brighter one, because at a wall or a vessel the donor's own lung would leave a dark ring that no
 real nodule has. A cavity comes out filled where it meets a wall.
 
+Before, the donor is brought to the host's noise. Noise is measured in aerated lung, as what a Gaussian of one
+voxel takes away: most donors have twice as much of it as a scan of thick slices, and a network would know them by
+it. Too much is smoothed away, by as much as was measured to be right for this donor; where there is too little, the
+host's own noise at the place goes on through the nodule.
+
 Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
 included. Not sound where the edge is concerned: a nodule that pulled at its pleura or its vessels
-no longer does, and the two scans' noise meets at the seam. A network could learn the seam, so
-shams (a piece of the same lung pasted through a nodule's mask) go into the negatives.
+no longer does, one that was smoothed has softer edges too, and noise of one strength can still have two
+textures. A network could learn the seam, so shams (a piece of the same lung pasted through a nodule's mask)
+go into the negatives.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +34,10 @@ Cube = NDArray[np.float32]
 
 _GROW_VOX = 1  # keeps the nodule's own partial-volume rim
 _SOFTEN_VOX = 0.7
+_AERATED_HU = (-980.0, -700.0)
+_FEWEST_VOXELS = 200  # that a noise is measured in
+_SMOOTHINGS_VOX = (0.0, 0.4, 0.6, 0.8, 1.0)
+_EDGE = 3.0  # times the noise: what differs more is no noise
 
 
 def soften(mask: Mask) -> Cube:
@@ -38,6 +49,51 @@ def soften(mask: Mask) -> Cube:
 def blend(host: Cube, donor: Cube, weight: Cube) -> Cube:
     """The host with the donor, where brighter, by its weight. All [D, H, W] of one shape, HU."""
     return np.maximum(host, host + weight * (donor - host))
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """A donor's noise in HU, as it is and after each of the smoothings; falling."""
+
+    hu: tuple[float, ...]
+
+    def smoothing_vox(self, wanted_hu: float) -> float:
+        """Standard deviation of the Gaussian that leaves so much noise; at most the strongest one tried."""
+        return float(np.interp(-wanted_hu, -np.array(self.hu), _SMOOTHINGS_VOX))
+
+
+def noise_levels(hu: NDArray[Any]) -> NoiseLevels | None:
+    """Of a cut-out [D, H, W]; None where it has too little lung to tell."""
+    lung = _aerated(hu)
+    levels = [_noise_hu(_smoothed(hu, sigma), lung) for sigma in _SMOOTHINGS_VOX]
+    return None if np.isnan(levels).any() else NoiseLevels(tuple(np.minimum.accumulate(levels).tolist()))
+
+
+def match_noise(donor: Cube, levels: NoiseLevels, host: Cube) -> Cube:
+    """The donor with the host's noise, where there is lung enough around the place to tell it."""
+    wanted = _noise_hu(host, _aerated(host))
+    if np.isnan(wanted):
+        return donor
+    if wanted < levels.hu[0]:
+        return _smoothed(donor, levels.smoothing_vox(wanted))
+    noise = np.clip(host - _smoothed(host, 1.0), -_EDGE * wanted, _EDGE * wanted)
+    return np.asarray(donor + np.float32(np.sqrt(1 - (levels.hu[0] / max(wanted, 1e-6)) ** 2)) * noise)
+
+
+def _aerated(hu: NDArray[Any]) -> Mask:
+    return np.asarray((hu > _AERATED_HU[0]) & (hu < _AERATED_HU[1]))
+
+
+def _noise_hu(hu: NDArray[Any], where: Mask) -> float:
+    """Standard deviation, from the median of the distances, of what a Gaussian of one voxel takes away."""
+    if where.sum() < _FEWEST_VOXELS:
+        return float("nan")
+    rest = (hu - _smoothed(hu, 1.0))[where]
+    return float(1.4826 * np.median(np.abs(rest - np.median(rest))))
+
+
+def _smoothed(hu: NDArray[Any], sigma_vox: float) -> Cube:
+    return np.asarray(ndimage.gaussian_filter(hu.astype(np.float32), sigma_vox, mode="nearest"))
 
 
 def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

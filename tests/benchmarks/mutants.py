@@ -5,8 +5,8 @@
 The changes are those of cosmic-ray, without those that say the same again (of an arithmetic operator only the
 usual counterpart; identity of objects only where it was asked for). Its own runner starts an interpreter for every
 mutant; here a process that has the libraries loaded forks, which takes a third of the time. A mutant that cannot be
-imported is no test of the tests and is not counted. One that runs too long is noticed. Survivors are printed with
-their line.
+imported is no test of the tests and is not counted. One that runs too long is noticed. Survivors are told with
+their line on stderr, as they are found.
 """
 
 import argparse
@@ -61,34 +61,30 @@ def main() -> None:
     torch.set_num_threads(1)
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     print("| code | mutants | noticed | share |\n|---|---|---|---|")
-    survivors: list[str] = []
     for room in arguments.rooms or ROOMS:
         files, tests = ROOMS[room]
         if run(None, "", tests, 10 * arguments.seconds) != 0:
             raise SystemExit(f"{room}: the tests fail without any mutant")
         for file in files:
-            counts, lines = study(ROOT / "gcnn_cli" / file, tests, arguments.every, arguments.seconds)
-            survivors += lines
+            counts = study(ROOT / "gcnn_cli" / file, tests, arguments.every, arguments.seconds)
             counted = counts["noticed"] + counts["survived"]
             print(
                 f"| {file} | {counted} | {counts['noticed']} | {counts['noticed'] / max(counted, 1):.1%} |", flush=True
             )
-    print("\nSurvivors:\n\n" + "\n".join(survivors))
 
 
-def study(path: Path, tests: Sequence[str], every: int, seconds: int) -> tuple[Counter[str], list[str]]:
-    """How many mutants of a file were noticed, and the changed lines of those that were not."""
+def study(path: Path, tests: Sequence[str], every: int, seconds: int) -> Counter[str]:
+    """How many mutants of a file were noticed; tells the changed lines of those that were not."""
     source = path.read_text("utf-8")
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     counts: Counter[str] = Counter()
-    survivors = []
     for mutant in islice(mutants(source), 0, None, every):
         status = run(module, mutant, tests, seconds)
         fate = {0: "survived", _NOT_IMPORTED: "not imported"}.get(status, "noticed")
         counts[fate] += 1
         if fate == "survived":
-            survivors.append(f"- `{path.name}`: {_change(source, mutant)}")
-    return counts, survivors
+            print(f"- `{path.name}`: {_change(source, mutant)}", file=sys.stderr, flush=True)
+    return counts
 
 
 def mutants(source: str) -> Iterator[str]:

@@ -35,7 +35,7 @@ def scene():
 
 
 def thinner(**changes):
-    config = ThinningConfig(**{"proposals": 10, "kept": 4, "strength_weight": 0.0, **changes})
+    config = ThinningConfig(**{"proposals": 10, "kept": 4, "apart_mm": 0.0, "strength_weight": 0.0, **changes})
     model = TrainedModel("small", make_network("O"), InputSpec(side=8), Calibration(), sha256="abc")
     return Thinner(model, Liking(), config)
 
@@ -57,6 +57,12 @@ def test_of_few_all_stay(scene):
     grid, candidates = scene
     assert len(thinner(kept=10).thin(grid, candidates)) == 10
     assert thinner().thin(grid, []) == []
+
+
+def test_of_near_ones_the_better_liked_stays(scene):
+    """The blobs stand 2 mm apart in a row."""
+    grid, candidates = scene
+    assert thinner(apart_mm=3.0).thin(grid, candidates) == [candidates[n] for n in (9, 7, 5, 3)]
 
 
 def test_impossible_numbers_are_refused():
