@@ -38,6 +38,7 @@ def draw_montage(samples: list[Sample], path: Path, seed: int = 0) -> None:
                 axes.imshow(picture, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1])
                 axes.set_axis_off()
                 if column == 0 and offset == 0:
+                    axes.set_zorder(1)  # its name reaches over the next picture
                     name = f"{kind} ({'nodule' if label else 'no nodule'})"
                     axes.text(
                         1,

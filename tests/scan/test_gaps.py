@@ -37,7 +37,7 @@ def test_the_places_of_the_other_slices_stay_theirs(to_world: np.ndarray, missin
     for place, n in zip(verdict.places, verdict.order, strict=True):
         np.testing.assert_allclose((verdict.to_world @ [place, 0, 0, 1])[:3], planes[n].position, atol=1e-5)
     assert f"slices {missing} and {missing + 1} " in verdict.warnings[0]
-    assert "1 of 12 slices were interpolated; what lies in a gap can be missed" in verdict.warnings[0]
+    assert ": 1 of 12 slices were interpolated; what lies in a gap can be missed" in verdict.warnings[0]
 
 
 @pytest.mark.parametrize("to_world", [axial(), oblique()], ids=["axial", "oblique"])
@@ -53,7 +53,7 @@ def test_a_missing_slice_is_interpolated_and_said(tmp_path, to_world) -> None:
     assert filled.hu.dtype == np.int16
     assert filled.source.gaps_filled
     assert not whole.source.gaps_filled
-    assert "1 of 12 slices were interpolated" in filled.source.warnings[0]
+    assert ": 1 of 12 slices were interpolated" in filled.source.warnings[0]
     assert "gaps filled from 11 slices" in filled.source.checks[-1]
     # Slice 5 is made; it names a neighbor. Every other slice names itself.
     wanted = list(whole.source.slice_uids)

@@ -7,6 +7,7 @@ import pytest
 from scan.scans import axial, oblique
 
 from gcnn_cli.scan.geometry import Plane, Verdict, check_stack
+from gcnn_cli.scan.volume import MAX_SPACING_MM
 
 STACKS = {"axial": axial(), "oblique": oblique(), "descending": axial() @ np.diag([-1.0, 1, 1, 1])}
 
@@ -42,6 +43,7 @@ def test_every_slice_lies_where_the_affine_says(to_world: np.ndarray) -> None:
     assert verdict.problem == ""
     for place, n in enumerate(verdict.order):
         np.testing.assert_allclose((verdict.to_world @ [place, 0, 0, 1])[:3], planes[n].position, atol=1e-9)
+    assert verdict.checks[0] == "12 slices, 2.5 mm apart along their normal"
 
 
 @pytest.mark.parametrize("to_world", STACKS.values(), ids=STACKS)
@@ -74,7 +76,7 @@ def test_slices_that_drift_from_their_places_are_refused() -> None:
     """No gap stands out, yet in the middle the affine would be off by half a millimeter."""
     planes = planes_of(axial(), 100)
     drifting = [moved(p, np.array([0, 0, 0.0002 * n * n])) for n, p in enumerate(planes)]
-    assert "slice spacing changes along the stack" in judge(drifting).problem
+    assert "slice spacing changes along the stack: slice 50 is 0.49 mm from its place" in judge(drifting).problem
 
 
 def test_rounded_positions_are_let_through() -> None:
@@ -118,13 +120,22 @@ def test_a_tilted_gantry_is_refused_with_its_angle(to_world: np.ndarray, degrees
     tilted = [moved(p, n * step) for n, p in enumerate(planes_of(to_world, 40))]
     problem = judge(tilted).problem
     assert f"sheared by {abs(degrees):.1f} degrees" in problem
+    assert "slice 40 is displaced by" in problem
 
 
-@pytest.mark.parametrize("number", [0, 5, 11])
-def test_a_displaced_slice_is_refused(number: int) -> None:
+@pytest.mark.parametrize(("number", "named"), [(0, "slices 1 and 2"), (5, "slices 5 and 6"), (11, "slices 11 and 12")])
+def test_a_displaced_slice_is_refused(number: int, named: str) -> None:
     planes = planes_of(axial())
     planes[number] = moved(planes[number], np.array([3.0, 0, 0]))
-    assert "displaced by 3.0 mm in their plane" in judge(planes).problem
+    assert f"{named} are displaced by 3.0 mm in their plane" in judge(planes).problem
+
+
+@pytest.mark.parametrize("pixel_mm", [0.5, 2.0])
+@pytest.mark.parametrize(("pixels", "sound"), [(0.45, True), (0.55, False)])
+def test_a_slice_may_be_displaced_by_half_a_pixel(pixel_mm: float, pixels: float, sound: bool) -> None:
+    planes = planes_of(axial(spacing=(2.5, pixel_mm, pixel_mm)))
+    planes[5] = moved(planes[5], np.array([0, pixels * pixel_mm, 0]))
+    assert (judge(planes).problem == "") is sound
 
 
 def test_repeated_slices_are_dropped_with_a_warning() -> None:
@@ -139,6 +150,13 @@ def test_repeated_slices_are_dropped_with_a_warning() -> None:
 def test_different_slices_at_one_place_are_refused() -> None:
     planes = planes_of(axial())
     assert "two different slices lie at the same place (slice 4, " in judge([*planes, planes[3]], False).problem
+
+
+def test_slices_at_one_place_are_compared_with_each_other() -> None:
+    planes = planes_of(axial())
+    asked = []
+    check_stack([*planes, planes[3], planes[7]], lambda a, b: asked.append((a, b)) or True)
+    assert asked == [(3, 12), (7, 13)]
 
 
 MIXES = {
@@ -159,6 +177,29 @@ def test_one_slice_is_no_stack() -> None:
     assert "single slice" in judge(planes_of(axial(), 1)).problem
 
 
+def test_two_slices_are_a_stack() -> None:
+    assert judge(planes_of(axial(), 2)).problem == ""
+
+
+def test_directions_are_made_unit_vectors() -> None:
+    """Cosines written with few decimals must not stretch the pixels; what is far from a unit vector is refused."""
+    planes = planes_of(axial())
+
+    def scaled(row: float, column: float) -> list[Plane]:
+        return [
+            replace(
+                p,
+                row_direction=tuple(row * v for v in p.row_direction),
+                column_direction=tuple(column * v for v in p.column_direction),
+            )
+            for p in planes
+        ]
+
+    np.testing.assert_allclose(judge(scaled(1.001, 0.999)).to_world, judge(planes).to_world, atol=1e-12)
+    for row, column in ((1.01, 1.0), (1.0, 0.99)):
+        assert "not orthonormal" in judge(scaled(row, column)).problem
+
+
 def test_a_normal_is_needed() -> None:
     planes = [replace(p, row_direction=p.column_direction) for p in planes_of(axial())]
     assert "not orthonormal" in judge(planes).problem
@@ -170,6 +211,6 @@ def test_pixel_spacing_must_be_positive(spacing: tuple[float, float]) -> None:
     assert "pixel spacing must be positive" in judge(planes).problem
 
 
-@pytest.mark.parametrize(("mm", "sound"), [(5.0, True), (6.5, False)])
+@pytest.mark.parametrize(("mm", "sound"), [(5.0, True), (MAX_SPACING_MM, True), (6.5, False)])
 def test_thick_slices_are_refused(mm: float, sound: bool) -> None:
     assert (judge(planes_of(axial(spacing=(mm, 0.7, 0.7)))).problem == "") is sound
