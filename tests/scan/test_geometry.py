@@ -79,13 +79,14 @@ def test_slices_that_drift_from_their_places_are_refused() -> None:
     assert "slice spacing changes along the stack: slice 50 is 0.49 mm from its place" in judge(drifting).problem
 
 
-def test_rounded_positions_are_let_through() -> None:
-    planes = planes_of(axial(spacing=(0.625, 0.7, 0.7)), 100)
-    rounded = [replace(p, position=tuple(np.round(p.position, 1))) for p in planes]
+@pytest.mark.parametrize(("spacing_mm", "decimals"), [(0.625, 1), (0.333, 2)])
+def test_rounded_positions_are_let_through(spacing_mm: float, decimals: int) -> None:
+    planes = planes_of(axial(spacing=(spacing_mm, 0.7, 0.7)), 100)
+    rounded = [replace(p, position=tuple(np.round(p.position, decimals))) for p in planes]
     verdict = judge(rounded)
     assert verdict.problem == ""
     for plane, n in zip(planes, range(100), strict=True):
-        assert np.linalg.norm((verdict.to_world @ [n, 0, 0, 1])[:3] - plane.position) < 0.2
+        assert np.linalg.norm((verdict.to_world @ [n, 0, 0, 1])[:3] - plane.position) < 2 * 10**-decimals
 
 
 @pytest.mark.parametrize(("off_by", "sound"), [(0.009, True), (-0.009, True), (0.011, False), (-0.011, False)])
