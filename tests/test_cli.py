@@ -18,8 +18,8 @@ from conftest import make_network
 from scan.scans import axial, some_hu, write_series
 from typer.testing import CliRunner
 
-from gcnn_cli import __version__
-from gcnn_cli.cli import NOTICE, app
+from gcnn_cli import NOTICE, __version__
+from gcnn_cli.cli import app
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.json_format import report_schema

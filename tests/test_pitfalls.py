@@ -25,7 +25,8 @@ from scan.test_nifti import SFORM_CODE, SHEAR, SROW, spoiled
 from scan.test_reading import stacked, write_file
 from typer.testing import CliRunner
 
-from gcnn_cli.cli import NOTICE, app
+from gcnn_cli import NOTICE
+from gcnn_cli.cli import app
 from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.pipeline import Config, detect
 from gcnn_cli.network.contract import Calibration, InputSpec

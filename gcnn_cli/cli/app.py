@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from gcnn_cli import __version__
+from gcnn_cli import NOTICE, __version__
 from gcnn_cli.errors import GcnnError, OutputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ EXIT_CODES = (
 )
 _FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # of stdout, whose errors name no file
 DEFAULT_MODEL = "octahedral"
-NOTICE = "Research use only: not a medical device, not for diagnosis."
 
 
 class ErrorGroup(TyperGroup):

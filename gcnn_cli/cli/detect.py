@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
     EXIT_CODES,
-    NOTICE,
     AllowGaps,
     ModelOption,
     Overwrite,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
     EXIT_CODES,
-    NOTICE,
     AsJson,
     Overwrite,
     Quiet,

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gcnn_cli import __version__
+from gcnn_cli import NOTICE, __version__
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Cohort
 from gcnn_cli.cohort.search import Failure, Job, Outcome
 from gcnn_cli.files import csv_text, write_bytes
 from gcnn_cli.network.weights import TrainedModel
-from gcnn_cli.output.json_format import NOTICE
 
 COLUMNS = ("path", "status", "stage", "reason", "seriesuid", "nodules", "result")
 SCHEMA_NAME, SCHEMA_VERSION = "gcnn-cohort", "1.0"

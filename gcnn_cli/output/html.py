@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gcnn_cli import __version__
+from gcnn_cli import NOTICE, __version__
 from gcnn_cli.detection.findings import Nodule, Report
-from gcnn_cli.output.json_format import NOTICE
 from gcnn_cli.output.lung_map import WINDOW, LungMap, lung_maps
 from gcnn_cli.output.views import LUNG_WINDOW, View, neighboring_slices, nodule_views, to_gray
 from gcnn_cli.scan.volume import Volume

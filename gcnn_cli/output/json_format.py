@@ -8,12 +8,11 @@ import json
 from importlib import resources
 from typing import Any
 
-from gcnn_cli import __version__
+from gcnn_cli import NOTICE, __version__
 from gcnn_cli.detection.findings import Nodule, Report
 
 SCHEMA_NAME = "gcnn-report"
 SCHEMA_VERSION = "1.0"
-NOTICE = "For research use only. Not a medical device; not for diagnosis."
 
 
 def report_data(report: Report) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cohort.thin import contents, copy_scans, run_detect, summary_rows, write_we
 from scan.scans import axial, some_hu, write_series
 
 import gcnn_cli.cohort.search as searching
-from gcnn_cli.cli import NOTICE
+from gcnn_cli import NOTICE
 from gcnn_cli.cohort.labelled import detect_labelled
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.errors import UsageError
