@@ -79,6 +79,14 @@ def test_slices_that_drift_from_their_places_are_refused() -> None:
     assert "slice spacing changes along the stack: slice 50 is 0.49 mm from its place" in judge(drifting).problem
 
 
+@pytest.mark.parametrize(("drift_mm", "sound"), [(0.11, True), (0.14, False)])
+def test_a_slice_may_lie_a_tenth_of_a_millimeter_and_one_percent_from_its_place(drift_mm: float, sound: bool) -> None:
+    """1 % of 2.5 mm is 0.025 mm. The middle of 100 slices is farthest off: a quarter of 99 squared times the rate."""
+    rate = drift_mm * 4 / 99**2
+    planes = [moved(p, np.array([0, 0, rate * n * n])) for n, p in enumerate(planes_of(axial(), 100))]
+    assert (judge(planes).problem == "") is sound
+
+
 @pytest.mark.parametrize(("spacing_mm", "decimals"), [(0.625, 1), (0.333, 2)])
 def test_rounded_positions_are_let_through(spacing_mm: float, decimals: int) -> None:
     planes = planes_of(axial(spacing=(spacing_mm, 0.7, 0.7)), 100)
