@@ -36,7 +36,7 @@ class ThinningConfig:
 
     proposals: int = 1500
     proposals_apart_mm: float = 2.5
-    kept: int = 250
+    kept: int = 200
     apart_mm: float = 5.0
     strength_weight: float = 2.0
 

@@ -264,6 +264,11 @@ def test_shipped_weights_answer_to_the_manifest(model, tmp_path, monkeypatch):
         load_model("small")
 
 
+def test_shipped_weights_bear_the_name_they_are_asked_for_by():
+    for name in ("octahedral", "plain", "candidates"):
+        assert load_model(name).name == name
+
+
 def test_calibration_is_a_probability():
     calibration = Calibration(2.0, -1.0)
     assert calibration.probability(0.5) == pytest.approx(0.5)
