@@ -11,7 +11,12 @@ from gcnn_cli.errors import InputError
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """Two findings are one lesion when their centers are nearer than this or than either radius."""
+    """Two findings are one lesion when their centers are nearer than this, or when they share space.
+
+    Lesions do not lie in each other. But a large one that is no ball has candidates at its rim too, with a center
+    outside of it: they share space when the center of one is nearer to the other than the larger radius and half of
+    the smaller one, so that a quarter of the smaller ball's diameter lies in the larger ball.
+    """
 
     apart_mm: float = 4.0
 
@@ -43,4 +48,5 @@ def merge_duplicates(scored: Sequence[Scored], config: MergeConfig) -> list[Scor
 
 def _same_lesion(a: Measurement, b: Measurement, config: MergeConfig) -> bool:
     distance = float(np.linalg.norm(np.subtract(a.position_mm, b.position_mm)))
-    return distance < max(config.apart_mm, a.diameter_mm / 2, b.diameter_mm / 2)
+    smaller, larger = sorted((a.diameter_mm / 2, b.diameter_mm / 2))
+    return distance < max(config.apart_mm, larger + smaller / 2)

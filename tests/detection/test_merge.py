@@ -19,9 +19,16 @@ def test_the_most_probable_of_a_lesion_stays():
         assert merge_duplicates(order, MergeConfig()) == [a, c]
 
 
-def test_a_large_nodule_takes_in_what_lies_inside_it():
-    large = finding(0, 0.9, diameter=20)
-    assert merge_duplicates([large, finding(9, 0.8), finding(11, 0.7)], MergeConfig()) == [large, finding(11, 0.7)]
+def test_a_large_nodule_takes_in_what_lies_inside_it_and_at_its_rim():
+    """Radii of 10 and 3 mm: up to 11.5 mm a quarter of the small one's diameter is inside."""
+    large, beside = finding(0, 0.9, diameter=20), finding(11.5, 0.7)
+    for inside in (finding(9, 0.8), finding(11.4, 0.8)):
+        assert merge_duplicates([large, inside, beside], MergeConfig()) == [large, beside]
+
+
+def test_the_rim_counts_whichever_is_more_probable():
+    small = finding(11.4, 0.9)
+    assert merge_duplicates([finding(0, 0.8, diameter=20), small], MergeConfig()) == [small]
 
 
 def test_the_less_probable_may_be_the_larger():
@@ -33,9 +40,9 @@ def test_the_less_probable_may_be_the_larger():
 
 
 def test_centers_as_far_apart_as_asked_are_two_lesions():
-    near, far = finding(3.9, 0.5), finding(4.0, 0.5)
-    assert merge_duplicates([finding(0, 0.9), near], MergeConfig()) == [finding(0, 0.9)]
-    assert merge_duplicates([finding(0, 0.9), far], MergeConfig()) == [finding(0, 0.9), far]
+    first, near, far = (finding(x, p, diameter=2.0) for x, p in ((0, 0.9), (3.9, 0.5), (4.0, 0.5)))
+    assert merge_duplicates([first, near], MergeConfig()) == [first]
+    assert merge_duplicates([first, far], MergeConfig()) == [first, far]
     assert merge_duplicates([finding(0, 0.9, 0.2), finding(0.2, 0.5, 0.2)], MergeConfig(apart_mm=0)) == [
         finding(0, 0.9, 0.2),
         finding(0.2, 0.5, 0.2),
