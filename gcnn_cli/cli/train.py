@@ -94,6 +94,7 @@ def train(
 
         try:
             run_training(run, watch=watch, should_stop=lambda: bool(wish()), team=team)
+            team.meet()
         except Interrupted:
             if team.leads:
                 typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)

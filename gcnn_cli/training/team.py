@@ -5,6 +5,7 @@ processes with batches of B take the step that one process would take with a bat
 synchronized norm is for CUDA alone; `symmetry.norms` shares its statistics on any device.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class Team:
         share_norms(network)
         return DistributedDataParallel(network, broadcast_buffers=False)
 
+    def meet(self) -> None:
+        """Wait for the others, so that nobody leaves while they still talk."""
+        if self.size > 1:
+            dist.barrier()
+
     def anyone(self, wish: bool) -> bool:
         """Whether any process has the wish."""
         if self.size == 1:
@@ -98,8 +104,13 @@ def join_team(device: torch.device) -> Team:
 
 
 def leave_team() -> None:
-    """To be called by every process at the end."""
+    """To be called by every process at the end, whatever the end is; after a good one they `meet` first.
+
+    Wrapped networks, which hold the group in a cycle, go before it: what of gloo's threads is left when the
+    interpreter ends aborts the process.
+    """
     if dist.is_initialized():
+        gc.collect()
         dist.destroy_process_group()
 
 

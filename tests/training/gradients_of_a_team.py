@@ -38,4 +38,5 @@ if __name__ == "__main__":
     found = step(team)
     if team.leads:
         torch.save(found, sys.argv[1])
+    team.meet()
     leave_team()
