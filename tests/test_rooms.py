@@ -82,6 +82,24 @@ def test_help_loads_nothing_heavy(arguments):
         "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
     )
+    assert_runs(script)
+
+
+def test_loading_weights_does_not_load_torchs_compiler():
+    """It costs a second, and torch takes it in for the sake of a tensor without values, say."""
+    script = (
+        "import sys\n"
+        "import torch\n"
+        "from gcnn_cli.detection.detector import make_detector\n"
+        "from gcnn_cli.network.weights import load_model\n"
+        "detector = make_detector(load_model('octahedral'), torch.device('cpu'), average_over='O')\n"
+        "sys.exit(f'{detector} loaded it' if {'torch._dynamo', 'sympy'} & sys.modules.keys() else 0)\n"
+    )
+    assert_runs(script)
+
+
+def assert_runs(script):
+    """In an interpreter of its own, which has loaded nothing yet."""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

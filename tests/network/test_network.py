@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -323,20 +321,6 @@ def test_the_size_of_a_network_is_known_before_it_is_made(group):
     config = NetworkConfig(group=group, fields=(2, 3, 1), pool_after=(2,), side=8, head_fields=5)
     kernels = [value for name, value in GCNN(config).state_dict().items() if name.endswith("conv.weight")]
     assert config.kernel_values == sum(value.numel() for value in kernels)
-
-
-def test_loading_weights_does_not_load_torchs_compiler():
-    """It costs a second, and torch takes it in for the sake of a tensor without values, say."""
-    script = (
-        "import sys\n"
-        "import torch\n"
-        "from gcnn_cli.detection.detector import make_detector\n"
-        "from gcnn_cli.network.weights import load_model\n"
-        "detector = make_detector(load_model('octahedral'), torch.device('cpu'), average_over='O')\n"
-        "sys.exit(f'{detector} loaded it' if {'torch._dynamo', 'sympy'} & sys.modules.keys() else 0)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("changes", "message"), HEADERS.values(), ids=HEADERS)
