@@ -19,9 +19,9 @@ import torch
 from conftest import make_network
 from pydicom.dataset import Dataset
 from pydicom.uid import ComprehensiveSRStorage, MRImageStorage
+from scan.images.test_metaimage import changed
+from scan.images.test_nifti import SFORM_CODE, SHEAR, SROW, spoiled
 from scan.scans import axial, oblique, some_hu, write_series
-from scan.test_metaimage import changed
-from scan.test_nifti import SFORM_CODE, SHEAR, SROW, spoiled
 from scan.test_reading import stacked, write_file
 from typer.testing import CliRunner
 

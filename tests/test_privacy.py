@@ -149,7 +149,7 @@ def test_an_sr_of_a_series_without_a_name_has_none(tmp_path):
 
 def test_only_the_sr_sees_headers():
     """Every other output is made of a Report and a Volume, which hold none: whoever reads headers is listed here."""
-    sources = ("gcnn_cli.scan.evidence", "gcnn_cli.scan.dicom_file", "pydicom")
+    sources = ("gcnn_cli.scan.dicom.evidence", "gcnn_cli.scan.dicom.dataset", "pydicom")
     readers = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

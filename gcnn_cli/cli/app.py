@@ -96,7 +96,7 @@ def start(quiet: bool, verbose: bool, threads: int | None) -> "Console":
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gcnn").setLevel(level)
     if threads is not None:
-        from gcnn_cli.network.system import use_threads
+        from gcnn_cli.network.devices import use_threads
 
         use_threads(threads)
     return console(stderr=True, quiet=quiet)

@@ -30,7 +30,7 @@ from gcnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gcnn_cli.cohort.batch import Step
-    from gcnn_cli.cohort.search import Search
+    from gcnn_cli.cohort.jobs import Search
     from gcnn_cli.network.weights import TrainedModel
 
 
@@ -159,9 +159,9 @@ def _refuse_cluster(workers: int | None, cluster: str | None) -> None:
 def _search_in_this_process(
     trained: "TrainedModel", device: str, average_over: str, progress: "_Progress", *, verbose: bool
 ) -> AbstractContextManager["Search"]:
-    from gcnn_cli.cohort.search import search_here
+    from gcnn_cli.cohort.jobs import search_here
     from gcnn_cli.detection.detector import make_detector
-    from gcnn_cli.network.inference import choose_device
+    from gcnn_cli.network.devices import choose_device
 
     chosen = choose_device(device)
     if device == "auto" and chosen.type == "cpu" and verbose:

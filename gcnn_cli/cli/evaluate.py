@@ -25,8 +25,8 @@ from gcnn_cli.errors import InputError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gcnn_cli.evaluation.measure import Evaluation
-    from gcnn_cli.evaluation.subject import Subject
+    from gcnn_cli.evaluation.evaluation import Evaluation
+    from gcnn_cli.evaluation.inputs import Subject
     from gcnn_cli.network.weights import TrainedModel
 
 
@@ -96,13 +96,13 @@ def evaluate(
     if resume and (predictions or not out):
         raise UsageError("--resume continues detections in --out; it goes with --data")
 
-    from gcnn_cli.evaluation.files import evaluation_data, file_names, write_evaluation
+    from gcnn_cli.evaluation.evaluation import EvaluationConfig, compare_matches
+    from gcnn_cli.evaluation.evaluation import evaluate as measure
+    from gcnn_cli.evaluation.exports import evaluation_data, file_names, write_evaluation
+    from gcnn_cli.evaluation.inputs import from_files
     from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.matching import MatchRule
-    from gcnn_cli.evaluation.measure import EvaluationConfig, compare_matches
-    from gcnn_cli.evaluation.measure import evaluate as measure
     from gcnn_cli.evaluation.rows import rate_rows, stratum_rows, summary_lines
-    from gcnn_cli.evaluation.subject import from_files
     from gcnn_cli.files import refuse_existing
     from gcnn_cli.output.listing import show_rows
 
@@ -161,12 +161,12 @@ def _detect(
     """Detections in the labelled scans of a folder, kept under `out`, and the weights that made them."""
     from gcnn_cli.cohort.labelled import detect_labelled
     from gcnn_cli.detection.detector import make_detector
+    from gcnn_cli.evaluation.inputs import from_labelled
     from gcnn_cli.evaluation.leakage import find_leakage
-    from gcnn_cli.evaluation.subject import from_labelled
     from gcnn_cli.labels.index import read_index
-    from gcnn_cli.network.inference import choose_device
+    from gcnn_cli.network.devices import choose_device
     from gcnn_cli.network.weights import load_model
-    from gcnn_cli.phantom.files import sample_folder
+    from gcnn_cli.phantom.sample import sample_folder
 
     folder = data or sample_folder()
     trained = load_model(model)

@@ -13,7 +13,7 @@ from gcnn_cli.cli.stopping import wish_to_stop
 from gcnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from gcnn_cli.training.learning_curve import Run
+    from gcnn_cli.experiment.runs import Run
     from gcnn_cli.training.loop import Progress
 
 
@@ -47,12 +47,12 @@ def learning_curve(
     """
     errors = start(quiet, verbose, threads)
 
-    from gcnn_cli.training.arms import make_arms
-    from gcnn_cli.training.curve_figures import make_cells
-    from gcnn_cli.training.curve_files import curve_text, write_curve
-    from gcnn_cli.training.learning_curve import plan_runs, read_results, run_all, split_samples, write_test
+    from gcnn_cli.experiment.arms import make_arms
+    from gcnn_cli.experiment.curve_figures import make_cells
+    from gcnn_cli.experiment.curve_files import curve_text, write_curve
+    from gcnn_cli.experiment.runs import plan_runs, read_results, run_all, split_samples, write_test
+    from gcnn_cli.samples.prepare import prepare
     from gcnn_cli.training.loop import Interrupted
-    from gcnn_cli.training.prepare import prepare
     from gcnn_cli.training.recipe import read_recipe
 
     try:

@@ -18,7 +18,7 @@ def phantom(
 ) -> None:
     """Make a synthetic chest CT with nodules at known places."""
     from gcnn_cli.phantom import PhantomConfig, make_phantom, write_phantom
-    from gcnn_cli.phantom.files import refuse_phantom
+    from gcnn_cli.phantom.sample import refuse_phantom
 
     refuse_phantom(out, dicom=dicom, overwrite=overwrite)  # before the seconds that making takes
     made = make_phantom(PhantomConfig(seed=seed, nodules=nodules))

@@ -59,8 +59,8 @@ def train(
 
     With several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
     """
-    from gcnn_cli.network.inference import choose_device
-    from gcnn_cli.training.team import join_team, leave_team
+    from gcnn_cli.network.devices import choose_device
+    from gcnn_cli.training.distributed import join_team, leave_team
 
     team = join_team(choose_device(device))
     errors = start(quiet or not team.leads, verbose, threads)

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gcnn_cli.cohort.jobs import Failure, Job, Outcome, Search, make_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Cohort
-from gcnn_cli.cohort.search import Failure, Job, Outcome, Search, make_job
 from gcnn_cli.cohort.summary import Summary
 from gcnn_cli.errors import BatchError, GcnnError, OutputError
 from gcnn_cli.files import remove_parts

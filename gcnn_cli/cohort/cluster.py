@@ -23,11 +23,10 @@ from pathlib import Path
 from distributed import CancelledError, Client, Future, KilledWorker, LocalCluster, get_worker, wait
 
 from gcnn_cli import __version__
-from gcnn_cli.cohort.search import Failure, Job, Outcome, Search, search
+from gcnn_cli.cohort.jobs import Failure, Job, Outcome, Search, search
 from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.errors import DeviceError, GcnnError, ModelError, UsageError
-from gcnn_cli.network.inference import choose_device
-from gcnn_cli.network.system import cpu_cores, use_threads
+from gcnn_cli.network.devices import choose_device, cpu_cores, use_threads
 from gcnn_cli.network.weights import find_weights, load_model
 
 log = logging.getLogger("gcnn")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from gcnn_cli.cohort.jobs import make_job, search
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
-from gcnn_cli.cohort.search import make_job, search
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify

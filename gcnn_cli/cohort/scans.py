@@ -14,11 +14,10 @@ from itertools import groupby
 from pathlib import Path
 
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.labels.scans import image_files
 from gcnn_cli.output.formats import is_result, output_name
-from gcnn_cli.scan.dicom import Series, find_series, is_dicom
-from gcnn_cli.scan.folders import visible_files
-from gcnn_cli.scan.formats import SUFFIXES, stem_of, suffix_of
+from gcnn_cli.scan.dicom.series import Series, find_series, is_dicom
+from gcnn_cli.scan.folders import image_files, visible_files
+from gcnn_cli.scan.images.image_file import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcnn_cli import NOTICE, __version__
+from gcnn_cli.cohort.jobs import Failure, Job, Outcome
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Cohort
-from gcnn_cli.cohort.search import Failure, Job, Outcome
 from gcnn_cli.files import csv_text, write_bytes
 from gcnn_cli.network.weights import TrainedModel
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from gcnn_cli.detection.thinning import Thinner, load_thinner
+from gcnn_cli.detection.ranking import Thinner, load_thinner
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 

@@ -12,7 +12,7 @@ from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
-from gcnn_cli.detection.thinning import Thinner
+from gcnn_cli.detection.ranking import Thinner
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel

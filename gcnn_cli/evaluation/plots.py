@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from gcnn_cli.evaluation.calibration import CalibrationStudy
+from gcnn_cli.evaluation.evaluation import BAND_RATES, Evaluation
 from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, sensitivity_at
-from gcnn_cli.evaluation.measure import BAND_RATES, Evaluation
 
 _COLORS = ("#0b5cad", "#c2571a", "#3b7d3a", "#7a4ea3")  # tell apart in grey and with color blindness
 _DPI = 150

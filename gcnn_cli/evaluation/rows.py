@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from gcnn_cli.evaluation.evaluation import Evaluation
 from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, Difference
-from gcnn_cli.evaluation.measure import Evaluation
 
 _RATE_NAMES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 

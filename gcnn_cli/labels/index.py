@@ -36,6 +36,7 @@ import numpy as np
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.consensus import agree
+from gcnn_cli.labels.discovery import FoundScan, find_cutouts, find_scans
 from gcnn_cli.labels.entries import CutoutEntry, DataIndex, Mark, ScanEntry, no_candidates
 from gcnn_cli.labels.lidc import Reading, place_marks, read_reading
 from gcnn_cli.labels.patients import pseudonym
@@ -48,9 +49,8 @@ from gcnn_cli.labels.problems import (
     Problem,
     report_problems,
 )
-from gcnn_cli.labels.scans import FoundScan, find_cutouts, find_scans
 from gcnn_cli.labels.tables import LabelSet, read_label_sets
-from gcnn_cli.scan.dicom import Series
+from gcnn_cli.scan.dicom.series import Series
 
 log = logging.getLogger("gcnn")
 

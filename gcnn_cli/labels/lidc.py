@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from skimage.draw import polygon
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.dicom import Series, Slice
+from gcnn_cli.scan.dicom.series import Series, Slice
 
 Kind = Literal["nodule", "small", "non-nodule"]
 Points = NDArray[np.int64]  # [N, 2], x column and y row of pixels

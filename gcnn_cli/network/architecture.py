@@ -26,6 +26,18 @@ from gcnn_cli.symmetry.norms import FieldNorm
 
 _KERNEL_SIDE = 3
 
+# About as many parameters as O's 2,2,4,4,8,8. The article divides channels by sqrt |G|, which matches the inner
+# convolutions; the last one, over the whole map, grows with |G|, so larger groups get less than that.
+FIELDS: dict[str, tuple[int, ...]] = {
+    "trivial": (16, 16, 32, 32, 64, 64),
+    "C4": (6, 6, 12, 12, 24, 24),
+    "C4h": (5, 5, 10, 10, 16, 16),
+    "D4": (5, 5, 10, 10, 16, 16),
+    "D4h": (3, 3, 5, 5, 11, 11),
+    "O": (2, 2, 4, 4, 8, 8),
+    "Oh": (2, 2, 3, 3, 4, 4),
+}
+
 
 @dataclass(frozen=True)
 class NetworkConfig:

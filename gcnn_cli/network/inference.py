@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gcnn_cli.errors import DeviceError, ModelError
 from gcnn_cli.network.architecture import GCNN, ConvBlock
+from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
 from gcnn_cli.symmetry.layers import LAYOUT
@@ -26,34 +27,6 @@ log = logging.getLogger("gcnn")
 _CACHED_VOXELS = 1 << 17
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-
-
-def choose_device(name: str) -> torch.device:
-    """A torch device from auto, cpu, cuda, cuda:N or mps. Only auto falls back. Raises DeviceError."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is not here: torch reports no Metal device")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise DeviceError(f"unsupported device {name!r}: use auto, cpu, cuda, cuda:N or mps")
-    return device
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively; emulated it would only be slower."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return False
 
 
 class FoldedGCNN(nn.Module):

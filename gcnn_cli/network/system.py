@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gcnn_cli import __version__
-from gcnn_cli.network.inference import choose_device, has_fast_bfloat16
+from gcnn_cli.network.devices import choose_device, has_fast_bfloat16
 
 _LIBRARIES = (
     "torch", "numpy", "scipy", "scikit-image", "SimpleITK", "pydicom", "safetensors", "matplotlib", "Jinja2",
@@ -30,17 +30,6 @@ def describe_system() -> list[dict[str, Any]]:
         rows[f"device {device}"] = f"{_name(device)}, scores in {precision}"
     rows["--device auto"] = str(choose_device("auto"))
     return [{"what": what, "value": value} for what, value in rows.items()]
-
-
-def cpu_cores() -> int:
-    """Cores that this process may use, which on a shared machine are not all that it has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def use_threads(number: int) -> None:
-    """Compute on so many threads in this process, which has not computed yet: PyTorch's, and ITK's."""
-    torch.set_num_threads(number)
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(number)
 
 
 def _version(library: str) -> str:

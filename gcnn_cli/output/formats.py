@@ -13,7 +13,7 @@ from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.output.slicer import slicer_markups
-from gcnn_cli.scan.formats import stem_of, suffix_of
+from gcnn_cli.scan.images.image_file import stem_of, suffix_of
 from gcnn_cli.scan.volume import Volume
 
 
@@ -37,7 +37,7 @@ def _html(report: Report, scan: Volume | None) -> bytes:
 
 
 def _png(report: Report, scan: Volume | None) -> bytes:
-    from gcnn_cli.output.montage import png_montage  # loads matplotlib only where a picture is asked for
+    from gcnn_cli.output.png import png_montage  # loads matplotlib only where a picture is asked for
 
     return png_montage(report, _given(scan))
 

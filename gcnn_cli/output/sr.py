@@ -40,8 +40,8 @@ from pydicom.sr.codedict import codes
 from gcnn_cli import __version__
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.scan.dicom_file import DAMAGE, quiet_pydicom, reason
-from gcnn_cli.scan.evidence import Evidence, read_evidence
+from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, reason
+from gcnn_cli.scan.dicom.evidence import Evidence, read_evidence
 from gcnn_cli.scan.volume import Volume
 
 # Type 2 of the patient and study modules: may be empty, must be there; de-identified files leave them out.

@@ -5,8 +5,8 @@ and of its tests. It is no measure of how well the program does on patients.
 """
 
 from gcnn_cli.phantom.config import KINDS, Phantom, PhantomConfig, PhantomNodule, quick_config
-from gcnn_cli.phantom.files import write_phantom
 from gcnn_cli.phantom.render import make_phantom
+from gcnn_cli.phantom.sample import write_phantom
 
 __all__ = [
     "KINDS",

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from gcnn_cli.errors import DeviceError, GcnnError, InputError, UsageError
 from gcnn_cli.scan.archives import unpacked
-from gcnn_cli.scan.dicom import is_dicom, read_series
-from gcnn_cli.scan.formats import SUFFIXES, read_image, suffix_of
+from gcnn_cli.scan.dicom.series import is_dicom, read_series
+from gcnn_cli.scan.images.image_file import SUFFIXES, read_image, suffix_of
 from gcnn_cli.scan.volume import Volume
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.archives import unpacked
-from gcnn_cli.scan.dicom import Series, fillable_hint, find_series
-from gcnn_cli.scan.formats import suffix_of
+from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series
+from gcnn_cli.scan.images.image_file import suffix_of
 from gcnn_cli.scan.reading import read_volume
 
 

@@ -19,11 +19,11 @@ from torch import nn
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.samples.samples import Sample
 from gcnn_cli.training.augment import AugmentConfig, make_batch
 from gcnn_cli.training.checkpoint import Checkpoint
-from gcnn_cli.training.samples import Sample
+from gcnn_cli.training.distributed import Team
 from gcnn_cli.training.sampling import BatchSampler, slab_chances
-from gcnn_cli.training.team import Team
 from gcnn_cli.training.validation import validate
 
 

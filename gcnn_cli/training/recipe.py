@@ -13,24 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.architecture import FIELDS, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.augment import AugmentConfig
 from gcnn_cli.training.loop import TrainConfig
-from gcnn_cli.training.prepare import SplitConfig
-from gcnn_cli.training.samples import SampleConfig
 
-# About as many parameters as O's 2,2,4,4,8,8. The article divides channels by sqrt |G|, which matches the inner
-# convolutions; the last one, over the whole map, grows with |G|, so larger groups get less than that.
-FIELDS: dict[str, tuple[int, ...]] = {
-    "trivial": (16, 16, 32, 32, 64, 64),
-    "C4": (6, 6, 12, 12, 24, 24),
-    "C4h": (5, 5, 10, 10, 16, 16),
-    "D4": (5, 5, 10, 10, 16, 16),
-    "D4h": (3, 3, 5, 5, 11, 11),
-    "O": (2, 2, 4, 4, 8, 8),
-    "Oh": (2, 2, 3, 3, 4, 4),
-}
 _NAMES = {float: "number", int: "whole number", str: "text", tuple: "list", bool: "true or false"}
 _SECTIONS: dict[str, type] = {
     "network": NetworkConfig,

@@ -20,16 +20,16 @@ from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
+from gcnn_cli.samples.montage import draw_montage
+from gcnn_cli.samples.prepare import Prepared, prepare
+from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
+from gcnn_cli.training.distributed import Team
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
-from gcnn_cli.training.montage import draw_montage
-from gcnn_cli.training.operating import OperatingStudy, study_operation
-from gcnn_cli.training.prepare import Prepared, prepare
+from gcnn_cli.training.operating_points import OperatingStudy, study_operation
 from gcnn_cli.training.recipe import Recipe, recipe_text
-from gcnn_cli.training.sampling import nested_subset
 from gcnn_cli.training.scoring import score_samples
-from gcnn_cli.training.team import Team
 
 log = logging.getLogger("gcnn")
 

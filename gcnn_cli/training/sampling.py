@@ -1,49 +1,14 @@
-"""Who is held out, and what each batch is made of."""
-
-import hashlib
+"""What each batch is made of."""
 
 import numpy as np
 
-from gcnn_cli.errors import InputError
-from gcnn_cli.training.samples import Sample
+from gcnn_cli.samples.samples import Sample
 
 # Of each class, the share of the batch that each kind should have; kinds without samples give way.
 SHARES = {
     1: {"stack": 0.45, "cube": 0.2, "transplant": 0.3, "mark": 0.05},
     0: {"candidate": 0.7, "beside": 0.2, "sham": 0.1},
 }
-
-
-def is_held_out(patient: str, share: float, seed: int) -> bool:
-    """Whether a patient belongs to the held-out share: by a hash, so that adding patients moves none."""
-    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64 < share
-
-
-def nested_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    """The first `count` samples, half of each class, of an order that depends on nothing but the seed.
-
-    Subsets are nested: a smaller one is part of a larger. Nodules in their own surroundings come before
-    transplants, and patient by patient, so that a small subset is of few patients, as few labelled scans
-    would be. Raises InputError where a class has too few.
-    """
-    chosen = []
-    for label, share in ((1, count // 2), (0, count - count // 2)):
-        of_class = [s for s in samples if s.label == label]
-        if len(of_class) < share:
-            raise InputError(f"--samples {count} needs {share} of class {label}; there are {len(of_class)}")
-        # The place among equals tells samples of one patient or scan apart.
-        keys = [
-            (s.kind == "transplant", _hash(f"{seed}:{s.patient if label else n}"), _hash(f"{seed}:{n}"))
-            for n, s in enumerate(of_class)
-        ]
-        order = sorted(range(len(of_class)), key=keys.__getitem__)
-        chosen += [of_class[n] for n in order[:share]]
-    return chosen
-
-
-def _hash(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:

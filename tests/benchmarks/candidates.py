@@ -18,10 +18,10 @@ import numpy as np
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
-from gcnn_cli.detection.thinning import load_thinner
+from gcnn_cli.detection.ranking import load_thinner
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.network.inference import choose_device
+from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.resample import resample
 

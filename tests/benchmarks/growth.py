@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 from memory import write_tall
 from timing import in_turn, seconds
 
-from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.network.inference import choose_device, make_scorer
+from gcnn_cli.network.architecture import FIELDS, GCNN, NetworkConfig
+from gcnn_cli.network.devices import choose_device
+from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
-from gcnn_cli.phantom.files import sample_folder
+from gcnn_cli.phantom.sample import sample_folder
 from gcnn_cli.symmetry.groups import make_group
-from gcnn_cli.training.recipe import FIELDS
 
 SLICES = (100, 200, 400, 800)
 CANDIDATES = (50, 100, 200, 400, 800)

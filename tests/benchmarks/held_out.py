@@ -26,16 +26,16 @@ from transplants import PLACES, make_benchmark
 
 from gcnn_cli.cohort.labelled import detect_labelled
 from gcnn_cli.detection.detector import make_detector
+from gcnn_cli.evaluation.evaluation import Evaluation, evaluate
 from gcnn_cli.evaluation.froc import RATES
+from gcnn_cli.evaluation.inputs import from_labelled
 from gcnn_cli.evaluation.matching import Matches, MatchRule
-from gcnn_cli.evaluation.measure import Evaluation, evaluate
-from gcnn_cli.evaluation.subject import from_labelled
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.network.inference import choose_device
+from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
-from gcnn_cli.training.donors import donor_samples, read_donor
-from gcnn_cli.training.duplicates import identify_patients
-from gcnn_cli.training.samples import Sample, SampleConfig
+from gcnn_cli.samples.donors import donor_samples, read_donor
+from gcnn_cli.samples.duplicates import identify_patients
+from gcnn_cli.samples.samples import Sample, SampleConfig
 from gcnn_cli.training.scoring import score_samples
 
 SHOWN = (0.5, 1.0, 2.0, 4.0, 8.0)

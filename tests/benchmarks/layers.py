@@ -17,7 +17,8 @@ from timing import in_turn
 from torch import Tensor, nn
 
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.network.inference import FoldedGCNN, has_fast_bfloat16
+from gcnn_cli.network.devices import has_fast_bfloat16
+from gcnn_cli.network.inference import FoldedGCNN
 
 CONFIG = NetworkConfig()
 ORDER = 24

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gcnn_cli.phantom.files import sample_folder
+from gcnn_cli.phantom.sample import sample_folder
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume, make_affine
 from gcnn_cli.scan.writing import write_metaimage

@@ -43,7 +43,10 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("symmetry/groups.py", "symmetry/actions.py", "symmetry/laws.py", "symmetry/layers.py", "symmetry/norms.py"),
         ("symmetry",),
     ),
-    "geometry": (("scan/geometry.py", "scan/gaps.py"), ("scan/test_geometry.py", "scan/test_gaps.py")),
+    "geometry": (
+        ("scan/dicom/geometry.py", "scan/dicom/gaps.py"),
+        ("scan/dicom/test_geometry.py", "scan/dicom/test_gaps.py"),
+    ),
     "froc": (("evaluation/froc.py", "evaluation/matching.py"), ("evaluation/test_froc.py",)),
     "merging": (("detection/merge.py",), ("detection/test_merge.py",)),
 }

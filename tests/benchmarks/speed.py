@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from timing import in_turn
 
-from gcnn_cli.network.inference import choose_device, make_scorer
+from gcnn_cli.network.devices import choose_device
+from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 
 ROUNDS = 5

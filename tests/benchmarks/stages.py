@@ -50,8 +50,9 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     import torch
 
     from gcnn_cli.detection.pipeline import detect
-    from gcnn_cli.detection.thinning import load_thinner
-    from gcnn_cli.network.inference import choose_device, make_scorer
+    from gcnn_cli.detection.ranking import load_thinner
+    from gcnn_cli.network.devices import choose_device
+    from gcnn_cli.network.inference import make_scorer
     from gcnn_cli.network.weights import load_model
     from gcnn_cli.output.formats import output_paths, write_report
     from gcnn_cli.scan.reading import read_volume

@@ -12,7 +12,7 @@ import torch
 from cohort.thin import contents, copy_scans, run_detect, summary_rows, write_weights
 from scan.scans import axial, some_hu, write_series
 
-import gcnn_cli.cohort.search as searching
+import gcnn_cli.cohort.jobs as searching
 from gcnn_cli import NOTICE
 from gcnn_cli.cohort.labelled import detect_labelled
 from gcnn_cli.detection.detector import make_detector

@@ -14,9 +14,9 @@ import pytest
 import torch
 from cohort.thin import contents, copy_scans, run_detect, summary_rows
 
+from gcnn_cli.cohort.jobs import Detector, make_job, search
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
-from gcnn_cli.cohort.search import Detector, make_job, search
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
@@ -29,7 +29,7 @@ _STARTED_WITHIN_S = 180
 DEADLY = """
 import os, signal
 from pathlib import Path
-import gcnn_cli.cohort.search as searching
+import gcnn_cli.cohort.jobs as searching
 
 harmless = searching.__dict__.setdefault("harmless", searching.detect)  # Dask loads this file twice
 

@@ -9,7 +9,8 @@ import torch
 from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import Config, detect
-from gcnn_cli.network.inference import has_fast_bfloat16, make_scorer
+from gcnn_cli.network.devices import has_fast_bfloat16
+from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.scan.resample import resample

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.evaluation.evaluation import EvaluationConfig, compare_matches, evaluate
 from gcnn_cli.evaluation.froc import (
     RATES,
     compare,
@@ -18,7 +19,6 @@ from gcnn_cli.evaluation.froc import (
     thresholds_at,
 )
 from gcnn_cli.evaluation.matching import CAPPED, FALSE, HIT, IGNORED, MatchRule, match
-from gcnn_cli.evaluation.measure import EvaluationConfig, compare_matches, evaluate
 from gcnn_cli.evaluation.tables import make_marks
 
 FAR = 1000.0

@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from conftest import make_network
 from output.reports import report_of
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from scan.dicom.test_pixels import jpeg_lossless
 from scan.scans import axial, enhanced, some_hu, write_series
-from scan.test_pixels import jpeg_lossless
 
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model

@@ -31,7 +31,7 @@ from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.formats import write_report
 from gcnn_cli.output.json_reading import read_report
-from gcnn_cli.scan.formats import read_grid, read_mask, suffix_of
+from gcnn_cli.scan.images.image_file import read_grid, read_mask, suffix_of
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.summary import summarize
 from gcnn_cli.scan.volume import Volume

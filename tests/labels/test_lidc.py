@@ -21,7 +21,7 @@ from scipy.spatial.distance import cdist
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.consensus import agree
 from gcnn_cli.labels.lidc import PlacedMark, place_marks, read_reading
-from gcnn_cli.scan.dicom import choose_series
+from gcnn_cli.scan.dicom.series import choose_series
 
 SHAPE = (12, 30, 34)
 

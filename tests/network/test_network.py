@@ -14,7 +14,8 @@ from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network import weights
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration, InputSpec
-from gcnn_cli.network.inference import FoldedGCNN, Scorer, choose_device, has_fast_bfloat16, make_scorer
+from gcnn_cli.network.devices import choose_device, has_fast_bfloat16
+from gcnn_cli.network.inference import FoldedGCNN, Scorer, make_scorer
 from gcnn_cli.network.verify import TOLERANCE, invariance_errors
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.symmetry.actions import act_on_image

@@ -17,13 +17,14 @@ import pytest
 from fuzzing.dicom_mutators import nested
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from scan.dicom.test_pixels import jpeg_lossless
 from scan.scans import axial, enhanced, some_hu, write_series
-from scan.test_pixels import jpeg_lossless
 from scan.test_reading import write_file
 
 from gcnn_cli.errors import DeviceError, GeometryError, InputError
-from gcnn_cli.scan import dicom_file, reading
-from gcnn_cli.scan.formats import read_grid
+from gcnn_cli.scan import reading
+from gcnn_cli.scan.dicom import dataset
+from gcnn_cli.scan.images.image_file import read_grid
 from gcnn_cli.scan.reading import read_volume
 
 FEW_BYTES = 8 * 2**20
@@ -276,7 +277,7 @@ def test_pixels_are_compared_with_the_file_first(
 
 
 def test_a_deflated_bomb_is_not_unpacked(tmp_path: Path, few_bytes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dicom_file, "_INFLATED_BYTES", 2**20)  # not to spend seconds on making a larger one
+    monkeypatch.setattr(dataset, "_INFLATED_BYTES", 2**20)  # not to spend seconds on making a larger one
 
     def edit(number: int, dataset: Dataset) -> None:
         dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian

@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from scan.scans import SERIES, axial, oblique, some_hu, write_series
 
 from gcnn_cli.errors import GcnnError, GeometryError, InputError, SeriesChoiceError, UsageError
-from gcnn_cli.scan.formats import read_grid
+from gcnn_cli.scan.images.image_file import read_grid
 from gcnn_cli.scan.reading import read_volume
 
 # LUNA16's scans that lie feet first: -1 on x and y.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.training.team import Team, join_team, leave_team
+from gcnn_cli.training.distributed import Team, join_team, leave_team
 
 CONFIG = NetworkConfig(fields=(2, 2), pool_after=(1,), side=8, head_fields=4)
 BATCH = 8

@@ -14,10 +14,11 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.network.weights import load_model
+from gcnn_cli.samples.prepare import prepare
+from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
-from gcnn_cli.training.prepare import SplitConfig, prepare
-from gcnn_cli.training.samples import SampleConfig
 
 QUICK = SampleConfig(spacing_mm=3.0, side=24, candidates_per_scan=40, transplants_per_scan=0, shams_per_scan=0)
 A, B = "1.3.6.1", "1.3.6.2"

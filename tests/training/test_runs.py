@@ -17,19 +17,19 @@ from typer.testing import CliRunner
 from gcnn_cli.cli import app
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.architecture import FIELDS, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
-from gcnn_cli.training import searched
+from gcnn_cli.samples import preprocessed
+from gcnn_cli.samples.preprocessed import search_scan
+from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network
-from gcnn_cli.training.operating import study_operation
-from gcnn_cli.training.recipe import FIELDS, Recipe, read_recipe, recipe_text
+from gcnn_cli.training.operating_points import study_operation
+from gcnn_cli.training.recipe import Recipe, read_recipe, recipe_text
 from gcnn_cli.training.run import RunConfig, run_training
-from gcnn_cli.training.samples import Sample, SampleConfig
-from gcnn_cli.training.sampling import nested_subset
-from gcnn_cli.training.searched import search_scan
 from gcnn_cli.training.validation import auc, froc_figures
 
 SIDE = 12
@@ -264,7 +264,7 @@ def test_a_scan_is_searched_once(data, tmp_path, monkeypatch):
     config = SampleConfig(spacing_mm=3.0, side=12, candidates_per_scan=30, transplants_per_scan=4, shams_per_scan=2)
     fresh = search_scan(entry, config, seed=0)
     stored = search_scan(entry, config, seed=0, cache=tmp_path)
-    monkeypatch.setattr(searched, "_search", None)
+    monkeypatch.setattr(preprocessed, "_search", None)
     again = search_scan(entry, config, seed=0, cache=tmp_path)
     assert isinstance(again.hu, np.memmap)
     for scan in (stored, again):

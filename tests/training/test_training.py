@@ -14,16 +14,17 @@ from gcnn_cli.labels.patients import patient_of
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.phantom import write_phantom
+from gcnn_cli.samples.donors import read_donor
+from gcnn_cli.samples.duplicates import identify_patients
+from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.scan_samples import scan_samples
+from gcnn_cli.samples.slabs import extend_slab
+from gcnn_cli.samples.split import is_held_out
+from gcnn_cli.samples.transplant import blend, choose_places, soften
 from gcnn_cli.training import augment
 from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
-from gcnn_cli.training.donors import read_donor
-from gcnn_cli.training.duplicates import identify_patients
 from gcnn_cli.training.loop import TrainConfig, train_network
-from gcnn_cli.training.samples import Sample, SampleConfig
-from gcnn_cli.training.sampling import BatchSampler, is_held_out, slab_chances
-from gcnn_cli.training.scans import scan_samples
-from gcnn_cli.training.slabs import extend_slab
-from gcnn_cli.training.transplant import blend, choose_places, soften
+from gcnn_cli.training.sampling import BatchSampler, slab_chances
 from gcnn_cli.training.validation import validate
 
 SPEC = InputSpec(side=16)

@@ -1,0 +1,92 @@
+"""The scans and cut-outs under a folder, looked at from their headers only.
+
+Scans are .mhd .mha .nii .nii.gz .nrrd files and DICOM series, at any depth. A folder is laid out as LUNA16
+when it holds `subset0/SERIESUID.mhd` or the like; then images outside the subsets are none of its scans: LUNA16
+ships a lung mask for each scan under the scan's own name.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from gcnn_cli.errors import GcnnError
+from gcnn_cli.labels.entries import CutoutEntry
+from gcnn_cli.labels.patients import lidc_patient, patient_of, pseudonym
+from gcnn_cli.labels.problems import UNREADABLE, Problem
+from gcnn_cli.scan.dicom.series import Series, find_series
+from gcnn_cli.scan.folders import image_files, is_subset
+from gcnn_cli.scan.images.image_file import read_grid, stem_of
+from gcnn_cli.scan.lattice import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class FoundScan:
+    """One scan before anything is known of its labels.
+
+    ids:       the names that labels may give it: `seriesuid` first, then for DICOM its folder's
+    in_subset: whether it lies where LUNA16 has its scans
+    series:    for DICOM only
+    problem:   why it cannot be read, or an empty string; then there is a grid
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    patient: str
+    in_subset: bool = False
+    grid: Grid | None = None
+    series: Series | None = None
+    problem: str = ""
+
+
+def find_scans(folder: Path) -> list[FoundScan]:
+    """Every scan, readable or not, by path."""
+    files = image_files(folder)
+    in_subset = bool(files) and files[0].suffix == ".mhd" and is_subset(files[0].parent)
+    found = [_image(path, in_subset) for path in files]
+    series = [s for s in find_series(folder) if s.is_ct]
+    homes = [s.folder for s in series]
+    for home, one in zip(homes, series, strict=True):
+        alone = sum(home.name == other.name for other in homes) == 1
+        found.append(_dicom(home, one, alias=home.name if alone else ""))
+    return sorted(found, key=lambda scan: (scan.path, scan.ids))
+
+
+def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
+    """Nodule stacks and cubes (.npz with `hu` and `mask`), by path, and those that are none."""
+    cutouts, problems = [], []
+    for path in sorted(folder.rglob("*.npz")):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                complete = {"hu.npy", "mask.npy"} <= set(archive.namelist())
+        except (OSError, zipfile.BadZipFile):
+            complete = False
+        if complete:
+            cutouts.append(CutoutEntry(path, path.stem, lidc_patient(path.stem)))
+        else:
+            problems.append(Problem(UNREADABLE, f"{path}: not a nodule cut-out (an .npz of hu and mask); left out"))
+    return cutouts, problems
+
+
+def _image(path: Path, in_subset: bool) -> FoundScan:
+    name = stem_of(path)
+    try:
+        return FoundScan(path, (name,), patient_of(name), in_subset, read_grid(path))
+    except GcnnError as error:
+        return FoundScan(path, (name,), patient_of(name), in_subset, problem=str(error))
+
+
+def _dicom(home: Path, series: Series, alias: str) -> FoundScan:
+    # A folder's name may be a person's; it is compared with labels, and kept only where it is a pseudonym.
+    patient = pseudonym(series.patient_id) if series.patient_id else lidc_patient(home.name) or series.uid
+    ids = tuple(dict.fromkeys(name for name in (series.uid, alias) if name))
+    problem, grid = series.unusable, None
+    if not problem:
+        try:
+            verdict = series.verdict
+        except GcnnError as error:
+            return FoundScan(home, ids, patient, series=series, problem=str(error))
+        problem = verdict.problem
+        if verdict.to_world is not None:
+            plane = series.slices[0].plane
+            grid = Grid((len(verdict.order), plane.rows, plane.columns), verdict.to_world)
+    return FoundScan(home, ids, patient, grid=grid, series=series, problem=f"{home}: {problem}" if problem else "")

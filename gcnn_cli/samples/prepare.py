@@ -1,0 +1,104 @@
+"""Folders -> training and validation samples, split by patient."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.labels.entries import DataIndex, ScanEntry
+from gcnn_cli.labels.index import read_index
+from gcnn_cli.labels.patients import known_as
+from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
+from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
+from gcnn_cli.samples.duplicates import identify_patients
+from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.scan_samples import scan_samples
+from gcnn_cli.samples.split import SplitConfig, is_held_out
+
+log = logging.getLogger("gcnn")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Samples of both sides, and who is on which."""
+
+    training: list[Sample]
+    validation: list[Sample]
+    labelled_series: tuple[str, ...]
+    training_series: tuple[str, ...]
+    training_patients: tuple[str, ...]
+    held_out_patients: tuple[str, ...]
+    split: SplitConfig  # as given, with the patients as the index knows them
+
+
+def prepare(
+    folders: list[Path],
+    samples: SampleConfig,
+    split: SplitConfig,
+    *,
+    strict: bool = False,
+    cache: Path | None = None,
+    held_out_transplants: bool = False,
+) -> Prepared:
+    """Read everything once, scans through the cache if there is one.
+
+    held_out_transplants: put held-out nodules into held-out scans too, to be tested on.
+
+    Cut-outs whose patient stays unknown are not used: they could be anyone's.
+
+    Scans that cannot be read are reported and left out; with strict every problem is an InputError.
+    """
+    index = read_index(folders, strict=strict)
+    cutouts = identify_patients(list(index.cutouts))
+    unknown = sum(not entry.patient for entry in cutouts)
+    if unknown:
+        log.info("%d cut-outs of unknown patients are left out", unknown)
+    patients = set(DataIndex(index.scans, tuple(cutouts)).patients)
+    split = _named_as_known(split, patients)
+    held = {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
+    sides: dict[bool, list[Sample]] = {False: [], True: []}
+    donors: dict[bool, list[Donor]] = {False: [], True: []}
+    for n, entry in enumerate(cutouts):
+        donor = read_donor(entry, samples) if entry.patient else None
+        if donor is None:
+            continue
+        sides[entry.patient in held] += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
+        donors[entry.patient in held].append(donor)
+    log.info("%d nodule cut-outs for training", len(donors[False]))
+    if not held_out_transplants:
+        donors[True] = []
+    scans: list[ScanEntry] = []
+    unreadable: list[Problem] = []
+    for scan in index.scans:
+        out = scan.patient in held
+        if not out or scan.labelled:  # what an unlabelled scan holds is unknown: it tells nothing about the network
+            try:
+                sides[out] += scan_samples(scan, donors[out], samples, split.seed, cache)
+            except (InputError, GeometryError) as error:
+                unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
+                if strict:
+                    break
+                continue
+        scans.append(scan)
+    report_problems(unreadable, strict=strict)
+    patients = set(DataIndex(tuple(scans), tuple(cutouts)).patients)
+    return Prepared(
+        sides[False],
+        sides[True],
+        tuple(s.name for s in scans if s.labelled),
+        tuple(s.name for s in scans if s.patient not in held),
+        tuple(sorted(patients - held)),
+        tuple(sorted(patients & held)),
+        split,
+    )
+
+
+def _named_as_known(split: SplitConfig, patients: set[str]) -> SplitConfig:
+    """The split with what stands for its patients in the index: an id given by hand is stored nowhere."""
+    named = [known_as(given, patients) for given in split.hold_out]
+    absent = named.count("")
+    if absent:
+        log.warning("%d of the %d patients to hold out are not in the data", absent, len(named))
+    return replace(split, hold_out=tuple(name for name in named if name))

@@ -1,0 +1,91 @@
+"""Labelled and unlabelled scans -> samples: marks, candidates that are none, transplants and shams.
+
+Cubes are cut with `detection.patches.cut_patch`, as in detection. In unlabelled scans the strongest
+candidates are left out: they may be nodules that nobody marked.
+"""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.detection.patches import cut_patch
+from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.samples.donors import Donor
+from gcnn_cli.samples.preprocessed import SearchedScan, search_scan
+from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
+from gcnn_cli.samples.transplant import blend, match_noise
+
+log = logging.getLogger("gcnn")
+
+_CLEAR_MM = 5.0  # negatives keep this far from the rim of every mark
+_UNLABELLED_SKIP = 30  # strongest candidates of a scan without labels that are not used
+
+
+def scan_samples(
+    entry: ScanEntry, donors: list[Donor], config: SampleConfig, seed: int, cache: Path | None = None
+) -> list[Sample]:
+    """Everything that one scan gives: its marks, its candidates, transplants into it and shams."""
+    scan = search_scan(entry, config, seed, cache)
+    marks = np.array([mark[:3] for mark in entry.nodules]).reshape(-1, 3)
+    samples = [_sample(scan, index, 1, "mark", entry, config) for index in scan.index_zyx(marks)]
+    negatives = [*scan.candidates[0 if entry.labelled else _UNLABELLED_SKIP :]]
+    # LUNA16's own candidates that are no nodule.
+    negatives += [*scan.index_zyx(entry.candidates[entry.candidates[:, 3] == 0][:, :3])]
+    indices = np.array(negatives).reshape(-1, 3)
+    positions = scan.position_mm(indices)
+    clear = np.ones(len(indices), bool)
+    for x, y, z, diameter in (*entry.nodules, *entry.excluded):
+        clear &= np.linalg.norm(positions - (x, y, z), axis=1) > diameter / 2 + _CLEAR_MM
+    samples += [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
+    # A sharp nodule in a scan blurred by thick slices would be known by its sharpness.
+    if donors and scan.spacing_mm <= config.max_host_spacing_mm:
+        samples += _transplants(scan, entry, donors, config, np.random.default_rng([seed, 4]))
+    log.info(
+        "%s: %d marks, %d candidates, %d transplants, %d shams",
+        entry.name,
+        *(sum(s.kind == kind for s in samples) for kind in ("mark", "candidate", "transplant", "sham")),
+    )
+    return samples
+
+
+def _sample(
+    scan: SearchedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
+) -> Sample:
+    cut = partial(cut_patch, scan.hu, index, config.side)
+    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.side)
+
+
+def _transplants(
+    scan: SearchedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, rng: np.random.Generator
+) -> list[Sample]:
+    samples = []
+    for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
+        donor = donors[rng.integers(len(donors))]
+        axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
+        sham = n >= config.transplants_per_scan
+        cut = partial(_transplanted, scan, place, donor, axes, flips, config.side, piece if sham else None)
+        kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
+        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.side))
+    return samples
+
+
+def _transplanted(
+    scan: SearchedScan,
+    place: NDArray[np.int64],
+    donor: Donor,
+    axes: NDArray[np.int64],
+    flips: tuple[int, ...],
+    side: int,
+    piece: NDArray[np.int64] | None,
+) -> Cube:
+    """The scan around a place with the donor in it, or with another piece of the same scan (a sham)."""
+    nodule, weight = donor.turned(axes, flips)
+    host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
+    if piece is not None:
+        pasted = cut_patch(scan.hu, piece.astype(float), side).astype(np.float32)
+    elif donor.noise:
+        pasted = match_noise(pasted, donor.noise, host)
+    return np.round(blend(host, pasted, weight.astype(np.float32))).astype(np.int16)

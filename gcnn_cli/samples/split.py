@@ -1,0 +1,52 @@
+"""Who is held out, and which samples make a smaller training set."""
+
+import hashlib
+from dataclasses import dataclass
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.samples.samples import Sample
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Held out: every patient named, and a share of the others."""
+
+    hold_out: tuple[str, ...] = ()
+    share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise InputError(f"the share of patients held out lies between 0 and 1, got {self.share}")
+
+
+def is_held_out(patient: str, share: float, seed: int) -> bool:
+    """Whether a patient belongs to the held-out share: by a hash, so that adding patients moves none."""
+    digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64 < share
+
+
+def nested_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
+    """The first `count` samples, half of each class, of an order that depends on nothing but the seed.
+
+    Subsets are nested: a smaller one is part of a larger. Nodules in their own surroundings come before
+    transplants, and patient by patient, so that a small subset is of few patients, as few labelled scans
+    would be. Raises InputError where a class has too few.
+    """
+    chosen = []
+    for label, share in ((1, count // 2), (0, count - count // 2)):
+        of_class = [s for s in samples if s.label == label]
+        if len(of_class) < share:
+            raise InputError(f"--samples {count} needs {share} of class {label}; there are {len(of_class)}")
+        # The place among equals tells samples of one patient or scan apart.
+        keys = [
+            (s.kind == "transplant", _hash(f"{seed}:{s.patient if label else n}"), _hash(f"{seed}:{n}"))
+            for n, s in enumerate(of_class)
+        ]
+        order = sorted(range(len(of_class)), key=keys.__getitem__)
+        chosen += [of_class[n] for n in order[:share]]
+    return chosen
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

@@ -1,0 +1,157 @@
+"""The stored values of a DICOM image, plain or compressed.
+
+pydicom decodes; what it has no plugin for (JPEG lossless, JPEG-LS) is decoded by the GDCM inside
+SimpleITK, so that the common syntaxes need no further package.
+
+Decoders believe what they read: before one is asked, the sizes in the header are compared with the bytes
+that are there, and those in the compressed image with the header.
+"""
+
+import os
+import struct
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import UID, SecondaryCaptureImageStorage
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.dicom.dataset import DAMAGE, PromiseError, reason
+
+_MOST_PIXELS = 2**24  # of a plane: 4096 x 4096
+_MOST_PACKED = 1032  # to 1, where many planes together are large; scans pack 2 to 4 to 1
+_PLAIN_ENOUGH_BYTES = 2**26  # an image of one value packs without limit
+_JPEG, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
+
+
+def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
+    """Values as stored [frames, rows, columns]. Raises InputError that starts with the name."""
+    try:
+        if dataset.get("SamplesPerPixel", 1) != 1:
+            raise InputError(f"{name}: color pixels, not a CT")
+        _check_promise(dataset)
+        with _muted():
+            raw: NDArray[Any] = dataset.pixel_array
+    except RuntimeError as error:
+        if "missing dependencies" not in str(error) or "PerFrameFunctionalGroupsSequence" in dataset:
+            raise InputError(f"{name}: {_why_undecodable(dataset, error)}") from None
+        try:
+            raw = _decoded_by_gdcm(dataset)
+        except (RuntimeError, *DAMAGE):
+            raise InputError(f"{name}: its {_syntax(dataset)} pixels are truncated or damaged") from None
+    except DAMAGE as error:
+        raise InputError(f"{name}: its pixels cannot be read: {reason(error)}") from None
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a decoder in Rust, and no Exception of Python's
+            raise
+        raise InputError(f"{name}: its {_syntax(dataset)} pixels are truncated or damaged") from None
+    return raw.reshape(-1, *raw.shape[-2:])
+
+
+def _check_promise(dataset: Any) -> None:
+    """Raise PromiseError where the header promises more pixels than its bytes can hold."""
+    rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if not (min(rows, columns) >= 2 and rows * columns <= _MOST_PIXELS and frames > 0):
+        raise PromiseError(f"{rows} x {columns} pixels in {frames} frames")
+    promised, held = rows * columns * frames * bits // 8, len(dataset.PixelData)
+    compressed = dataset.file_meta.TransferSyntaxUID.is_compressed and _is_encapsulated(dataset.PixelData)
+    if not compressed and held < promised:
+        raise PromiseError(f"{held} bytes of pixels where {promised} are promised")
+    if compressed and promised > max(_PLAIN_ENOUGH_BYTES, _MOST_PACKED * held):
+        raise PromiseError(f"{held} packed bytes of pixels where {promised} unpacked are promised")
+    if compressed:
+        for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
+            found = _codestream_shape(stream)
+            if found and (found[:3] != (rows, columns, 1) or not 2 <= found[3] <= bits):
+                raise PromiseError("the compressed image is of another size or type than the header says")
+
+
+def _is_encapsulated(pixels: bytes) -> bool:
+    return pixels[:4] == b"\xfe\xff\x00\xe0"  # an item's tag
+
+
+def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
+    """Rows, columns, components and bits by a JPEG, JPEG-LS or JPEG 2000 image's own header; None for what is neither.
+
+    Raises struct.error or PromiseError where it breaks off.
+    """
+    at = stream[:1024].find(_JPEG_2000)
+    if at >= 0:
+        width, height, left, top = struct.unpack_from(">4I", stream, at + 8)
+        components, bits = struct.unpack_from(">HB", stream, at + 40)
+        return height - top, width - left, components, 1 + (bits & 0x7F)
+    if not stream.startswith(_JPEG):
+        return None
+    at = 2
+    while True:
+        mark, code, length = struct.unpack_from(">BBH", stream, at)
+        if mark != 0xFF:
+            raise PromiseError("the compressed image is damaged in its header")
+        if code == 0xFF:  # filling
+            at += 1
+        elif code == 0xF7 or (0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)):
+            bits, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
+            return rows, columns, components, bits
+        else:
+            at += 2 + length
+
+
+def _decoded_by_gdcm(dataset: Any) -> NDArray[Any]:
+    """One plane [rows, columns]. GDCM is given the pixels in a header of our own: the file's may be anything."""
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, UID("1.2.3")
+    image = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
+    image.SOPClassUID, image.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    for keyword in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"):
+        setattr(image, keyword, int(dataset[keyword].value))
+    image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
+    image.PixelData = encapsulate([frame])
+    image["PixelData"].is_undefined_length = True
+    with tempfile.TemporaryDirectory(prefix="gcnn-") as folder, _muted():
+        path = Path(folder) / "image.dcm"
+        image.save_as(path, enforce_file_format=True)
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(str(path))
+        values: NDArray[Any] = sitk.GetArrayFromImage(reader.Execute())
+    return values.reshape(image.Rows, image.Columns)
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """Nothing on stderr from decoders in C, C++ and Rust, which comment on damaged images there."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        for number in (kept, nowhere):
+            os.close(number)
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _why_undecodable(dataset: Any, error: RuntimeError) -> str:
+    if "missing dependencies" in str(error):
+        return f"no decoder for {_syntax(dataset)}; try `pip install 'gcnn-cli[dicom]'`"
+    return f"its {_syntax(dataset)} pixels are truncated or damaged"
+
+
+def _syntax(dataset: Any) -> str:
+    return str(dataset.file_meta.TransferSyntaxUID.name)

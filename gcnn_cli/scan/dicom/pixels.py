@@ -1,0 +1,93 @@
+"""Pixels of DICOM files -> HU: rescaling, padding. How they are stored is the matter of `stored_pixels`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom, reason
+from gcnn_cli.scan.dicom.decoding import stored_pixels
+from gcnn_cli.scan.hounsfield import LOWEST_HU
+
+_HIGHEST_TISSUE_HU = 3071
+_NO_RESCALE = "no rescale slope and intercept in the header: the stored values were taken for HU"
+
+
+def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Planes [D, H, W] of (file, frame) in the given order, and warnings.
+
+    int16 while every slope and intercept is whole, float32 otherwise. Raises InputError that names
+    the file at fault.
+    """
+    stack: NDArray[Any] | None = None
+    opened: tuple[Path, NDArray[Any]] | None = None
+    notes: set[str] = set()
+    for n, (path, frame) in enumerate(frames):
+        if opened is None or opened[0] != path:
+            opened = (path, file_hu(path, notes))
+        if frame >= len(opened[1]):
+            raise InputError(f"{path.name}: holds {len(opened[1])} frames, its header describes more")
+        plane = opened[1][frame]
+        if stack is None:
+            stack = np.empty((len(frames), *plane.shape), np.int16)
+        if plane.shape != stack.shape[1:]:
+            raise InputError(f"{path.name}: {plane.shape} pixels where other slices hold {stack.shape[1:]}")
+        if plane.dtype == np.float32 and stack.dtype == np.int16:
+            stack = stack.astype(np.float32)
+        stack[n] = plane
+    if stack is None:
+        raise InputError("no slices to read")
+    return stack, tuple(sorted(notes))
+
+
+def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:
+    """All frames of one file [frames, rows, columns] in HU; adds to notes what should be said."""
+    with quiet_pydicom():
+        try:
+            dataset = read_dicom(path)
+        except DAMAGE as error:
+            raise InputError(f"{path.name}: cannot be read: {reason(error)}") from None
+        raw = stored_pixels(dataset, path.name)
+        try:
+            planes = [_to_hu(raw[n], dataset, _rescale(dataset, n, notes)) for n in range(len(raw))]
+        except DAMAGE as error:
+            raise InputError(f"{path.name}: damaged rescale or padding values: {reason(error)}") from None
+    return planes[0][None] if len(planes) == 1 else np.stack(planes)
+
+
+def _rescale(dataset: Any, frame: int, notes: set[str]) -> tuple[float, float]:
+    """Slope and intercept of a frame; 1 and 0, with a note, where the header has none."""
+    holder = dataset
+    if "PerFrameFunctionalGroupsSequence" in dataset:
+        name = "PixelValueTransformationSequence"
+        group = dataset.PerFrameFunctionalGroupsSequence[frame]
+        if name not in group:
+            group = dataset.SharedFunctionalGroupsSequence[0]
+        holder = group[name][0] if name in group else dataset
+    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    if slope is None or intercept is None:
+        notes.add(_NO_RESCALE)
+    return float(1 if slope is None else slope), float(0 if intercept is None else intercept)
+
+
+def _to_hu(raw: NDArray[Any], dataset: Any, rescale: tuple[float, float]) -> NDArray[Any]:
+    slope, intercept = rescale
+    hu: NDArray[Any]
+    if all(v.is_integer() and abs(v) < 2**31 for v in (slope, intercept)):
+        # Wide, then clipped: unsigned 16-bit values would wrap around in int16.
+        wide: NDArray[Any] = raw.astype(np.int64) * int(slope) + int(intercept)
+        hu = np.clip(wide, -32768, 32767).astype(np.int16)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused as any others
+            hu = raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    padding = dataset.get("PixelPaddingValue")
+    if padding is not None:
+        # Files with signed pixels often write the padding as unsigned: 63536 is -2000.
+        stored = np.array(int(padding)).astype(raw.dtype)
+        value = float(stored) * slope + intercept
+        if value < LOWEST_HU or value > _HIGHEST_TISSUE_HU:  # else it would blank tissue or is air anyway
+            hu[raw == stored] = LOWEST_HU
+    return hu

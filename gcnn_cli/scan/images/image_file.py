@@ -1,0 +1,108 @@
+"""MetaImage, NIfTI and NRRD -> Volume. Each format's header is read in its own module, the voxels in `stored`."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
+from gcnn_cli.scan.images.metaimage import metaimage_header
+from gcnn_cli.scan.images.nifti import nifti_header
+from gcnn_cli.scan.images.nrrd import nrrd_header
+from gcnn_cli.scan.images.stored import StoredImage
+from gcnn_cli.scan.lattice import Grid
+from gcnn_cli.scan.volume import MAX_SPACING_MM, Source, Volume, checked_affine
+
+KINDS = {
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".mhd": "metaimage",
+    ".mha": "metaimage",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+}
+SUFFIXES = tuple(KINDS)
+
+_HEADERS = {"nifti": nifti_header, "metaimage": metaimage_header, "nrrd": nrrd_header}
+
+
+def suffix_of(path: Path) -> str:
+    """The supported suffix that the name ends with, or an empty string."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def stem_of(path: Path) -> str:
+    """The name without its image suffix; dots inside it stay, LUNA16's names are UIDs."""
+    return path.name[: len(path.name) - len(suffix_of(path))]
+
+
+def read_image(path: Path) -> Volume:
+    """Read one scan. Raises InputError or GeometryError with one line."""
+    values, stored = _load(path)
+    hu, value_warnings = checked_hu(values, str(path))
+    spacing = np.round(np.linalg.norm(stored.to_world[:3, :3], axis=0), 4)
+    return Volume(
+        hu,
+        stored.to_world,
+        Source(
+            path=str(path),
+            kind=KINDS[suffix_of(path)],
+            series_uid=stem_of(path),
+            sha256=content_sha256(hu, stored.to_world),
+            warnings=stored.warnings + value_warnings,
+            checks=(f"one regular grid, spacing {spacing.tolist()} mm (z, y, x)", "orthogonal axes"),
+        ),
+    )
+
+
+def read_mask(path: Path) -> Volume:
+    """Read a mask on any grid: 1 where the file's values are above 0, else 0. Raises as read_image."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if not suffix_of(path):
+        raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
+    values, stored = _load(path)
+    mask = (values > 0).astype(np.int16)
+    sha256 = content_sha256(mask, stored.to_world)
+    return Volume(mask, stored.to_world, Source(str(path), KINDS[suffix_of(path)], stem_of(path), sha256=sha256))
+
+
+def read_grid(path: Path) -> Grid:
+    """Where the voxels of one scan lie, from its header: cheap, and no promise that the voxels can be read.
+
+    Raises InputError or GeometryError as read_image does for what the header tells.
+    """
+    stored = _open(path)
+    columns, rows, slices = stored.size[:3]
+    return Grid((slices, rows, columns), stored.to_world)
+
+
+def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:
+    """Voxels as stored [D, H, W] and the header; everything but the values is checked."""
+    stored = _open(path)
+    try:
+        values = stored.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    return values.reshape(values.shape[-3:]), stored
+
+
+def _open(path: Path) -> StoredImage:
+    """The header, whose grid is sound and whose promises the file can keep."""
+    try:
+        stored = _HEADERS[KINDS[suffix_of(path)]](path)
+        stored.check_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    coarsest = float(np.linalg.norm(stored.to_world[:3, :3], axis=0).max())
+    if coarsest > MAX_SPACING_MM:
+        raise GeometryError(
+            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {MAX_SPACING_MM:g} mm)"
+        )
+    try:
+        checked_affine(stored.to_world)
+    except GeometryError as error:
+        raise GeometryError(f"{path}: {error}") from None
+    return stored

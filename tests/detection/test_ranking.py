@@ -1,0 +1,75 @@
+"""A small network ranks the blobs: what it likes, and what is strong, stays."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import make_network
+
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.ranking import Thinner, ThinningConfig, load_thinner
+from gcnn_cli.errors import InputError
+from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.scan.volume import Volume, make_affine
+
+CPU = torch.device("cpu")
+
+
+class Liking:
+    """Scores a patch by the brightness of its center."""
+
+    def score(self, batches):
+        return np.concatenate([batch[:, 0, 3, 3, 3].numpy() for batch in batches])
+
+
+@pytest.fixture
+def scene():
+    """A dark grid with bright voxels of rising brightness at the candidates."""
+    hu = np.full((30, 30, 30), -900, np.int16)
+    places = [(5 + 2 * n, 15, 15) for n in range(10)]
+    for n, place in enumerate(places):
+        hu[place] = -800 + 100 * n
+    grid = Volume(hu, make_affine(np.ones(3), np.eye(3)[:, ::-1], np.zeros(3)))
+    positions = grid.position_mm(np.array(places, float))
+    return grid, [Candidate(tuple(map(float, p)), 5.0, 10.0 - n) for n, p in enumerate(positions)]
+
+
+def thinner(**changes):
+    config = ThinningConfig(**{"proposals": 10, "kept": 4, "apart_mm": 0.0, "strength_weight": 0.0, **changes})
+    model = TrainedModel("small", make_network("O"), InputSpec(side=8), Calibration(), sha256="abc")
+    return Thinner(model, Liking(), config)
+
+
+def test_the_best_liked_stay_in_the_order_of_the_liking(scene):
+    grid, candidates = scene
+    assert thinner().thin(grid, candidates) == candidates[:5:-1]
+
+
+def test_strength_counts_by_its_weight(scene):
+    """Liking rises by 1/7 from blob to blob, strength falls from 10 to 1."""
+    grid, candidates = scene
+    assert thinner(strength_weight=10.0).thin(grid, candidates) == candidates[:4]
+    # n / 7 + 0.4 ln(10 - n) for n = 9, 8, 7, 6: 1.286, 1.420, 1.439, 1.412
+    assert thinner(strength_weight=0.4, kept=1).thin(grid, candidates) == [candidates[7]]
+
+
+def test_of_few_all_stay(scene):
+    grid, candidates = scene
+    assert len(thinner(kept=10).thin(grid, candidates)) == 10
+    assert thinner().thin(grid, []) == []
+
+
+def test_of_near_ones_the_better_liked_stays(scene):
+    """The blobs stand 2 mm apart in a row."""
+    grid, candidates = scene
+    assert thinner(apart_mm=3.0).thin(grid, candidates) == [candidates[n] for n in (9, 7, 5, 3)]
+
+
+def test_impossible_numbers_are_refused():
+    with pytest.raises(InputError, match="kept"):
+        ThinningConfig(proposals=10, kept=20)
+
+
+def test_a_network_on_another_grid_goes_without():
+    model = TrainedModel("other", make_network("O"), InputSpec(spacing_mm=2.0, side=8), Calibration())
+    assert load_thinner(model, CPU) is None

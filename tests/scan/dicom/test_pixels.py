@@ -1,0 +1,241 @@
+"""Stored pixels -> HU: rescaling, padding, signs and compression."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    JPEG2000,
+    MPEG2MPML,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+)
+from scan.scans import axial, ct_slice, some_hu, write_series
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.scan.dicom.pixels import file_hu
+from gcnn_cli.scan.dicom.series import read_series
+
+
+def saved(dataset: Dataset, path: Path) -> Path:
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def store(dataset: Dataset, values: np.ndarray, signed: bool) -> None:
+    dataset.PixelRepresentation = int(signed)
+    dataset.PixelData = values.astype(np.int16 if signed else np.uint16).tobytes()
+
+
+def test_slope_and_intercept_may_differ_between_slices(tmp_path: Path) -> None:
+    hu = some_hu()
+
+    def edit(number: int, dataset: Dataset) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = 5, -1000 - 5 * number
+        store(dataset, (hu[number] + 1000) // 5 + number, signed=number % 2 == 0)
+
+    volume = read_series(write_series(tmp_path, hu, axial(), edit=edit))
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert volume.hu.dtype == np.int16
+
+
+def test_fractional_slopes_give_fractions(tmp_path: Path) -> None:
+    def edit(number: int, dataset: Dataset) -> None:
+        dataset.RescaleSlope, dataset.RescaleIntercept = 0.5, -1024
+        store(dataset, np.arange(42) * 99, signed=False)
+
+    volume = read_series(write_series(tmp_path, some_hu(), axial(), edit=edit))
+    assert volume.hu.dtype == np.float32
+    np.testing.assert_array_equal(volume.hu[2].ravel(), np.arange(42) * 49.5 - 1024)
+
+
+def test_unsigned_pixels_do_not_wrap_around(tmp_path: Path) -> None:
+    dataset = ct_slice(0, some_hu()[0], axial())
+    store(dataset, np.arange(42) * 1500, signed=False)
+    hu = file_hu(saved(dataset, tmp_path / "a"), set())
+    np.testing.assert_array_equal(hu.ravel(), np.minimum(np.arange(42) * 1500 - 1024, 32767))
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_an_absent_rescale_means_one_and_zero_and_is_said(tmp_path: Path, signed: bool) -> None:
+    hu = some_hu()
+
+    def edit(number: int, dataset: Dataset) -> None:
+        del dataset.RescaleSlope, dataset.RescaleIntercept
+        store(dataset, hu[number] + (0 if signed else 1024), signed)
+
+    folder = write_series(tmp_path, hu, axial(), edit=edit)
+    if signed:
+        volume = read_series(folder)
+        np.testing.assert_array_equal(volume.hu, hu)
+        assert "no rescale slope" in volume.source.warnings[0]
+    else:
+        with pytest.raises(InputError, match="does not look like a chest CT"):
+            read_series(folder)
+
+
+PADDINGS = {"signed": (-2000, -2000), "as unsigned": (63536, -2000), "high": (32767, 32767), "range": (-3024, -3024)}
+
+
+@pytest.mark.parametrize(("written", "stored"), PADDINGS.values(), ids=PADDINGS)
+def test_padding_is_air(tmp_path: Path, written: int, stored: int) -> None:
+    dataset = ct_slice(0, some_hu()[0], axial())
+    values = some_hu()[0].copy()
+    values[0] = stored
+    store(dataset, values, signed=True)
+    dataset.RescaleIntercept = 0
+    dataset.add_new("PixelPaddingValue", "US" if written > 32767 else "SS", written)
+    hu = file_hu(saved(dataset, tmp_path / "a"), set())[0]
+    assert (hu[0] == -1024).all()
+    np.testing.assert_array_equal(hu[1:], some_hu()[0, 1:])
+
+
+def test_a_padding_value_in_the_range_of_tissue_blanks_nothing(tmp_path: Path) -> None:
+    dataset = ct_slice(0, some_hu()[0], axial())
+    store(dataset, some_hu()[0], signed=True)
+    dataset.RescaleIntercept = 0
+    dataset.add_new("PixelPaddingValue", "SS", int(some_hu()[0, 2, 2]))
+    hu = file_hu(saved(dataset, tmp_path / "a"), set())[0]
+    np.testing.assert_array_equal(hu, some_hu()[0])
+
+
+def jpeg_lossless(dataset: Dataset, folder: Path) -> None:
+    """Encode as JPEG lossless, which pydicom cannot, with SimpleITK."""
+    writer = sitk.ImageFileWriter()
+    writer.SetImageIO("GDCMImageIO")
+    writer.SetUseCompression(True)
+    writer.SetCompressor("JPEG")
+    writer.SetFileName(str(folder / "encoded.dcm"))
+    writer.Execute(sitk.GetImageFromArray(dataset.pixel_array[None]))
+    encoded = pydicom.dcmread(folder / "encoded.dcm")
+    (folder / "encoded.dcm").unlink()
+    assert encoded.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.70"
+    dataset.PixelData = encoded.PixelData
+    dataset["PixelData"].VR = "OB"
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = encoded.file_meta.TransferSyntaxUID
+
+
+def test_jpeg_lossless_needs_no_further_package(tmp_path: Path) -> None:
+    hu = some_hu((5, 16, 16))
+    folder = write_series(tmp_path / "series", hu, axial(), edit=lambda n, dataset: jpeg_lossless(dataset, tmp_path))
+    np.testing.assert_array_equal(read_series(folder).hu, hu)
+
+
+COMPRESSED = {"RLE": RLELossless, "JPEG 2000": JPEG2000Lossless, "JPEG-LS": JPEGLSLossless}
+ENCODERS = {JPEG2000Lossless: "openjpeg", JPEGLSLossless: "jpeg_ls"}
+
+
+@pytest.mark.parametrize("decoder", ["pydicom", "GDCM"])
+@pytest.mark.parametrize("syntax", COMPRESSED.values(), ids=COMPRESSED)
+def test_compressed_series_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str, decoder: str
+) -> None:
+    if syntax in ENCODERS:
+        pytest.importorskip(ENCODERS[syntax], reason="no encoder for this syntax is installed")
+    hu = some_hu((5, 32, 32))
+    plain = read_series(write_series(tmp_path / "plain", hu, axial()))
+
+    def compress(number: int, dataset: Dataset) -> None:
+        dataset.compress(syntax, generate_instance_uid=False)
+
+    folder = write_series(tmp_path / "packed", hu, axial(), edit=compress)
+    if decoder == "GDCM":  # as where pydicom has no plugin
+        monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(no_plugin))
+    packed = read_series(folder)
+    np.testing.assert_array_equal(packed.hu, hu)
+    assert packed.source.sha256 == plain.source.sha256
+
+
+def no_plugin(dataset: Dataset) -> np.ndarray:
+    raise RuntimeError("Unable to decompress the pixel data: all plugins are missing dependencies")
+
+
+# syntax, how it is encoded, by what, and how far HU may then be off
+LOSSY = {
+    "JPEG 2000": (JPEG2000, {"j2k_psnr": [90]}, "openjpeg", 10),
+    "JPEG-LS": (JPEGLSNearLossless, {"jls_error": 2}, "jpeg_ls", 2),
+}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_lossy_series_are_nearly_the_same(tmp_path: Path, name: str) -> None:
+    syntax, options, encoder, off_by = LOSSY[name]
+    pytest.importorskip(encoder, reason="no encoder for this syntax is installed")
+    hu = np.cumsum(some_hu((5, 32, 32)).astype(int) // 400, axis=2).astype(np.int16) * 4 - 500
+
+    def compress(number: int, dataset: Dataset) -> None:
+        dataset.compress(syntax, generate_instance_uid=False, **options)
+
+    volume = read_series(write_series(tmp_path, hu, axial(), edit=compress))
+    np.testing.assert_allclose(volume.hu, hu, atol=off_by)
+
+
+ORDERS = [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]
+
+
+@pytest.mark.parametrize("syntax", ORDERS, ids=[uid.name for uid in ORDERS])
+def test_every_way_of_writing_elements_is_read(tmp_path: Path, syntax: UID) -> None:
+    hu = some_hu()
+    for number in range(len(hu)):
+        dataset = ct_slice(number, hu[number], axial())
+        dataset.file_meta.TransferSyntaxUID = syntax
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        plain = Dataset(dataset)  # a FileDataset would not change its byte order
+        plain.file_meta = dataset.file_meta
+        pydicom.dcmwrite(
+            tmp_path / f"{number}.dcm",
+            plain,
+            implicit_vr=syntax == ImplicitVRLittleEndian,
+            little_endian=syntax != ExplicitVRBigEndian,
+            enforce_file_format=True,
+        )
+    np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
+
+
+def spoiled(dataset: Dataset, how: str) -> bytes:
+    if how != "cut":
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    if how == "cut inside compression":
+        dataset.PixelData = dataset.PixelData[: len(dataset.PixelData) // 2]
+    if how == "garbage":
+        dataset.file_meta.TransferSyntaxUID = JPEGLSLossless
+    if how == "video":
+        dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()[: -100 if how == "cut" else None]
+
+
+@pytest.mark.parametrize("how", ["cut", "cut inside compression", "garbage", "video"])
+def test_unreadable_pixels_are_one_line_with_the_file(
+    tmp_path: Path, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_series(tmp_path, some_hu((5, 16, 16)), axial())
+    (tmp_path / "003.dcm").write_bytes(spoiled(ct_slice(3, some_hu((5, 16, 16))[3], axial()), how))
+    with pytest.raises(InputError, match=r"^003\.dcm: ") as refusal:
+        read_series(tmp_path)
+    assert "\n" not in str(refusal.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_color_is_no_ct(tmp_path: Path) -> None:
+    def edit(number: int, dataset: Dataset) -> None:
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit = 7
+        dataset.PixelData = bytes(6 * 7 * 3)
+
+    with pytest.raises(InputError, match=r"000\.dcm: color pixels"):
+        read_series(write_series(tmp_path, some_hu(), axial(), edit=edit))
