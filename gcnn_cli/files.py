@@ -23,7 +23,7 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
     Everything is on disk under temporary names before the first file gets its own, and an old seal goes first.
     Raises UsageError if a file exists, OutputError.
     """
-    refuse_existing(list(contents), overwrite=overwrite)
+    check_not_existing(list(contents), overwrite=overwrite)
     path = seal = list(contents)[-1]
     parts = {path: path.with_name(f"{_part_of(path)}.{os.getpid()}{_PART}") for path in contents}
     try:
@@ -56,7 +56,7 @@ def _part_of(path: Path) -> str:
     return f".{path.name}"
 
 
-def refuse_existing(paths: list[Path], *, overwrite: bool) -> None:
+def check_not_existing(paths: list[Path], *, overwrite: bool) -> None:
     """Raise UsageError naming the first path that exists, unless overwriting was asked for."""
     if overwrite:
         return

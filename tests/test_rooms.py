@@ -36,7 +36,7 @@ ALLOWED = {
         "phantom",
         "cohort",
         "evaluation",
-    },  # fmt: skip
+    },
 }
 # library: the rooms that may see it.
 LIBRARIES = {

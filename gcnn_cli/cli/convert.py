@@ -20,14 +20,14 @@ def convert(
     overwrite: Overwrite = False,
 ) -> None:
     """Write a saved result in other formats. Needs no weights and no GPU."""
-    from gcnn_cli.output.formats import need_scan, parse_formats, refuse_formats, result_paths, write_report
+    from gcnn_cli.output.formats import check_formats, need_scan, parse_formats, result_paths, write_report
 
     requested = parse_formats(formats)
     wanting = need_scan(requested)
     if scan is not None:
-        refuse_formats(requested, scan)
+        check_formats(requested, scan)
 
-    from gcnn_cli.files import refuse_existing
+    from gcnn_cli.files import check_not_existing
     from gcnn_cli.output.json_reading import read_report, read_same_scan
 
     report = read_report(result)
@@ -37,7 +37,7 @@ def convert(
             f" (it was read from {report.scan.source.path})"
         )
     paths = result_paths(result, out, requested)
-    refuse_existing(list(paths.values()), overwrite=overwrite)
+    check_not_existing(list(paths.values()), overwrite=overwrite)
     volume = None
     if wanting and scan is not None:
         report, volume = read_same_scan(report, scan)

@@ -102,10 +102,10 @@ def detect(
         raise UsageError("--threshold and --fp-per-scan both set the cut; give one of them")
     to_stdout = out == "-"
     requested = parse_formats("json" if to_stdout else formats)
-    _refuse_cluster(workers, cluster)
+    _check_cluster(workers, cluster)
 
     from gcnn_cli.cohort.batch import run_cohort
-    from gcnn_cli.cohort.request import Request, refuse_request
+    from gcnn_cli.cohort.request import Request, check_request
     from gcnn_cli.cohort.scans import find_cohort
     from gcnn_cli.network.weights import load_model
 
@@ -132,7 +132,7 @@ def detect(
         search = cluster_search(settings, address=cluster, workers=workers or 1)
     with errors.status("looking for scans"):
         cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
-    refuse_request(request, cohort)
+    check_request(request, cohort)
     if not quiet:
         errors.print(NOTICE, style="dim")
         for line in (*cohort.found, *(f"set aside: {entry.path}: {entry.reason}" for entry in cohort.set_aside)):
@@ -148,7 +148,7 @@ def detect(
                 status.start()
 
 
-def _refuse_cluster(workers: int | None, cluster: str | None) -> None:
+def _check_cluster(workers: int | None, cluster: str | None) -> None:
     """Raise UsageError where both are asked for, or Dask is not installed."""
     if workers is not None and cluster is not None:
         raise UsageError("--workers starts workers here, --cluster uses those of a scheduler; give one of them")

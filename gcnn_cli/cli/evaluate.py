@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gcnn_cli.evaluation.evaluation import Evaluation
-    from gcnn_cli.evaluation.inputs import Subject
+    from gcnn_cli.evaluation.inputs import EvaluationInput
     from gcnn_cli.network.weights import TrainedModel
 
 
@@ -103,15 +103,15 @@ def evaluate(
     from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.matching import MatchRule
     from gcnn_cli.evaluation.rows import rate_rows, stratum_rows, summary_lines
-    from gcnn_cli.files import refuse_existing
+    from gcnn_cli.files import check_not_existing
     from gcnn_cli.output.listing import show_rows
 
     errors = start(quiet, verbose, threads)
     config = EvaluationConfig(MatchRule(max_marks, hit_radius), cpm, bootstraps, seed)
     if out:
-        refuse_existing([out / name for name in file_names(calibrate=calibrate)], overwrite=overwrite or resume)
+        check_not_existing([out / name for name in file_names(calibrate=calibrate)], overwrite=overwrite or resume)
     if save_calibrated:
-        refuse_existing([save_calibrated], overwrite=overwrite)
+        check_not_existing([save_calibrated], overwrite=overwrite)
     if predictions and annotations:
         subject = from_files(predictions, annotations, excluded, series)
         trained = _weights_behind(subject, model)
@@ -119,7 +119,7 @@ def evaluate(
         subject, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, strict, errors)
     leakage = find_leakage(trained.provenance if trained else None, subject.series, subject.patients)
     if strict:
-        leakage.refuse()
+        leakage.check()
     matches = subject.match(config.rule, allow_unknown=allow_unknown)
     every_mark = subject.match(MatchRule(0, hit_radius), allow_unknown=allow_unknown) if calibrate else None
     result = measure(matches, config, every_mark=every_mark)
@@ -157,7 +157,7 @@ def _detect(
     resume: bool,
     strict: bool,
     errors: "Console",
-) -> tuple["Subject", "TrainedModel"]:
+) -> tuple["EvaluationInput", "TrainedModel"]:
     """Detections in the labelled scans of a folder, kept under `out`, and the weights that made them."""
     from gcnn_cli.cohort.labelled import detect_labelled
     from gcnn_cli.detection.detector import make_detector
@@ -175,7 +175,7 @@ def _detect(
     if not scans:
         raise InputError(f"{folder}: no scan is labelled")
     if strict:  # before hours of detection
-        find_leakage(trained.provenance, [s.name for s in scans], [s.patient for s in scans]).refuse()
+        find_leakage(trained.provenance, [s.name for s in scans], [s.patient for s in scans]).check()
     errors.print(NOTICE, style="dim")
     with tempfile.TemporaryDirectory() as temporary, errors.status("") as status:
         reports = detect_labelled(
@@ -189,7 +189,7 @@ def _detect(
     return from_labelled(scans, reports, folder), trained
 
 
-def _weights_behind(subject: "Subject", model: str | None) -> "TrainedModel | None":
+def _weights_behind(subject: "EvaluationInput", model: str | None) -> "TrainedModel | None":
     """The weights named by the user, or the shipped ones that the reports' checksum names."""
     sha256 = subject.predictions.weights_sha256
     if model is None and sha256 is None:

@@ -69,12 +69,12 @@ def verify(
 ) -> None:
     """Measure how far the score changes when a patch is turned, for every element of the group."""
     from gcnn_cli.errors import ModelError
-    from gcnn_cli.files import refuse_existing, write_bytes
+    from gcnn_cli.files import check_not_existing, write_bytes
     from gcnn_cli.network.verify import TOLERANCE, invariance_errors
     from gcnn_cli.network.weights import load_model
 
     if plot is not None:
-        refuse_existing([plot], overwrite=overwrite)
+        check_not_existing([plot], overwrite=overwrite)
     trained = load_model(model)
     errors = invariance_errors(trained.network, group=group)
     if as_json:

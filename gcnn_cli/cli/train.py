@@ -65,7 +65,7 @@ def train(
     team = join_team(choose_device(device))
     errors = start(quiet or not team.leads, verbose, threads)
 
-    from gcnn_cli.files import refuse_existing
+    from gcnn_cli.files import check_not_existing
     from gcnn_cli.training.loop import Interrupted
     from gcnn_cli.training.recipe import read_recipe
     from gcnn_cli.training.run import RunConfig, run_training
@@ -81,7 +81,7 @@ def train(
     )
     run = RunConfig(tuple(data), out, recipe, cache, montage, tensorboard, overwrite, resume, strict)
     if montage:
-        refuse_existing([montage], overwrite=overwrite)
+        check_not_existing([montage], overwrite=overwrite)
     started = time.monotonic()
     with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
 

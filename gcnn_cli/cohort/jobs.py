@@ -137,7 +137,7 @@ def _search(job: Job, detector: Detector, notify: Notify) -> Outcome:
         volume,
         detector.model,
         detector.scorer,
-        thinner=detector.thinner,
+        ranker=detector.ranker,
         threshold=job.request.threshold,
         lung_mask=mask,
         notify=notify,
@@ -171,7 +171,7 @@ def _read_earlier(paths: Mapping[str, Path]) -> Earlier | None:
             "weights": data["weights"]["sha256"],
             "threshold": data["threshold"],
             "--average-over": data["options"]["average_over"],
-            "candidate weights": (data["options"]["thinning"] or {"weights": ""})["weights"],
+            "candidate weights": (data["options"]["ranking"] or {"weights": ""})["weights"],
             "lung mask": data["options"]["lung_mask"],
         }
         return Earlier(path, complete, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]))
@@ -189,7 +189,7 @@ def _is_same(job: Job, earlier: Earlier, volume: Volume, mask: Volume | None, de
         "weights": detector.model.sha256,
         "threshold": job.request.threshold,
         "--average-over": detector.scorer.average_over,
-        "candidate weights": detector.thinner.name if detector.thinner else "",
+        "candidate weights": detector.ranker.name if detector.ranker else "",
         "lung mask": mask.source.sha256 if mask else "",
     }
     changed = [name for name, value in wanted.items() if earlier.made_from.get(name) != value]

@@ -9,7 +9,7 @@ from gcnn_cli.cohort.scans import Scan
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import Notify
-from gcnn_cli.files import refuse_existing
+from gcnn_cli.files import check_not_existing
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.output.formats import write_rendered
 from gcnn_cli.output.json_reading import read_report
@@ -32,7 +32,7 @@ def detect_labelled(
     # By the names that the index holds once each: two patients may have their series in folders of one name.
     asked = [Scan(entry.path, entry.name, entry.name if entry.path.is_dir() else None) for entry in scans]
     if not resume:
-        refuse_existing([path for scan in asked for path in request.paths(scan).values()], overwrite=overwrite)
+        check_not_existing([path for scan in asked for path in request.paths(scan).values()], overwrite=overwrite)
     reports = []
     for number, scan in enumerate(asked, start=1):
         paths = request.paths(scan)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from gcnn_cli.cohort.scans import SUMMARY_FILES, Cohort, Scan
 from gcnn_cli.errors import UsageError
-from gcnn_cli.files import refuse_existing
-from gcnn_cli.output.formats import named_paths, refuse_formats
+from gcnn_cli.files import check_not_existing
+from gcnn_cli.output.formats import check_formats, named_paths
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Request:
         return [self.out / name for name in SUMMARY_FILES] if self.out else []
 
 
-def refuse_request(request: Request, cohort: Cohort) -> None:
+def check_request(request: Request, cohort: Cohort) -> None:
     """Raise UsageError for formats that a scan cannot have, results of one name, and files that are there already."""
     if len(cohort.scans) > 1 and request.lung_mask:
         raise UsageError(f"--lung-mask belongs to one scan, and {len(cohort.scans)} are asked for")
     for scan in cohort.scans:
-        refuse_formats(request.formats, scan.path)
+        check_formats(request.formats, scan.path)
     if request.out is None:
         return
     seen: dict[Path, Scan] = {}
@@ -58,4 +58,4 @@ def refuse_request(request: Request, cohort: Cohort) -> None:
                 )
             seen[path] = scan
     if not request.resume:
-        refuse_existing([*seen, *(request.summary_paths() if cohort.is_batch else [])], overwrite=request.overwrite)
+        check_not_existing([*seen, *(request.summary_paths() if cohort.is_batch else [])], overwrite=request.overwrite)

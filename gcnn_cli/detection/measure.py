@@ -23,7 +23,7 @@ Image = NDArray[np.float32]
 
 _DEFAULT_LUNG_HU = -850.0
 _MIN_CONTRAST_HU = 80.0
-_NECK = 0.45  # what is thinner than this share of the nodule's radius is a vessel
+_NECK = 0.45  # what is ranker than this share of the nodule's radius is a vessel
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.flo
 
 
 def _without_necks(dense: Mask, seed: tuple[np.intp, ...]) -> Mask | None:
-    """The part of the dense region around the seed, cut off where it is much thinner than there."""
+    """The part of the dense region around the seed, cut off where it is much ranker than there."""
     depth = ndimage.distance_transform_edt(dense)
     if depth[seed] <= 0:
         return None

@@ -12,7 +12,7 @@ from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
-from gcnn_cli.detection.ranking import Thinner
+from gcnn_cli.detection.ranking import CandidateRanker
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer
 from gcnn_cli.network.weights import TrainedModel
@@ -42,7 +42,7 @@ def detect(
     model: TrainedModel,
     scorer: Scorer,
     *,
-    thinner: Thinner | None = None,
+    ranker: CandidateRanker | None = None,
     threshold: float | None = None,
     lung_mask: Volume | None = None,
     config: Config | None = None,
@@ -50,7 +50,7 @@ def detect(
 ) -> Report:
     """Find nodules in one CT scan. Positions are in the scan's own LPS millimeters.
 
-    thinner:   ranks more candidates than the network will score; without it the filters' order decides
+    ranker:   ranks more candidates than the network will score; without it the filters' order decides
 
     threshold: report candidates of at least this probability; None for the weights' own default
     lung_mask: where to look instead of the segmentation, on any grid, values above 0
@@ -63,11 +63,11 @@ def detect(
     notify("lungs")
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify("candidates")
-    filters = thinner.config.proposing(config.candidates) if thinner else config.candidates
+    filters = ranker.config.proposing(config.candidates) if ranker else config.candidates
     candidates = find_candidates(grid, lungs, filters)
-    if thinner:
+    if ranker:
         notify(f"ranking {len(candidates)} candidates")
-        candidates = thinner.thin(grid, candidates)
+        candidates = ranker.rank(grid, candidates)
     notify(f"scoring {len(candidates)} candidates")
     positions = [candidate.position_mm for candidate in candidates]
     logits = scorer.score(patch_batches(grid, positions, model.input, config.batch_size))
@@ -93,7 +93,7 @@ def detect(
         options={
             **asdict(config),
             "average_over": scorer.average_over,
-            "thinning": {**asdict(thinner.config), "weights": thinner.name} if thinner else "",
+            "ranking": {**asdict(ranker.config), "weights": ranker.name} if ranker else "",
             "lung_mask": lung_mask.source.sha256 if lung_mask else "",
             "gaps_filled": volume.source.gaps_filled,
         },

@@ -29,7 +29,7 @@ _BATCH = 128
 
 
 @dataclass(frozen=True)
-class ThinningConfig:
+class RankingConfig:
     """proposals, proposals_apart_mm: how many blobs are ranked, and how near to each other they may be
     kept, apart_mm: how many of them remain, and how near to a better one they may be
     """
@@ -42,7 +42,7 @@ class ThinningConfig:
 
     def __post_init__(self) -> None:
         if not 0 < self.kept <= self.proposals:
-            raise InputError(f"thinning: need 0 < kept ({self.kept}) <= proposals ({self.proposals})")
+            raise InputError(f"ranking: need 0 < kept ({self.kept}) <= proposals ({self.proposals})")
 
     def proposing(self, filters: CandidateConfig) -> CandidateConfig:
         """The filters, set to propose what is ranked."""
@@ -50,19 +50,19 @@ class ThinningConfig:
 
 
 @dataclass(frozen=True, eq=False)
-class Thinner:
+class CandidateRanker:
     """The small network and how many it keeps."""
 
     model: TrainedModel
     scorer: Scorer
-    config: ThinningConfig = field(default_factory=ThinningConfig)
+    config: RankingConfig = field(default_factory=RankingConfig)
 
     @property
     def name(self) -> str:
         """What stands in a report's options for it."""
         return f"{self.model.name} {self.model.sha256}"
 
-    def thin(self, grid: Volume, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def rank(self, grid: Volume, candidates: Sequence[Candidate]) -> list[Candidate]:
         """The candidates that remain, the most promising first. The grid is the one the network was trained on."""
         if not candidates:
             return []
@@ -74,9 +74,9 @@ class Thinner:
         return [candidates[n] for n in kept]
 
 
-def load_thinner(model: TrainedModel, device: torch.device) -> Thinner | None:
+def load_ranker(model: TrainedModel, device: torch.device) -> CandidateRanker | None:
     """The shipped one, where the large network looks on the same grid; else none, and the filters decide."""
     small = load_model(SHIPPED)
     if small.input.spacing_mm != model.input.spacing_mm:
         return None
-    return Thinner(small, make_scorer(small.network, device))
+    return CandidateRanker(small, make_scorer(small.network, device))

@@ -15,7 +15,7 @@ from gcnn_cli.evaluation.evaluation import Evaluation
 from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, Difference
 from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.evaluation.plots import draw_froc, draw_reliability
-from gcnn_cli.files import csv_text, refuse_existing, write_bytes
+from gcnn_cli.files import check_not_existing, csv_text, write_bytes
 
 STRONGEST = 100  # false positives listed
 MISSED_RATE = 1.0  # FPs/scan: what "missed" is said of in missed.csv
@@ -93,7 +93,9 @@ def write_evaluation(
     overwrite: bool,
 ) -> None:
     """Write every file of one evaluation; `others` are drawn in the same plot. Raises UsageError, OutputError."""
-    refuse_existing([folder / n for n in file_names(calibrate=evaluation.calibration is not None)], overwrite=overwrite)
+    check_not_existing(
+        [folder / n for n in file_names(calibrate=evaluation.calibration is not None)], overwrite=overwrite
+    )
     contents = {
         "froc.csv": _curve_csv(evaluation).encode(),
         "froc.png": draw_froc([(name, evaluation), *others]),

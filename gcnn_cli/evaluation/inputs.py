@@ -16,7 +16,7 @@ from gcnn_cli.labels.patients import patient_of
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class EvaluationInput:
     """Predictions and reference of the listed scans.
 
     patients: of these scans, as far as known
@@ -38,7 +38,7 @@ class Subject:
             self.predictions.marks, self.nodules, self.excluded, self.series, rule, allow_unknown=allow_unknown
         )
 
-    def with_predictions(self, path: Path) -> "Subject":
+    def with_predictions(self, path: Path) -> "EvaluationInput":
         """The same scans and reference, other predictions."""
         return replace(self, predictions=read_any_predictions(path))
 
@@ -61,7 +61,7 @@ class Subject:
         }
 
 
-def from_files(predictions: Path, annotations: Path, excluded: Path | None, series: Path | None) -> Subject:
+def from_files(predictions: Path, annotations: Path, excluded: Path | None, series: Path | None) -> EvaluationInput:
     """From tables or reports alone. Without a list of scans those count that the reference names."""
     made = read_any_predictions(predictions)
     nodules = read_annotations(annotations)
@@ -80,7 +80,7 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
     if made.threshold:
         remarks.append(f"the reports list nodules from {made.threshold:g} on: the curve ends there")
     files = {"predictions": predictions, "annotations": annotations, "excluded": excluded, "series": series}
-    return Subject(
+    return EvaluationInput(
         made,
         nodules,
         ignored,
@@ -91,12 +91,12 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
     )
 
 
-def from_labelled(scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path) -> Subject:
+def from_labelled(scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path) -> EvaluationInput:
     """From the scans of a labelled folder and the reports that detection made of them."""
     nodules = [(scan.name, *mark) for scan in scans for mark in scan.nodules]
     excluded = [(scan.name, *mark) for scan in scans for mark in scan.excluded]
     remarks = [] if excluded else ["no excluded marks: places that readers disagreed about count as false positives"]
-    return Subject(
+    return EvaluationInput(
         predictions_of(reports, folder),
         make_marks(nodules),
         make_marks(excluded),

@@ -20,7 +20,7 @@ class Leakage:
         """Whether anything overlaps."""
         return bool(self.series or self.patients)
 
-    def refuse(self) -> None:
+    def check(self) -> None:
         """Raise InputError unless it is known that nothing overlaps."""
         if self.found or not self.known:
             raise InputError(f"--strict: {self}")

@@ -16,7 +16,7 @@ from gcnn_cli.labels.problems import UNREADABLE, Problem
 from gcnn_cli.scan.dicom.series import Series, find_series
 from gcnn_cli.scan.folders import image_files, is_subset
 from gcnn_cli.scan.images.image_file import read_grid, stem_of
-from gcnn_cli.scan.lattice import Grid
+from gcnn_cli.scan.lattice import Lattice
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class FoundScan:
     ids: tuple[str, ...]
     patient: str
     in_subset: bool = False
-    grid: Grid | None = None
+    grid: Lattice | None = None
     series: Series | None = None
     problem: str = ""
 
@@ -88,5 +88,5 @@ def _dicom(home: Path, series: Series, alias: str) -> FoundScan:
         problem = verdict.problem
         if verdict.to_world is not None:
             plane = series.slices[0].plane
-            grid = Grid((len(verdict.order), plane.rows, plane.columns), verdict.to_world)
+            grid = Lattice((len(verdict.order), plane.rows, plane.columns), verdict.to_world)
     return FoundScan(home, ids, patient, grid=grid, series=series, problem=f"{home}: {problem}" if problem else "")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import UsageError
-from gcnn_cli.files import refuse_existing, write_together
+from gcnn_cli.files import check_not_existing, write_together
 from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
@@ -82,7 +82,7 @@ def need_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in formats if FORMATS[name].needs_scan)
 
 
-def refuse_formats(formats: tuple[str, ...], scan: Path) -> None:
+def check_formats(formats: tuple[str, ...], scan: Path) -> None:
     """Raise UsageError for a format that cannot be made of this scan, or not here: before anything is computed."""
     if "sr" not in formats:
         return
@@ -130,7 +130,7 @@ def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None 
 
     scan: the volume that the report is about; only the formats of `need_scan` look at it.
     """
-    refuse_existing(list(paths.values()), overwrite=overwrite)
+    check_not_existing(list(paths.values()), overwrite=overwrite)
     write_rendered(render_report(report, paths, scan), paths, overwrite=overwrite)
 
 

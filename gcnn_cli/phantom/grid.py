@@ -2,7 +2,7 @@
 
 Anatomical frame: millimeters from the middle of the chest, x to the patient's left, y to the back,
 z to the head: LPS, moved. A shape is a signed distance d in mm, negative inside; `cover` turns it
-into the share of each voxel that it fills, by a ramp one voxel wide. Slices are drawn as thinner
+into the share of each voxel that it fills, by a ramp one voxel wide. Slices are drawn as ranker
 subslices and averaged: that is the partial volume effect of a thick slice.
 """
 
@@ -129,7 +129,7 @@ def tube_distance(grid: Grid, points: Any, radii: Any) -> Field:
 def draw_tube(grid: Grid, canvas: Field, p: Point, q: Point, r: float, s: float) -> None:
     """Raise a canvas of shares, in place, to the cover of a tube from p (radius r) to q (radius s).
 
-    A tube thinner than a voxel is drawn one voxel wide and fainter, so that its cross-section keeps
+    A tube ranker than a voxel is drawn one voxel wide and fainter, so that its cross-section keeps
     its weight, as in a scanner.
     """
     blur = 0.55 * max(grid.pixel_mm, grid.step_mm)

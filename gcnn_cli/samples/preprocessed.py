@@ -29,7 +29,7 @@ _FORMAT = 1  # raised when what an entry holds changes its meaning
 
 
 @dataclass(frozen=True, eq=False)
-class SearchedScan:
+class PreprocessedScan:
     """A scan on the training grid.
 
     hu:         int16 [D, H, W] around the lungs, memory-mapped where it lies in a cache
@@ -57,7 +57,7 @@ class SearchedScan:
         return np.asarray(index_zyx @ self.to_world[:3, :3].T + self.to_world[:3, 3])
 
 
-def search_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path | None = None) -> SearchedScan:
+def preprocess_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path | None = None) -> PreprocessedScan:
     """Search a scan, or read what an earlier search left. Raises as reading does."""
     if cache is None:
         return _search(entry.read(), config, seed)
@@ -74,7 +74,7 @@ def search_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path |
     if not (folder / "rest.npz").is_file():  # written last
         _store(_search(volume or entry.read(), config, seed), folder)
     with np.load(folder / "rest.npz") as rest:
-        return SearchedScan(
+        return PreprocessedScan(
             np.load(folder / "hu.npy", mmap_mode="r"),
             rest["to_world"],
             rest["candidates"],
@@ -84,7 +84,7 @@ def search_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path |
         )
 
 
-def _search(volume: Volume, config: SampleConfig, seed: int) -> SearchedScan:
+def _search(volume: Volume, config: SampleConfig, seed: int) -> PreprocessedScan:
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
     found = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
@@ -99,7 +99,7 @@ def _search(volume: Volume, config: SampleConfig, seed: int) -> SearchedScan:
     box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     to_world = grid.to_world.copy()
     to_world[:3, 3] = grid.position_mm(low[None].astype(float))[0]
-    return SearchedScan(
+    return PreprocessedScan(
         np.ascontiguousarray(np.round(grid.hu[box]).astype(np.int16)),
         to_world,
         grid.index_zyx(positions) - low,
@@ -109,7 +109,7 @@ def _search(volume: Volume, config: SampleConfig, seed: int) -> SearchedScan:
     )
 
 
-def _store(scan: SearchedScan, folder: Path) -> None:
+def _store(scan: PreprocessedScan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("hu.npy", "rest.npz"):  # the rest last: where it is, the voxels are
         temporary = folder / f".{os.getpid()}-{name}"

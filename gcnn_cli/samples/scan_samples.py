@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from gcnn_cli.detection.patches import cut_patch
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.samples.donors import Donor
-from gcnn_cli.samples.preprocessed import SearchedScan, search_scan
+from gcnn_cli.samples.preprocessed import PreprocessedScan, preprocess_scan
 from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
 from gcnn_cli.samples.transplant import blend, match_noise
 
@@ -28,7 +28,7 @@ def scan_samples(
     entry: ScanEntry, donors: list[Donor], config: SampleConfig, seed: int, cache: Path | None = None
 ) -> list[Sample]:
     """Everything that one scan gives: its marks, its candidates, transplants into it and shams."""
-    scan = search_scan(entry, config, seed, cache)
+    scan = preprocess_scan(entry, config, seed, cache)
     marks = np.array([mark[:3] for mark in entry.nodules]).reshape(-1, 3)
     samples = [_sample(scan, index, 1, "mark", entry, config) for index in scan.index_zyx(marks)]
     negatives = [*scan.candidates[0 if entry.labelled else _UNLABELLED_SKIP :]]
@@ -52,14 +52,14 @@ def scan_samples(
 
 
 def _sample(
-    scan: SearchedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
+    scan: PreprocessedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
 ) -> Sample:
     cut = partial(cut_patch, scan.hu, index, config.side)
     return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.side)
 
 
 def _transplants(
-    scan: SearchedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, rng: np.random.Generator
+    scan: PreprocessedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, rng: np.random.Generator
 ) -> list[Sample]:
     samples = []
     for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
@@ -73,7 +73,7 @@ def _transplants(
 
 
 def _transplanted(
-    scan: SearchedScan,
+    scan: PreprocessedScan,
     place: NDArray[np.int64],
     donor: Donor,
     axes: NDArray[np.int64],

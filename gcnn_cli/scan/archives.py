@@ -35,8 +35,8 @@ def unpacked(path: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
-                _refuse_bomb(path, members, Path(folder))
-                _refuse_strays(path, members)
+                _check_bomb(path, members, Path(folder))
+                _check_strays(path, members)
                 for member in members:
                     _unpack(archive, member, Path(folder))
         except _DAMAGE as error:
@@ -45,7 +45,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
+def _check_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
     most = min(_MAX_UNPACKED_BYTES, max(_UNSUSPICIOUS_BYTES, _MAX_RATIO * path.stat().st_size))
     declared = sum(member.file_size for member in members)
     if declared > most or len(members) > _MAX_MEMBERS:
@@ -56,7 +56,7 @@ def _refuse_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> No
         raise InputError(f"{path}: unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has room for")
 
 
-def _refuse_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
+def _check_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         place = PureWindowsPath(member.filename)  # knows both slashes, and drives
         if place.drive or place.root or ".." in place.parts:

@@ -9,7 +9,7 @@ from gcnn_cli.scan.volume import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class Lattice:
     """The lattice of a scan.
 
     shape:    voxels along (z, y, x)

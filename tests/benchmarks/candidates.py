@@ -18,7 +18,7 @@ import numpy as np
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
-from gcnn_cli.detection.ranking import load_thinner
+from gcnn_cli.detection.ranking import load_ranker
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.devices import choose_device
@@ -50,14 +50,14 @@ def main() -> None:
 def look(scan: ScanEntry, model: str, found: dict[str, list[np.ndarray]], seconds: dict[str, list[float]]) -> None:
     """Ranks of one scan's nodules in both orders, and the time that each took."""
     trained = load_model(model)
-    thinner = load_thinner(trained, choose_device("cpu"))
-    assert thinner is not None
+    ranker = load_ranker(trained, choose_device("cpu"))
+    assert ranker is not None
     grid = resample(scan.read(), trained.input.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    every = replace(thinner, config=replace(thinner.config, kept=max(KEPT)))
+    every = replace(ranker, config=replace(ranker.config, kept=max(KEPT)))
     orders: dict[str, Callable[[], list[Candidate]]] = {
         "filters alone": lambda: find_candidates(grid, lungs, CandidateConfig()),
-        "small network": lambda: every.thin(
+        "small network": lambda: every.rank(
             grid, find_candidates(grid, lungs, every.config.proposing(CandidateConfig()))
         ),
     }

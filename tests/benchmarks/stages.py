@@ -50,7 +50,7 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     import torch
 
     from gcnn_cli.detection.pipeline import detect
-    from gcnn_cli.detection.ranking import load_thinner
+    from gcnn_cli.detection.ranking import load_ranker
     from gcnn_cli.network.devices import choose_device
     from gcnn_cli.network.inference import make_scorer
     from gcnn_cli.network.weights import load_model
@@ -60,10 +60,10 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     cpu = choose_device("cpu")
     model = load_model("octahedral")
-    scorer, thinner = make_scorer(model.network, cpu), load_thinner(model, cpu)
+    scorer, ranker = make_scorer(model.network, cpu), load_ranker(model, cpu)
     tell("reading")
     volume = read_volume(scan)
-    report = detect(volume, model, scorer, thinner=thinner, notify=tell)
+    report = detect(volume, model, scorer, ranker=ranker, notify=tell)
     tell("writing")
     with tempfile.TemporaryDirectory() as out:
         write_report(report, output_paths(scan, Path(out), ("csv", "json")), overwrite=False, scan=volume)

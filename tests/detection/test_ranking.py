@@ -6,7 +6,7 @@ import torch
 from conftest import make_network
 
 from gcnn_cli.detection.findings import Candidate
-from gcnn_cli.detection.ranking import Thinner, ThinningConfig, load_thinner
+from gcnn_cli.detection.ranking import CandidateRanker, RankingConfig, load_ranker
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel
@@ -34,42 +34,42 @@ def scene():
     return grid, [Candidate(tuple(map(float, p)), 5.0, 10.0 - n) for n, p in enumerate(positions)]
 
 
-def thinner(**changes):
-    config = ThinningConfig(**{"proposals": 10, "kept": 4, "apart_mm": 0.0, "strength_weight": 0.0, **changes})
+def ranker(**changes):
+    config = RankingConfig(**{"proposals": 10, "kept": 4, "apart_mm": 0.0, "strength_weight": 0.0, **changes})
     model = TrainedModel("small", make_network("O"), InputSpec(side=8), Calibration(), sha256="abc")
-    return Thinner(model, Liking(), config)
+    return CandidateRanker(model, Liking(), config)
 
 
 def test_the_best_liked_stay_in_the_order_of_the_liking(scene):
     grid, candidates = scene
-    assert thinner().thin(grid, candidates) == candidates[:5:-1]
+    assert ranker().rank(grid, candidates) == candidates[:5:-1]
 
 
 def test_strength_counts_by_its_weight(scene):
     """Liking rises by 1/7 from blob to blob, strength falls from 10 to 1."""
     grid, candidates = scene
-    assert thinner(strength_weight=10.0).thin(grid, candidates) == candidates[:4]
+    assert ranker(strength_weight=10.0).rank(grid, candidates) == candidates[:4]
     # n / 7 + 0.4 ln(10 - n) for n = 9, 8, 7, 6: 1.286, 1.420, 1.439, 1.412
-    assert thinner(strength_weight=0.4, kept=1).thin(grid, candidates) == [candidates[7]]
+    assert ranker(strength_weight=0.4, kept=1).rank(grid, candidates) == [candidates[7]]
 
 
 def test_of_few_all_stay(scene):
     grid, candidates = scene
-    assert len(thinner(kept=10).thin(grid, candidates)) == 10
-    assert thinner().thin(grid, []) == []
+    assert len(ranker(kept=10).rank(grid, candidates)) == 10
+    assert ranker().rank(grid, []) == []
 
 
 def test_of_near_ones_the_better_liked_stays(scene):
     """The blobs stand 2 mm apart in a row."""
     grid, candidates = scene
-    assert thinner(apart_mm=3.0).thin(grid, candidates) == [candidates[n] for n in (9, 7, 5, 3)]
+    assert ranker(apart_mm=3.0).rank(grid, candidates) == [candidates[n] for n in (9, 7, 5, 3)]
 
 
 def test_impossible_numbers_are_refused():
     with pytest.raises(InputError, match="kept"):
-        ThinningConfig(proposals=10, kept=20)
+        RankingConfig(proposals=10, kept=20)
 
 
 def test_a_network_on_another_grid_goes_without():
     model = TrainedModel("other", make_network("O"), InputSpec(spacing_mm=2.0, side=8), Calibration())
-    assert load_thinner(model, CPU) is None
+    assert load_ranker(model, CPU) is None

@@ -17,7 +17,7 @@ from scan.scans import FRAME, SERIES, STUDY, axial, enhanced, oblique, some_hu, 
 
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.output import formats
-from gcnn_cli.output.formats import refuse_formats
+from gcnn_cli.output.formats import check_formats
 from gcnn_cli.output.sr import structured_report
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
@@ -158,12 +158,12 @@ def test_other_scans_and_a_missing_library_are_refused_before_any_work(tmp_path,
     with pytest.raises(UsageError, match="this is none"):
         structured_report(report_of(volume, []), volume)
     with pytest.raises(UsageError, match="this is none"):
-        refuse_formats(("csv", "sr"), tmp_path / "a.nii.gz")
-    refuse_formats(("csv", "sr"), tmp_path)
+        check_formats(("csv", "sr"), tmp_path / "a.nii.gz")
+    check_formats(("csv", "sr"), tmp_path)
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install 'gcnn-cli\\[dicom\\]'"):
-        refuse_formats(("csv", "sr"), tmp_path)
-    refuse_formats(("csv", "html"), tmp_path)
+        check_formats(("csv", "sr"), tmp_path)
+    check_formats(("csv", "html"), tmp_path)
 
 
 @pytest.mark.data

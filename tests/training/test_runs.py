@@ -22,7 +22,7 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples import preprocessed
-from gcnn_cli.samples.preprocessed import search_scan
+from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.samples import Sample, SampleConfig
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
@@ -262,34 +262,34 @@ def test_wishes_that_cannot_be_heard_are_errors(tmp_path, text, message):
 def test_a_scan_is_searched_once(data, tmp_path, monkeypatch):
     entry = read_index([data / "data"]).scans[0]
     config = SampleConfig(spacing_mm=3.0, side=12, candidates_per_scan=30, transplants_per_scan=4, shams_per_scan=2)
-    fresh = search_scan(entry, config, seed=0)
-    stored = search_scan(entry, config, seed=0, cache=tmp_path)
+    fresh = preprocess_scan(entry, config, seed=0)
+    stored = preprocess_scan(entry, config, seed=0, cache=tmp_path)
     monkeypatch.setattr(preprocessed, "_search", None)
-    again = search_scan(entry, config, seed=0, cache=tmp_path)
+    again = preprocess_scan(entry, config, seed=0, cache=tmp_path)
     assert isinstance(again.hu, np.memmap)
     for scan in (stored, again):
         for name in ("hu", "to_world", "candidates", "places", "pieces"):
             assert np.array_equal(getattr(scan, name), getattr(fresh, name))
     for other in (dataclasses.replace(config, candidates_per_scan=31), config):
         with pytest.raises(TypeError):  # another question is another search
-            search_scan(entry, other, seed=int(other is config), cache=tmp_path)
+            preprocess_scan(entry, other, seed=int(other is config), cache=tmp_path)
 
 
 def test_a_changed_file_is_another_scan(phantom, tmp_path):
     write_phantom(phantom, tmp_path / "data")
     config = SampleConfig(spacing_mm=4.0, side=12, candidates_per_scan=30, transplants_per_scan=0, shams_per_scan=0)
     (entry,) = read_index([tmp_path / "data"]).scans
-    before = search_scan(entry, config, 0, tmp_path / "cache")
+    before = preprocess_scan(entry, config, 0, tmp_path / "cache")
     changed = dataclasses.replace(phantom.volume, hu=phantom.volume.hu + np.int16(7))
     write_phantom(dataclasses.replace(phantom, volume=changed), tmp_path / "data", overwrite=True)
-    after = search_scan(entry, config, 0, tmp_path / "cache")
+    after = preprocess_scan(entry, config, 0, tmp_path / "cache")
     assert abs(float(after.hu.mean()) - float(before.hu.mean()) - 7) < 0.5
 
 
 def test_voxels_around_the_lungs_lie_where_they_did(data):
     entry = read_index([data / "data"]).scans[0]
     config = SampleConfig(spacing_mm=3.0, side=12, candidates_per_scan=30, transplants_per_scan=0, shams_per_scan=0)
-    scan = search_scan(entry, config, seed=0)
+    scan = preprocess_scan(entry, config, seed=0)
     marks = np.array([mark[:3] for mark in entry.nodules])
     index = scan.index_zyx(marks)
     assert np.allclose(scan.position_mm(index), marks)

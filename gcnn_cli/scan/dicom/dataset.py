@@ -39,7 +39,7 @@ _INFLATED_BYTES = 64 * 2**20
 _INFLATED_RATIO = 100
 
 
-class PromiseError(ValueError):
+class DeclaredSizeError(ValueError):
     """A file that promises what it cannot hold; the message quotes sizes alone."""
 
 
@@ -64,7 +64,7 @@ def read_dicom(path: Path, **options: Any) -> Any:
 
 
 def _check_deflated(file: io.BufferedReader) -> None:
-    """Raise PromiseError for a deflated data set that unpacks to more than an image: pydicom would hold all of it."""
+    """Raise DeclaredSizeError for a deflated data set that unpacks to more than an image: pydicom would hold all of it."""
     start = file.read(144)
     length = struct.unpack("<I", start[140:])[0] if start[132:140] == b"\x02\0\0\0UL\4\0" else _LONGEST_META
     meta = file.read(min(length, _LONGEST_META))
@@ -77,13 +77,13 @@ def _check_deflated(file: io.BufferedReader) -> None:
     while waiting and not unpacker.eof:
         unpacked += len(unpacker.decompress(waiting, _CHUNK))
         if unpacked > most:
-            raise PromiseError(f"unpacks to more than {most} bytes")
+            raise DeclaredSizeError(f"unpacks to more than {most} bytes")
         waiting = unpacker.unconsumed_tail or file.read(_CHUNK)
 
 
 def reason(error: Exception) -> str:
     """Why a header or its pixels cannot be used. In our words: pydicom's quote values, which may name the patient."""
-    if isinstance(error, PromiseError):
+    if isinstance(error, DeclaredSizeError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror

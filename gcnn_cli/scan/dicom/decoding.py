@@ -22,7 +22,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import UID, SecondaryCaptureImageStorage
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.dicom.dataset import DAMAGE, PromiseError, reason
+from gcnn_cli.scan.dicom.dataset import DAMAGE, DeclaredSizeError, reason
 
 _MOST_PIXELS = 2**24  # of a plane: 4096 x 4096
 _MOST_PACKED = 1032  # to 1, where many planes together are large; scans pack 2 to 4 to 1
@@ -35,7 +35,7 @@ def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
     try:
         if dataset.get("SamplesPerPixel", 1) != 1:
             raise InputError(f"{name}: color pixels, not a CT")
-        _check_promise(dataset)
+        _check_declared_size(dataset)
         with _muted():
             raw: NDArray[Any] = dataset.pixel_array
     except RuntimeError as error:
@@ -54,23 +54,23 @@ def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
     return raw.reshape(-1, *raw.shape[-2:])
 
 
-def _check_promise(dataset: Any) -> None:
-    """Raise PromiseError where the header promises more pixels than its bytes can hold."""
+def _check_declared_size(dataset: Any) -> None:
+    """Raise DeclaredSizeError where the header promises more pixels than its bytes can hold."""
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if not (min(rows, columns) >= 2 and rows * columns <= _MOST_PIXELS and frames > 0):
-        raise PromiseError(f"{rows} x {columns} pixels in {frames} frames")
+        raise DeclaredSizeError(f"{rows} x {columns} pixels in {frames} frames")
     promised, held = rows * columns * frames * bits // 8, len(dataset.PixelData)
     compressed = dataset.file_meta.TransferSyntaxUID.is_compressed and _is_encapsulated(dataset.PixelData)
     if not compressed and held < promised:
-        raise PromiseError(f"{held} bytes of pixels where {promised} are promised")
+        raise DeclaredSizeError(f"{held} bytes of pixels where {promised} are promised")
     if compressed and promised > max(_PLAIN_ENOUGH_BYTES, _MOST_PACKED * held):
-        raise PromiseError(f"{held} packed bytes of pixels where {promised} unpacked are promised")
+        raise DeclaredSizeError(f"{held} packed bytes of pixels where {promised} unpacked are promised")
     if compressed:
         for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
             found = _codestream_shape(stream)
             if found and (found[:3] != (rows, columns, 1) or not 2 <= found[3] <= bits):
-                raise PromiseError("the compressed image is of another size or type than the header says")
+                raise DeclaredSizeError("the compressed image is of another size or type than the header says")
 
 
 def _is_encapsulated(pixels: bytes) -> bool:
@@ -80,7 +80,7 @@ def _is_encapsulated(pixels: bytes) -> bool:
 def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
     """Rows, columns, components and bits by a JPEG, JPEG-LS or JPEG 2000 image's own header; None for what is neither.
 
-    Raises struct.error or PromiseError where it breaks off.
+    Raises struct.error or DeclaredSizeError where it breaks off.
     """
     at = stream[:1024].find(_JPEG_2000)
     if at >= 0:
@@ -93,7 +93,7 @@ def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
     while True:
         mark, code, length = struct.unpack_from(">BBH", stream, at)
         if mark != 0xFF:
-            raise PromiseError("the compressed image is damaged in its header")
+            raise DeclaredSizeError("the compressed image is damaged in its header")
         if code == 0xFF:  # filling
             at += 1
         elif code == 0xF7 or (0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)):

@@ -12,7 +12,7 @@ from gcnn_cli.scan.images.metaimage import metaimage_header
 from gcnn_cli.scan.images.nifti import nifti_header
 from gcnn_cli.scan.images.nrrd import nrrd_header
 from gcnn_cli.scan.images.stored import StoredImage
-from gcnn_cli.scan.lattice import Grid
+from gcnn_cli.scan.lattice import Lattice
 from gcnn_cli.scan.volume import MAX_SPACING_MM, Source, Volume, checked_affine
 
 KINDS = {
@@ -69,14 +69,14 @@ def read_mask(path: Path) -> Volume:
     return Volume(mask, stored.to_world, Source(str(path), KINDS[suffix_of(path)], stem_of(path), sha256=sha256))
 
 
-def read_grid(path: Path) -> Grid:
+def read_grid(path: Path) -> Lattice:
     """Where the voxels of one scan lie, from its header: cheap, and no promise that the voxels can be read.
 
     Raises InputError or GeometryError as read_image does for what the header tells.
     """
     stored = _open(path)
     columns, rows, slices = stored.size[:3]
-    return Grid((slices, rows, columns), stored.to_world)
+    return Lattice((slices, rows, columns), stored.to_world)
 
 
 def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:

@@ -45,13 +45,13 @@ class StoredImage:
     warnings: tuple[str, ...] = ()
 
     @property
-    def promised_bytes(self) -> int:
+    def declared_bytes(self) -> int:
         """What the voxels take when unpacked."""
         return math.prod(self.size) * np.dtype(self.dtype).itemsize
 
     def check_bytes(self) -> None:
         """Raise InputError unless the file can hold what its header promises. Nothing is unpacked."""
-        held, promised = max(0, self.data.stat().st_size - self.start), self.promised_bytes
+        held, promised = max(0, self.data.stat().st_size - self.start), self.declared_bytes
         if not self.packed and held < promised:
             raise InputError(f"{self.data}: truncated, holds {held} bytes of voxels where {promised} are promised")
         if self.packed and held * _MOST_PACKED < promised:
@@ -62,11 +62,11 @@ class StoredImage:
         self.check_bytes()
         with self.data.open("rb") as file:
             file.seek(self.start)
-            content = self._unpacked(file) if self.packed else np.fromfile(file, np.uint8, self.promised_bytes)
+            content = self._unpacked(file) if self.packed else np.fromfile(file, np.uint8, self.declared_bytes)
         return _scaled(content.view(self.dtype).reshape(self.size[::-1]), *self.scale)
 
     def _unpacked(self, file: BinaryIO) -> NDArray[np.uint8]:
-        content = np.empty(self.promised_bytes, np.uint8)
+        content = np.empty(self.declared_bytes, np.uint8)
         at = -self.skip
         try:
             for block in inflated(file):
