@@ -15,6 +15,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def rank(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def thin(phantom: Phantom, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of twenty thin scans."""
     return write_thin_scans(phantom, tmp_path_factory.mktemp("thin"), 20)

@@ -64,7 +64,7 @@ def read_dicom(path: Path, **options: Any) -> Any:
 
 
 def _check_deflated(file: io.BufferedReader) -> None:
-    """Raise DeclaredSizeError for a deflated data set that unpacks to more than an image: pydicom would hold all of it."""
+    """Raise DeclaredSizeError for a deflated data set larger than an image: pydicom would hold all of it."""
     start = file.read(144)
     length = struct.unpack("<I", start[140:])[0] if start[132:140] == b"\x02\0\0\0UL\4\0" else _LONGEST_META
     meta = file.read(min(length, _LONGEST_META))
