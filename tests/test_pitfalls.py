@@ -28,7 +28,8 @@ from typer.testing import CliRunner
 from gcnn_cli import NOTICE
 from gcnn_cli.cli import app
 from gcnn_cli.detection.candidates import CandidateConfig
-from gcnn_cli.detection.pipeline import Config, detect
+from gcnn_cli.detection.detector import DetectionConfig, Detector
+from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
@@ -200,7 +201,8 @@ def test_refused(run, tmp_path, case):
 @pytest.fixture(scope="module")
 def shipped():
     model = load_model("octahedral")
-    return model, make_scorer(model.network, torch.device("cpu"))
+    config = DetectionConfig(candidates=CandidateConfig(max_candidates=30))
+    return Detector(model, make_scorer(model.network, torch.device("cpu")), config=config)
 
 
 def hit(report, nodule) -> bool:
@@ -215,7 +217,7 @@ def test_ten_slices_are_enough(phantom, shipped):
     to_world = phantom.volume.to_world.copy()
     to_world[:3, 3] = phantom.volume.position_mm(np.array([start, 0, 0]))
     volume = Volume(phantom.volume.hu[start : start + 10].copy(), to_world)
-    report = detect(volume, *shipped, threshold=0.3, config=Config(candidates=CandidateConfig(max_candidates=30)))
+    report = detect(volume, shipped, threshold=0.3)
     assert hit(report, nodule)
     assert all(1 <= n.slice <= 10 for n in report.nodules)
 
@@ -224,7 +226,7 @@ def test_slices_of_5_mm_are_read_and_large_nodules_found(phantom, shipped):
     to_world = phantom.volume.to_world @ np.diag([2.0, 1, 1, 1])
     volume = Volume(phantom.volume.hu[::2].copy(), to_world)
     assert volume.spacing_zyx[0] == 5
-    report = detect(volume, *shipped, threshold=0.3, config=Config(candidates=CandidateConfig(max_candidates=30)))
+    report = detect(volume, shipped, threshold=0.3)
     large = [n for n in phantom.nodules if n.diameter_mm >= 10 and n.kind == "solid"]
     assert large
     assert all(hit(report, n) for n in large)

@@ -11,16 +11,16 @@ from gcnn_cli.cli.app import EXIT_CODES, Overwrite, app
 @app.command(epilog=EXIT_CODES)
 def phantom(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write to.")],
-    seed: Annotated[int, typer.Option(min=0, help="Another seed, other vessels, nodules and noise.")] = 7,
-    nodules: Annotated[int, typer.Option(min=0, help="How many nodules, of all kinds in turn.")] = 9,
-    dicom: Annotated[bool, typer.Option("--dicom", help="Also as a DICOM series.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the vessels, nodules and noise.")] = 7,
+    nodules: Annotated[int, typer.Option(min=0, help="Number of nodules; the kinds take turns.")] = 9,
+    dicom: Annotated[bool, typer.Option("--dicom", help="Write a DICOM series too.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a synthetic chest CT with nodules at known places."""
     from gcnn_cli.phantom import PhantomConfig, make_phantom, write_phantom
-    from gcnn_cli.phantom.sample import refuse_phantom
+    from gcnn_cli.phantom.sample import check_phantom_paths
 
-    refuse_phantom(out, dicom=dicom, overwrite=overwrite)  # before the seconds that making takes
+    check_phantom_paths(out, dicom=dicom, overwrite=overwrite)  # before the seconds it takes to make one
     made = make_phantom(PhantomConfig(seed=seed, nodules=nodules))
     write_phantom(made, out, dicom=dicom, overwrite=overwrite)
     typer.echo(f"{out}: a scan with {len(made.nodules)} nodules and its truth in annotations.csv", err=True)

@@ -135,9 +135,7 @@ def _search(job: Job, detector: Detector, notify: Notify) -> Outcome:
         return Outcome()
     report = detect(
         volume,
-        detector.model,
-        detector.scorer,
-        ranker=detector.ranker,
+        detector,
         threshold=job.request.threshold,
         lung_mask=mask,
         notify=notify,

@@ -1,15 +1,15 @@
-"""What to look at: bright blobs in the lungs, over all sizes of nodules.
+"""Candidates: bright blobs in the lungs, at every scale a nodule can have.
 
 Scale space (Lindeberg 1998): the scan is smoothed with Gaussians of growing sigma; a ball of
 radius r gives a maximum of the scale-normalized -sigma^2 Laplacian at its center for
-sigma = r / sqrt(3). Maxima in position and scale are candidates, found all at once.
+sigma = r / sqrt(3). Maxima over position and scale are the candidates.
 
-Vessels answer too, as lines do, so each maximum is weighed by the shape of its Hessian: with
+Vessels respond too, as all lines do, so each maximum is weighted by the shape of its Hessian. With
 eigenvalues |l1| >= |l2| >= |l3|, all negative for something bright, l3^2 / |l1| is large for a
 ball and near zero for a line or a plate (Li, Sone & Doi 2003, doi 10.1118/1.1581411).
 
-Outside the lungs everything is replaced by lung, so that a nodule at the wall stands out of it
-like any other.
+Everything outside the lungs is replaced by lung, so that a nodule at the wall stands out like any
+other.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _NEIGHBORS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x i
 
 @dataclass(frozen=True)
 class CandidateConfig:
-    """Which blobs are proposed. Diameters and distances in mm, intensities in HU."""
+    """Settings of the blob filters. Diameters and distances are in mm, intensities in HU."""
 
     min_diameter_mm: float = 3.5
     max_diameter_mm: float = 32.0
@@ -60,14 +60,14 @@ class CandidateConfig:
 
     @property
     def sigmas_mm(self) -> NDArray[np.float64]:
-        """Sigmas in equal steps of their logarithm, from the smallest to the largest nodule."""
+        """Sigmas in mm, evenly spaced on a log scale from the smallest to the largest nodule."""
         radii = np.geomspace(self.min_diameter_mm, self.max_diameter_mm, self.scales) / 2
         return np.asarray(radii / np.sqrt(3))
 
 
 @dataclass(frozen=True, eq=False)
 class _Maxima:
-    """Blobs of one scale: where, how strong, and how round."""
+    """Blobs of one scale: positions, responses and roundness."""
 
     index_zyx: NDArray[np.float64]  # [N, 3] in voxels of the box
     response: NDArray[np.float64]  # [N] HU
@@ -76,7 +76,7 @@ class _Maxima:
 
 
 def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[Candidate]:
-    """Blobs inside the mask, the strongest first; positions in LPS mm. Isotropic grid."""
+    """Return the blobs inside the mask of an isotropic grid, strongest first, with positions in LPS mm."""
     if not lungs.any():
         return []
     voxel_mm = float(grid.spacing_zyx[0])
@@ -105,7 +105,7 @@ def find_candidates(grid: Volume, lungs: Mask, config: CandidateConfig) -> list[
 
 
 def _scale_space_maxima(image: Image, inside: Mask, voxel_mm: float, config: CandidateConfig) -> list[_Maxima]:
-    """Local maxima over position, at every scale."""
+    """Return the local maxima over position at every scale."""
     found = []
     coarse = halve(image)
     coarse_inside = halve(inside.astype(np.float32)) > 0
@@ -114,7 +114,7 @@ def _scale_space_maxima(image: Image, inside: Mask, voxel_mm: float, config: Can
         if sigma_vox < _COARSE_SIGMA_VOX:
             found.append(_maxima(image, inside, sigma_vox, sigma_mm, config.min_response_hu))
         else:
-            # Averaging 2 x 2 x 2 voxels has already smoothed by a variance of 1/4.
+            # Averaging 2 x 2 x 2 voxels has already smoothed with a variance of 1/4.
             sigma_coarse = np.sqrt(sigma_vox**2 - 0.25) / STEP
             m = _maxima(coarse, coarse_inside, sigma_coarse, sigma_mm, config.min_response_hu)
             found.append(_Maxima(STEP * m.index_zyx + 0.5, m.response, m.roundness, sigma_mm))
@@ -125,7 +125,7 @@ def _maxima(image: Image, inside: Mask, sigma_vox: float, sigma_mm: float, floor
     smooth = _smooth(image, sigma_vox)
     response = -(sigma_vox**2) * _laplacian(smooth)
     index = _peaks(response, (response > floor) & inside)
-    # A nodule in the scan's last slice counts too: the stencils repeat the border, as the smoothing does.
+    # The stencils repeat the border, as the smoothing does, so that a nodule in the scan's last slice counts too.
     last = np.array(image.shape) - 1
     around = tuple(np.clip(index[:, None, :] + _NEIGHBORS, 0, last).transpose(2, 0, 1))
     offsets = _subvoxel_offsets(response[around].reshape(-1, 3, 3, 3))
@@ -135,9 +135,9 @@ def _maxima(image: Image, inside: Mask, sigma_vox: float, sigma_mm: float, floor
 
 
 def _peaks(response: Image, allowed: Mask) -> NDArray[np.int64]:
-    """Allowed places [N, 3] that none of their 26 neighbors exceeds.
+    """Return the allowed voxels [N, 3] that none of their 26 neighbors exceeds.
 
-    One neighbor after the other, among the places that are left: most are gone after the nearest ones.
+    Neighbors are compared one at a time, each only for the voxels still left; the nearest rule out most.
     """
     padded = np.pad(response, 1, mode="edge")
     values = padded.ravel()
@@ -149,10 +149,10 @@ def _peaks(response: Image, allowed: Mask) -> NDArray[np.int64]:
 
 
 def _smooth(image: Image, sigma_vox: float) -> Image:
-    """Gaussian smoothing with repeated borders, one axis after the other.
+    """Smooth with a Gaussian, one axis after the other, with repeated borders.
 
-    Each pass is a matrix product with a banded matrix. A band wastes arithmetic, but a matrix
-    product runs near the processor's peak, which direct filtering is far from.
+    Each pass is a product with a banded matrix. The band wastes arithmetic, but a matrix product
+    runs near the processor's peak and direct filtering does not.
     """
     for axis in range(3):
         kernel = _gaussian_matrix(image.shape[axis], sigma_vox)
@@ -179,7 +179,7 @@ def _laplacian(smooth: Image) -> Image:
 
 
 def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Top of the parabola through the peak along each axis, [N, 3, 3, 3] -> [N, 3] in voxels."""
+    """Return the vertex of the parabola through the peak along each axis, [N, 3, 3, 3] -> [N, 3] in voxels."""
     offsets = []
     for axis in range(3):
         before, peak, after = np.moveaxis(np.asarray(values, float), axis + 1, 0)[:, :, 1, 1]
@@ -191,7 +191,7 @@ def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _hessians(smooth: NDArray[Any]) -> NDArray[np.float64]:
-    """Second differences of the smoothed scan around each peak, [N, 3, 3, 3] -> [N, 3, 3]."""
+    """Return the second differences of the smoothed scan around each peak, [N, 3, 3, 3] -> [N, 3, 3]."""
     s = np.asarray(smooth, float)
     hessian = np.empty((len(s), 3, 3))
     for a in range(3):
@@ -213,7 +213,7 @@ def _second_difference(s: NDArray[np.float64], a: int, b: int) -> NDArray[np.flo
 
 
 def _roundness(hessians: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Least over greatest curvature: 1 for a ball, 0 for a line, a plate or a saddle."""
+    """Return the least over the greatest curvature: 1 for a ball, 0 for a line, a plate or a saddle."""
     if len(hessians) == 0:
         return np.zeros(0)
     eigenvalues = np.linalg.eigvalsh(hessians)  # ascending: the most negative first
@@ -221,7 +221,7 @@ def _roundness(hessians: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def keep_apart(points_mm: NDArray[np.float64], rank: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
-    """Indices of at most `most` points [N, 3], the highest ranks first, none nearer than apart_mm to a higher one."""
+    """Return the indices of at most `most` points [N, 3], highest rank first, each apart_mm from every higher one."""
     if len(points_mm) == 0:
         return []
     tree = cKDTree(points_mm)

@@ -1,27 +1,27 @@
-"""What is looked for and what is reported."""
+"""Candidates, nodules and the report of one scan."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.volume import Source
+from gcnn_cli.scan.volume import Source, Volume
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place proposed by the candidate stage; position in LPS mm (x, y, z)."""
+    """A location proposed by the candidate stage. Position in LPS mm (x, y, z)."""
 
     position_mm: tuple[float, float, float]
     diameter_mm: float
-    strength: float  # HU, of the blob filter
+    strength: float  # response of the blob filter, HU
 
 
 @dataclass(frozen=True)
 class Nodule:
     """A reported lesion. Position in LPS mm (x, y, z), the frame of the scan.
 
-    index_zyx:  voxel of the scan as it was read, fractional, (z, y, x)
-    slice:      1-based number of the nearest slice in array order
+    index_zyx: fractional voxel of the scan as it was read, (z, y, x)
+    slice:     number of the nearest slice in array order, from 1
     """
 
     position_mm: tuple[float, float, float]
@@ -34,17 +34,27 @@ class Nodule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
-            raise InputError(f"a probability lies between 0 and 1, got {self.probability}")
+            raise InputError(f"a probability must lie between 0 and 1, got {self.probability}")
 
 
 @dataclass(frozen=True)
 class ScanSummary:
-    """The scan that was searched, as read: what a reader needs to trust a position."""
+    """The scan as it was read: what a reader of the report needs to trust a position."""
 
     source: Source
     shape_zyx: tuple[int, int, int]
     spacing_zyx: tuple[float, float, float]
     to_world: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, volume: Volume) -> "ScanSummary":
+        """Summarize a scan."""
+        return cls(
+            volume.source,
+            volume.shape,
+            tuple(volume.spacing_zyx.tolist()),
+            tuple(tuple(row) for row in volume.to_world.tolist()),
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +68,7 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything one detection found, and how. Nodules are sorted by probability, highest first."""
+    """Result of one detection and how it was obtained. Nodules are sorted by probability, highest first."""
 
     scan: ScanSummary
     model: ModelSummary

@@ -1,18 +1,19 @@
-"""Where to look: a mask of both lungs that keeps nodules attached to the wall.
+"""Lung segmentation: a mask of both lungs that keeps nodules attached to the wall.
 
 On a grid of about 2 mm:
 
 1. The body is the largest piece of tissue after an opening that removes table shells and tubes.
 2. Lung is air (below -400 HU) with body tissue in front, behind and on at least one side.
-   One, because a field of view that cuts the chest opens the other. The air between table and
-   back, the foam of the table, and the air between head and raised arms lack front or back.
-3. Air that reaches the border of the image as pure air (below -930 HU after averaging) is the
-   room, or the trachea at the top slice: it is taken away.
+   One side is enough because a field of view that cuts the chest opens the other. The air between
+   table and back, the foam of the table, and the air between head and raised arms lack tissue in
+   front or behind.
+3. Pure air (below -930 HU after averaging) that reaches the border of the image is removed: it is
+   the room, or the trachea in the top slice.
 4. Pieces as large as a lung, or as a tenth of the largest, are kept unless they are mostly pure
    air (bowel gas).
-5. A closing of 12 mm takes in nodules at the wall, vessels and the hilum.
+5. A closing of 12 mm includes nodules at the wall, vessels and the hilum.
 
-Everything is done on the oriented grid of `scan.resample`, so the axes are the patient's.
+The grid is the oriented one of `scan.resample`, so its axes are the patient's.
 """
 
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LungConfig:
-    """Thresholds in HU, lengths in mm, volumes in mL."""
+    """Settings of the segmentation. Thresholds are in HU, lengths in mm, volumes in mL."""
 
     tissue_hu: float = -300.0
     air_hu: float = -400.0
@@ -50,7 +51,7 @@ class LungConfig:
 
 
 def segment_lungs(grid: Volume, config: LungConfig) -> Mask:
-    """Mask [D, H, W] of both lungs on an isotropic, oriented grid, walls closed.
+    """Return a mask [D, H, W] of both lungs on an isotropic, oriented grid, closed at the walls.
 
     Raises InputError when the scan shows no lung.
     """
@@ -64,14 +65,14 @@ def segment_lungs(grid: Volume, config: LungConfig) -> Mask:
 
 
 def _enclosed(body: Mask) -> Mask:
-    """Voxels with body tissue in front, behind and on one side, within their axial slice."""
+    """Return the voxels with body tissue in front, behind and on one side in their axial slice."""
     front, left = (np.logical_or.accumulate(body, axis=axis) for axis in (1, 2))
     back, right = (np.flip(np.logical_or.accumulate(np.flip(body, axis), axis=axis), axis) for axis in (1, 2))
     return np.asarray(front & back & (left | right))
 
 
 def _room(pure_air: Mask) -> Mask:
-    """Pure air connected with the border of the image, through passages wider than a bronchus."""
+    """Return the pure air connected to the border of the image by passages wider than a bronchus."""
     labels, _ = ndimage.label(ndimage.binary_erosion(pure_air, border_value=1))
     faces = [np.take(labels, side, axis) for axis in range(3) for side in (0, -1)]
     outside = np.unique(np.concatenate([face.ravel() for face in faces]))
@@ -103,39 +104,39 @@ def _largest(mask: Mask) -> Mask:
 
 
 def _open(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
-    """Erosion and dilation by a small ball; beyond the image counts as inside, so cuts stay sharp."""
+    """Open with a small ball. Outside the image counts as inside the mask, so cut edges stay sharp."""
     eroded = np.asarray(ndimage.binary_erosion(mask, _ball(radius_mm / voxel_mm), border_value=1))
     return _dilate(eroded, radius_mm, voxel_mm)
 
 
 def _dilate(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
-    """Every voxel whose center lies within the radius of one of the mask; for radii of a few voxels."""
+    """Return every voxel whose center lies within the radius of one in the mask; for radii of a few voxels."""
     return np.asarray(ndimage.binary_dilation(mask, _ball(radius_mm / voxel_mm)))
 
 
 def _ball(radius_vox: float) -> Mask:
-    """Voxels whose centers lie within a radius, which need not be whole, of the middle one's."""
+    """Return the voxels whose centers lie within a radius, whole or not, of the middle voxel's."""
     reach = int(radius_vox)
     z, y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1, -reach : reach + 1]
     return np.asarray(z**2 + y**2 + x**2 <= radius_vox**2)
 
 
 def _close(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
-    """Dilation and erosion by a large ball, without shrinking at the image border.
+    """Close with a large ball, without shrinking at the image border.
 
-    By distances, as a footprint of many voxels would cost more, and only around the mask: a voxel
-    outside the box is no nearer to any place in it than the box's own rim.
+    Distances are cheaper here than a footprint of many voxels. A box around the mask suffices: no
+    voxel outside it is nearer to a place inside than the box's own rim.
     """
     box = bounding_box(mask, int(np.ceil(radius_mm / voxel_mm)) + 1)
     closed = np.zeros_like(mask)
     dilated = isotropic_dilation(mask[box], radius_mm, spacing=voxel_mm)
-    # Without any outside in the box there is no distance to it.
+    # Where the box has no outside, there is no distance to it.
     closed[box] = dilated.all() or isotropic_erosion(dilated, radius_mm, spacing=voxel_mm)
     return closed
 
 
 def bounding_box(mask: Mask, margin: int) -> tuple[slice, slice, slice]:
-    """Slices around the true voxels of a mask that has some, and `margin` voxels more on each side within the array."""
+    """Return the slices around the true voxels of a nonempty mask, `margin` voxels wider where the array allows."""
     spans = []
     for axis, length in enumerate(mask.shape):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))

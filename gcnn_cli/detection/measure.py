@@ -1,9 +1,9 @@
-"""The nodule's own voxels: where its center is, how large it is.
+"""Center and size of a nodule, from its own voxels.
 
-Around a candidate the nodule is what is brighter than halfway between lung and its own core,
-connected with the core, inside the lungs, and not thin: an opening by a part of its own radius cuts
-off the vessels it sits on. Partial volume counts: a voxel halfway between lung and core is half a
-voxel of nodule, so volume and center are finer than the grid.
+The nodule at a candidate is the region brighter than halfway between lung and its own core that is
+connected with the core and lies inside the lungs. An opening with a share of its own radius cuts off
+the vessels it sits on. Partial volume counts: a voxel halfway between lung and core is half a voxel
+of nodule, so volume and center are finer than the grid.
 
     w = (HU - lung) / (core - lung) in [0, 1]    volume = sum w    center = sum w x / sum w
 """
@@ -23,7 +23,7 @@ Image = NDArray[np.float32]
 
 _DEFAULT_LUNG_HU = -850.0
 _MIN_CONTRAST_HU = 80.0
-_NECK = 0.45  # what is ranker than this share of the nodule's radius is a vessel
+_NECK = 0.45  # anything thinner than this share of the nodule's radius is a vessel
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Measurement:
 
 
 def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measurement:
-    """Measure what lies at a candidate; falls back to the blob's own place and size where nothing stands out."""
+    """Measure the nodule at a candidate. Where nothing stands out, return the candidate's own position and size."""
     voxel_mm = float(grid.spacing_zyx[0])
     index = grid.index_zyx(np.array(candidate.position_mm))
     half = int(np.ceil(0.9 * candidate.diameter_mm / voxel_mm)) + 4
@@ -56,7 +56,7 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
 
 
 def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """How much of each voxel is nodule, [D, H, W] in [0, 1]; None where no core stands out."""
+    """Return the share of each voxel that is nodule, [D, H, W] in [0, 1]; None where no core stands out."""
     smooth = ndimage.gaussian_filter(np.where(inside, hu, _DEFAULT_LUNG_HU), 0.6)
     grid = np.indices(hu.shape).transpose(1, 2, 3, 0)
     distance = np.linalg.norm(grid - center, axis=3)
@@ -80,7 +80,7 @@ def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.flo
 
 
 def _without_necks(dense: Mask, seed: tuple[np.intp, ...]) -> Mask | None:
-    """The part of the dense region around the seed, cut off where it is much ranker than there."""
+    """Return the part of the dense region around the seed, cut where it gets much thinner."""
     depth = ndimage.distance_transform_edt(dense)
     if depth[seed] <= 0:
         return None
@@ -89,7 +89,7 @@ def _without_necks(dense: Mask, seed: tuple[np.intp, ...]) -> Mask | None:
         labels, _ = ndimage.label(dense)
         return np.asarray(labels == labels[seed])
     labels, _ = ndimage.label(depth > radius)
-    if labels[seed] == 0:  # the seed is off center: take the thick part nearest to it
+    if labels[seed] == 0:  # the seed is off center: take the nearest thick part
         nearest = ndimage.distance_transform_edt(labels == 0, return_distances=False, return_indices=True)
         label = labels[tuple(nearest[:, seed[0], seed[1], seed[2]])]
     else:

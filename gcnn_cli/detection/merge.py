@@ -1,4 +1,4 @@
-"""Scored candidates -> nodules: one entry for each lesion, the most probable first."""
+"""Scored candidates -> nodules: one entry per lesion, most probable first."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from gcnn_cli.errors import InputError
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """Two findings are one lesion when their centers are nearer than this, or when they share space.
+    """Two findings are one lesion when their centers are closer than `apart_mm` or they overlap.
 
-    Lesions do not lie in each other. But a large one that is no ball has candidates at its rim too, with a center
-    outside of it: they share space when the center of one is nearer to the other than the larger radius and half of
-    the smaller one, so that a quarter of the smaller ball's diameter lies in the larger ball.
+    Lesions do not overlap. But a large one that is not a ball also has candidates at its rim, centered outside it.
+    Two findings overlap when their centers are closer than the larger radius plus half of the smaller one: a quarter
+    of the smaller ball's diameter then lies in the larger ball.
     """
 
     apart_mm: float = 4.0
@@ -34,9 +34,9 @@ class Scored:
 
 
 def merge_duplicates(scored: Sequence[Scored], config: MergeConfig) -> list[Scored]:
-    """Keep the most probable finding of each lesion, sorted by probability.
+    """Return the most probable finding of each lesion, sorted by probability.
 
-    Ties are settled by position, so that the order of the input does not matter.
+    Ties are broken by position, so the order of the input does not matter.
     """
     ordered = sorted(scored, key=lambda s: (-s.probability, s.measurement.position_mm))
     kept: list[Scored] = []

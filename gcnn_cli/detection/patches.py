@@ -1,4 +1,4 @@
-"""Candidate -> network input. The same code cuts patches for training and for detection.
+"""Candidate -> network input. Training and detection cut patches with this same code.
 
 A patch is cut from the isotropic grid without interpolation: its center is the point between
 voxels (even side) or the voxel (odd side) nearest to the candidate, at most half a voxel away
@@ -21,9 +21,9 @@ from gcnn_cli.scan.volume import Array, Volume
 
 
 def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int, beyond: float = AIR_HU) -> NDArray[Any]:
-    """Cube [side, side, side] of HU around a fractional voxel index; air, or what is told, beyond the scan.
+    """Cut a cube [side, side, side] around a fractional voxel index; outside the scan it holds `beyond`, default: air.
 
-    Of an odd side the middle voxel is the nearest one, floor(index + 1/2).
+    The middle voxel of an odd side is the nearest one, floor(index + 1/2).
     """
     start = np.floor(np.asarray(center_zyx) - (side - 1) / 2 + 0.5).astype(int)
     inner = [slice(max(s, 0), max(min(s + side, n), 0)) for s, n in zip(start, hu.shape, strict=True)]
@@ -35,14 +35,14 @@ def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int, beyond: float = AI
 
 
 def scale_hu(hu: Tensor, spec: InputSpec) -> Tensor:
-    """HU -> [-1, 1] over the window, clipped."""
+    """Scale HU from the window to [-1, 1], clipped."""
     return ((hu - spec.hu_low) * (2 / (spec.hu_high - spec.hu_low)) - 1).clamp(-1, 1)
 
 
 def patch_batches(
     grid: Volume, positions_mm: Sequence[tuple[float, float, float]], spec: InputSpec, batch_size: int
 ) -> Iterator[Tensor]:
-    """Network inputs float32 [B, 1, side, side, side], in the order of the positions."""
+    """Yield network inputs, float32 [B, 1, side, side, side], in the order of the positions."""
     indices = grid.index_zyx(np.array(positions_mm, float).reshape(-1, 3))
     for first in range(0, len(indices), batch_size):
         cubes = [cut_patch(grid.hu, index, spec.side) for index in indices[first : first + batch_size]]

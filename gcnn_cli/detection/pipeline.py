@@ -1,61 +1,46 @@
-"""The whole flow, scan to report, in the order in which it happens."""
+"""The whole flow from scan to report, in the order in which it happens."""
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.candidates import find_candidates
+from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
-from gcnn_cli.detection.lungs import LungConfig, Mask, segment_lungs
+from gcnn_cli.detection.lungs import Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
-from gcnn_cli.detection.merge import MergeConfig, Scored, merge_duplicates
+from gcnn_cli.detection.merge import Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
-from gcnn_cli.detection.ranking import CandidateRanker
 from gcnn_cli.errors import InputError
-from gcnn_cli.network.inference import Scorer
-from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.scan.resample import resample, resample_mask
 from gcnn_cli.scan.volume import Volume
 
 Notify = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class Config:
-    """Composition of the stages' settings; the defaults are the shipped behavior."""
-
-    lungs: LungConfig = field(default_factory=LungConfig)
-    candidates: CandidateConfig = field(default_factory=CandidateConfig)
-    merge: MergeConfig = field(default_factory=MergeConfig)
-    batch_size: int = 32
-
-
 def quiet(stage: str) -> None:
-    """Tell nobody."""
+    """Report progress to nobody."""
     del stage
 
 
 def detect(
     volume: Volume,
-    model: TrainedModel,
-    scorer: Scorer,
+    detector: Detector,
     *,
-    ranker: CandidateRanker | None = None,
     threshold: float | None = None,
     lung_mask: Volume | None = None,
-    config: Config | None = None,
     notify: Notify = quiet,
 ) -> Report:
     """Find nodules in one CT scan. Positions are in the scan's own LPS millimeters.
 
-    ranker:   ranks more candidates than the network will score; without it the filters' order decides
+    threshold: lowest probability of a reported candidate; default: that of the weights
+    lung_mask: where to look instead of the segmented lungs: a mask on any grid, with values above 0 inside
+    notify:    called with the name of each stage as it begins
 
-    threshold: report candidates of at least this probability; None for the weights' own default
-    lung_mask: where to look instead of the segmentation, on any grid, values above 0
+    Raises InputError where no lung is found or the mask does not cover the scan.
     """
-    config = config or Config()
+    model, scorer, config = detector.model, detector.scorer, detector.config
     threshold = model.calibration.threshold if threshold is None else threshold
     started = time.monotonic()
     notify("resampling")
@@ -63,11 +48,10 @@ def detect(
     notify("lungs")
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify("candidates")
-    filters = ranker.config.proposing(config.candidates) if ranker else config.candidates
-    candidates = find_candidates(grid, lungs, filters)
-    if ranker:
+    candidates = find_candidates(grid, lungs, detector.proposal_config)
+    if detector.ranker:
         notify(f"ranking {len(candidates)} candidates")
-        candidates = ranker.rank(grid, candidates)
+        candidates = detector.ranker.rank(grid, candidates)
     notify(f"scoring {len(candidates)} candidates")
     positions = [candidate.position_mm for candidate in candidates]
     logits = scorer.score(patch_batches(grid, positions, model.input, config.batch_size))
@@ -80,20 +64,13 @@ def detect(
     ]
     nodules = tuple(_report_nodule(volume, s) for s in merge_duplicates(scored, config.merge))
     return Report(
-        scan=ScanSummary(
-            volume.source,
-            volume.shape,
-            tuple(volume.spacing_zyx.tolist()),
-            tuple(tuple(row) for row in volume.to_world.tolist()),
-        ),
+        scan=ScanSummary.of(volume),
         model=ModelSummary(model.name, model.sha256, model.group),
         nodules=nodules,
         threshold=threshold,
         candidates=len(candidates),
         options={
-            **asdict(config),
-            "average_over": scorer.average_over,
-            "ranking": {**asdict(ranker.config), "weights": ranker.name} if ranker else "",
+            **detector.options,
             "lung_mask": lung_mask.source.sha256 if lung_mask else "",
             "gaps_filled": volume.source.gaps_filled,
         },

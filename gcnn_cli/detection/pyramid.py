@@ -1,4 +1,4 @@
-"""From the fine grid to one of half its resolution, and back."""
+"""Half the resolution of a grid, and back."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ STEP = 2  # fine voxels along each side of a coarse one
 
 
 def halve(image: NDArray[Any]) -> NDArray[np.float32]:
-    """Average of 2 x 2 x 2 blocks, the last ones completed by repeating the border.
+    """Average blocks of 2 x 2 x 2 voxels, the last ones completed by repeating the border.
 
     Coarse voxel n covers fine voxels 2n and 2n + 1: its center lies at fine index 2n + 0.5.
     """
@@ -20,7 +20,7 @@ def halve(image: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def double(mask: NDArray[np.bool_], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    """A coarse mask on the fine grid of the given shape."""
+    """Return a coarse mask on the fine grid of the given shape."""
     for axis in range(3):
         mask = np.repeat(mask, STEP, axis=axis)
     return mask[tuple(slice(length) for length in shape)]

@@ -1,12 +1,12 @@
-"""Which blobs are worth a look: a small network ranks what the filters propose.
+"""Candidate ranking: a small network orders what the blob filters propose.
 
-Filters alone rank a faint nodule among thousands of vessels by its brightness and roundness, and lose it. A small
-G-CNN sees the surroundings of each of many blobs at the price of a few looks of the large one. A blob's rank
-is the network's logit plus a multiple of the logarithm of its strength: the filters know of nodules that are
-larger than the small patch.
+Filters alone order a faint nodule among thousands of vessels by its brightness and roundness, and lose it. A small
+G-CNN sees the surroundings of many blobs for the price of scoring a few with the large network. A blob's rank is
+the network's logit plus a multiple of the logarithm of its strength, because the filters respond to nodules that
+are larger than the small patch.
 
-The filters leave blobs in that are near to a stronger one, a nodule beside a thick vessel say; which of near ones
-stays is decided by these ranks.
+The filters keep blobs close to a stronger one, such as a nodule beside a thick vessel. The ranks decide which of
+them stays.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,11 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class RankingConfig:
-    """proposals, proposals_apart_mm: how many blobs are ranked, and how near to each other they may be
-    kept, apart_mm: how many of them remain, and how near to a better one they may be
+    """Settings of the ranking.
+
+    proposals, proposals_apart_mm: number of blobs that are ranked, and their smallest distance
+    kept, apart_mm:                number of candidates that remain, and their smallest distance
+    strength_weight:               of the logarithm of the filter's response in the rank
     """
 
     proposals: int = 1500
@@ -45,13 +48,13 @@ class RankingConfig:
             raise InputError(f"ranking: need 0 < kept ({self.kept}) <= proposals ({self.proposals})")
 
     def proposing(self, filters: CandidateConfig) -> CandidateConfig:
-        """The filters, set to propose what is ranked."""
+        """Return the filter settings that propose the blobs to rank."""
         return replace(filters, max_candidates=self.proposals, apart_mm=self.proposals_apart_mm)
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateRanker:
-    """The small network and how many it keeps."""
+    """The small network on one device, and its settings."""
 
     model: TrainedModel
     scorer: Scorer
@@ -59,11 +62,11 @@ class CandidateRanker:
 
     @property
     def name(self) -> str:
-        """What stands in a report's options for it."""
+        """Name and checksum of the weights, as reports state them."""
         return f"{self.model.name} {self.model.sha256}"
 
     def rank(self, grid: Volume, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """The candidates that remain, the most promising first. The grid is the one the network was trained on."""
+        """Return the candidates that remain, highest rank first. The grid must have the spacing of the network."""
         if not candidates:
             return []
         positions = [candidate.position_mm for candidate in candidates]
@@ -75,7 +78,7 @@ class CandidateRanker:
 
 
 def load_ranker(model: TrainedModel, device: torch.device) -> CandidateRanker | None:
-    """The shipped one, where the large network looks on the same grid; else none, and the filters decide."""
+    """Return the shipped ranker where the large network uses the same grid; None where it does not."""
     small = load_model(SHIPPED)
     if small.input.spacing_mm != model.input.spacing_mm:
         return None

@@ -80,12 +80,8 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
             f"{path}: not the scan of this result: the checksum of its voxels is"
             f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…"
         )
-    scan = ScanSummary(
-        replace(volume.source, warnings=source.warnings),
-        volume.shape,
-        tuple(volume.spacing_zyx.tolist()),
-        tuple(tuple(row) for row in volume.to_world.tolist()),
-    )
+    scan = ScanSummary.of(volume)
+    scan = replace(scan, source=replace(scan.source, warnings=source.warnings))
     return replace(report, scan=scan), volume
 
 

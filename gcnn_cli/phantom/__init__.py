@@ -1,7 +1,7 @@
-"""A synthetic chest CT with nodules at known places: no patient, no license, the same bytes every time.
+"""A synthetic chest CT with nodules at known positions: no patient, no license, the same bytes every time.
 
-Schematic anatomy, drawn from formulas and from random trees; it exercises every step of the program
-and of its tests. It is no measure of how well the program does on patients.
+The anatomy is schematic, drawn from formulas and random trees. It exercises every step of the program
+and its tests. It does not measure how well the program does on patients.
 """
 
 from gcnn_cli.phantom.config import KINDS, Phantom, PhantomConfig, PhantomNodule, quick_config

@@ -1,4 +1,4 @@
-"""What a phantom is made from, and what it is: settings, nodules with their truth, the scan."""
+"""Settings of a phantom, its nodules and their truth, and the scan itself."""
 
 import math
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from gcnn_cli.scan.volume import Volume
 
 KINDS = ("solid", "part-solid", "ground-glass", "juxtapleural", "vessel-attached")
 
-_MAX_NODULES = 20  # more do not find room apart from each other
+_MAX_NODULES = 20  # more do not fit at a distance from each other
 
 
 @dataclass(frozen=True)
 class PhantomConfig:
-    """Settings of one phantom; equal settings give equal bytes. Raises UsageError at birth.
+    """Settings of one phantom. Equal settings give equal bytes. Raises UsageError for a value out of range.
 
-    seed:               0 or more; it varies the vessels, the nodules and the noise, not the body
+    seed:               0 or more; varies vessels, nodules and noise, not the body
     spacing_zyx:        mm between voxel centers; y and x alike
-    nodules:            how many; the kinds take turns, and of seven or more the last two are tiny
+    nodules:            number of nodules; the kinds take turns, and of seven or more the last two are tiny
     vessels_per_tree:   terminal branches of each of the four vessel trees: arteries and veins, two lungs
     noise_hu:           standard deviation in the middle of the body, 0 for none
     step_hu:            HU are rounded to multiples of it, so that the file compresses
@@ -50,7 +50,7 @@ class PhantomConfig:
 
 
 def quick_config(seed: int = 0, *, nodules: int = 5, noise_hu: float = 20.0) -> PhantomConfig:
-    """The whole chest on a coarse grid with fewer vessels: for tests, made in about three seconds."""
+    """Return settings for a coarse chest with fewer vessels, made in about three seconds, for tests."""
     return PhantomConfig(seed, (2.5, 2.0, 2.0), nodules, vessels_per_tree=120, noise_hu=noise_hu, step_hu=1)
 
 

@@ -1,11 +1,11 @@
-"""Noise as a CT has it: grain that is correlated in the plane, and texture of the lung."""
+"""CT noise: grain correlated in the plane, and the texture of the lung."""
 
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from gcnn_cli.phantom.grid import Field, Grid
+from gcnn_cli.phantom.canvas import Field, SubsliceGrid
 
 # A standard kernel passes spatial frequencies up to about this; filtered back-projection's ramp makes
 # the noise power rise with frequency before it falls.
@@ -13,7 +13,7 @@ _CUTOFF_PER_MM = 0.42
 
 
 def make_noise(shape: tuple[int, int, int], pixel_mm: float, rng: np.random.Generator) -> Field:
-    """Unit-variance noise [D, H, W], power f·exp(-(f/f0)²) in the plane, neighboring slices 0.2."""
+    """Return unit-variance noise [D, H, W]: power f·exp(-(f/f0)²) in the plane, neighboring slices share 0.2."""
     fy = np.fft.fftfreq(shape[1], pixel_mm)[:, None]
     fx = np.fft.rfftfreq(shape[2], pixel_mm)[None, :]
     frequency = np.hypot(fy, fx)
@@ -26,15 +26,15 @@ def make_noise(shape: tuple[int, int, int], pixel_mm: float, rng: np.random.Gene
     return np.asarray(noise / noise.std(), np.float32)
 
 
-def noise_level(hu: Field, grid: Grid) -> Field:
-    """Share of the middle's noise at each voxel: less near the skin, in lung and least in air."""
+def noise_level(hu: Field, grid: SubsliceGrid) -> Field:
+    """Return the noise at each voxel relative to the middle's: less near the skin and in lung, least in air."""
     radius = np.hypot(grid.x / 160, (grid.y - 5) / 110)
     dense = np.minimum(3 * ndimage.uniform_filter(np.clip((hu + 1000) / 1000, 0, 1), 9), 1)
     return np.asarray((1.05 - 0.25 * np.minimum(radius, 1)) * (0.12 + 0.88 * dense), np.float32)
 
 
-def make_texture(grid: Grid, rng: np.random.Generator, grain_mm: float) -> Any:
-    """Unit-variance smooth noise on the grid with details of about grain_mm, for tissue."""
+def make_texture(grid: SubsliceGrid, rng: np.random.Generator, grain_mm: float) -> Any:
+    """Return smooth unit-variance noise with details of about grain_mm, for tissue."""
     spacing = np.array((grid.step_mm, grid.pixel_mm, grid.pixel_mm))
     coarse = np.ceil(np.array(grid.shape) * spacing / grain_mm).astype(int) + 2
     values = ndimage.gaussian_filter(rng.standard_normal(tuple(coarse)), 0.7)

@@ -1,4 +1,4 @@
-"""Nodules: irregular shapes, where they may lie, and their truth measured as they are drawn.
+"""Nodules: irregular shapes, their sites, and their truth measured as they are drawn.
 
 A shape is star-shaped: an ellipsoid with a few bumps, radius R(n) in direction n. Its share of each
 voxel is counted on a fine lattice of points, so volume and centroid are those of the drawn shape.
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gcnn_cli.errors import UsageError
+from gcnn_cli.phantom.canvas import Field, Point, SubsliceGrid
 from gcnn_cli.phantom.config import KINDS
-from gcnn_cli.phantom.grid import Field, Grid, Point
 from gcnn_cli.phantom.thorax import Thorax
 from gcnn_cli.phantom.trees import Piece
 
@@ -37,7 +37,7 @@ class Shape:
         return float(self.semi_axes_mm.max() * (1 + self.heights.sum()))
 
     def inside(self, x: Any, y: Any, z: Any, scale: float = 1.0) -> NDArray[np.bool_]:
-        """Whether points lie inside the shape shrunk by `scale` about its center."""
+        """Return which points lie inside the shape scaled by `scale` about its center."""
         offset = np.stack(np.broadcast_arrays(x - self.center[0], y - self.center[1], z - self.center[2]), -1)
         length = np.maximum(np.linalg.norm(offset, axis=-1), 1e-9)
         unit = offset / length[..., None]
@@ -57,7 +57,7 @@ class Drawn:
 
 
 def plan_nodules(count: int, rng: np.random.Generator) -> list[tuple[str, float]]:
-    """(kind, nominal diameter in mm): the kinds take turns, sizes are spread evenly on a log scale."""
+    """Return (kind, nominal diameter in mm) of each: kinds take turns, sizes are evenly spaced on a log scale."""
     tiny = 2 if count >= 7 else 0
     steps = (rng.permutation(count - tiny) + 0.5) / max(count - tiny, 1)
     sizes = [*(_SMALL_MM * (_LARGE_MM / _SMALL_MM) ** steps), *rng.uniform(*_TINY_MM, tiny)]
@@ -65,9 +65,11 @@ def plan_nodules(count: int, rng: np.random.Generator) -> list[tuple[str, float]
 
 
 class Sites:
-    """Free places in the lungs; each choice takes its neighborhood away. Distances in mm."""
+    """Free sites in the lungs. Each choice occupies its neighborhood. Distances are in mm."""
 
-    def __init__(self, grid: Grid, thorax: Thorax, vessels: Field, pieces: list[Piece], rng: np.random.Generator):
+    def __init__(
+        self, grid: SubsliceGrid, thorax: Thorax, vessels: Field, pieces: list[Piece], rng: np.random.Generator
+    ):
         self._grid, self._rng, self._pieces = grid, rng, pieces
         self._lung = np.minimum(thorax.lungs[1], thorax.lungs[-1])
         inside = self._lung < 0
@@ -78,7 +80,7 @@ class Sites:
         self._taken: list[tuple[Point, float]] = []
 
     def choose(self, kind: str, diameter: float) -> Point:
-        """A center (x, y, z) mm for one nodule. Raises UsageError when there is no room."""
+        """Return a center (x, y, z) in mm for one nodule. Raises UsageError when there is no room."""
         radius = diameter / 2
         if kind == "vessel-attached":
             candidates = self._beside_vessels(radius)
@@ -91,7 +93,7 @@ class Sites:
         free = [c for c in candidates if self._is_free(c, radius)]
         if not free:
             raise UsageError(f"phantom: no room for a {kind} nodule of {diameter:.1f} mm; ask for fewer nodules")
-        # The quietest of several places, except where the vessel is the point.
+        # The site with the fewest vessels, except where the vessel is intended.
         best = free[0] if kind == "vessel-attached" else min(free[:12], key=lambda c: self._crowd(c, radius))
         self._taken.append((best, radius))
         return best
@@ -137,7 +139,7 @@ class Sites:
 
 
 def make_shape(center: Point, diameter: float, rng: np.random.Generator) -> Shape:
-    """A random shape whose ellipsoid has the wanted volume before the bumps."""
+    """Return a random shape whose ellipsoid has the volume of the diameter before bumps are added."""
     axes, _ = np.linalg.qr(rng.normal(size=(3, 3)))
     stretch = np.exp(rng.uniform(-0.22, 0.22, 3))
     bumps = rng.normal(size=(4, 3))
@@ -146,8 +148,8 @@ def make_shape(center: Point, diameter: float, rng: np.random.Generator) -> Shap
     return Shape(center, axes, diameter / 2 * stretch / np.prod(stretch) ** (1 / 3), bumps, heights)
 
 
-def draw_nodule(grid: Grid, shape: Shape, kind: str, lung: Field) -> Drawn:
-    """Count the shape's share of each subslice voxel; a juxtapleural one is cut off at the pleura."""
+def draw_nodule(grid: SubsliceGrid, shape: Shape, kind: str, lung: Field) -> Drawn:
+    """Compute the shape's share of each subslice voxel; a juxtapleural one is cut at the pleura."""
     reach = shape.reach_mm() + 2 * grid.pixel_mm
     box = grid.box(shape.center - reach, shape.center + reach)
     share = _count(grid, box, shape, 1.0)
@@ -160,7 +162,7 @@ def draw_nodule(grid: Grid, shape: Shape, kind: str, lung: Field) -> Drawn:
     return Drawn(kind, box, share, core)
 
 
-def _count(grid: Grid, box: tuple[slice, slice, slice], shape: Shape, scale: float) -> Field:
+def _count(grid: SubsliceGrid, box: tuple[slice, slice, slice], shape: Shape, scale: float) -> Field:
     offsets = (np.arange(_POINTS) + 0.5) / _POINTS - 0.5
     z = (grid.z[box[0]].ravel()[:, None] + offsets * grid.step_mm).ravel()[:, None, None]
     y = (grid.y[:, box[1]].ravel()[:, None] + offsets * grid.pixel_mm).ravel()[None, :, None]
@@ -171,8 +173,8 @@ def _count(grid: Grid, box: tuple[slice, slice, slice], shape: Shape, scale: flo
     return np.asarray(counts, np.float32)
 
 
-def measure(grid: Grid, drawn: Drawn) -> tuple[Point, float]:
-    """Centroid (x, y, z) in the anatomical frame and volume-equivalent diameter, both in mm."""
+def measure(grid: SubsliceGrid, drawn: Drawn) -> tuple[Point, float]:
+    """Return the centroid (x, y, z) in the anatomical frame and the volume-equivalent diameter, both in mm."""
     weight = drawn.share.astype(float)
     total = weight.sum()
     z, y, x = (

@@ -1,12 +1,12 @@
-"""Settings -> phantom: shapes, trees and nodules painted one over the other, averaged, made noisy."""
+"""Settings -> phantom: shapes, trees and nodules are painted over each other, averaged and made noisy."""
 
 from dataclasses import replace
 
 import numpy as np
 
+from gcnn_cli.phantom.canvas import CENTER_LPS_MM, Field, SubsliceGrid, draw_tube, make_grid, paint
 from gcnn_cli.phantom.config import Phantom, PhantomConfig, PhantomNodule
 from gcnn_cli.phantom.grain import make_noise, make_texture, noise_level
-from gcnn_cli.phantom.grid import CENTER_LPS_MM, Field, Grid, draw_tube, make_grid, paint
 from gcnn_cli.phantom.nodules import Drawn, Sites, draw_nodule, make_shape, measure, plan_nodules
 from gcnn_cli.phantom.thorax import HILA, Thorax, shape_thorax
 from gcnn_cli.phantom.tissue import AIR, AIRWAY_WALL, VESSEL, paint_inside, paint_trachea, paint_wall
@@ -21,7 +21,7 @@ _TREES, _TEXTURE, _NODULES, _NOISE = range(4)  # each part draws from a stream o
 
 
 def make_phantom(config: PhantomConfig) -> Phantom:
-    """Draw the scan. Raises UsageError when the nodules find no room."""
+    """Draw the scan. Raises UsageError when the nodules do not fit."""
     grid = make_grid(config.spacing_zyx[0], config.spacing_zyx[1])
     thorax = shape_thorax(grid)
     lung = np.minimum(thorax.lungs[1], thorax.lungs[-1])
@@ -51,7 +51,7 @@ def make_phantom(config: PhantomConfig) -> Phantom:
     return Phantom(config, volume, tuple(truth), grid.average(lung_share) > 0.5)
 
 
-def _scan(grid: Grid, hu: Field, config: PhantomConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
+def _scan(grid: SubsliceGrid, hu: Field, config: PhantomConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.int16]]:
     slices = grid.average(hu)
     if config.noise_hu:
         flat = replace(grid, z=grid.z[:: grid.sub])
@@ -61,13 +61,13 @@ def _scan(grid: Grid, hu: Field, config: PhantomConfig) -> np.ndarray[tuple[int,
     return np.clip(steps, -1024, 3071).astype(np.int16)
 
 
-def _paint_parenchyma(grid: Grid, hu: Field, lung_share: Field, rng: np.random.Generator) -> None:
+def _paint_parenchyma(grid: SubsliceGrid, hu: Field, lung_share: Field, rng: np.random.Generator) -> None:
     lobules = 9 * make_texture(grid, rng, 6.0) + 9 * make_texture(grid, rng, 2.5)
     paint(hu, lung_share, _LUNG_HU + _GRAVITY_HU_PER_MM * grid.y + lobules)
 
 
-def _paint_fissures(grid: Grid, hu: Field, lung_share: Field) -> None:
-    """Thin plates: an oblique one in both lungs, a level one in the front of the right."""
+def _paint_fissures(grid: SubsliceGrid, hu: Field, lung_share: Field) -> None:
+    """Paint thin plates: an oblique one in both lungs, a level one in the front of the right."""
     for side, level in ((1, 4.0), (-1, -2.0)):
         bend = 5 * np.cos(grid.x / 38) + 4 * np.sin(grid.y / 31)
         oblique = (grid.z - level - 0.95 * grid.y - bend) / np.hypot(1, 0.95)
@@ -80,9 +80,9 @@ def _paint_fissures(grid: Grid, hu: Field, lung_share: Field) -> None:
 
 
 def _draw_trees(
-    grid: Grid, thorax: Thorax, lung_share: Field, config: PhantomConfig
+    grid: SubsliceGrid, thorax: Thorax, lung_share: Field, config: PhantomConfig
 ) -> tuple[Field, Field, Field, list[Piece]]:
-    """Shares of vessels, airway walls and lumens, and the pieces of the vessels."""
+    """Return the shares of vessels, airway walls and lumens, and the pieces of the vessels."""
     rng = _stream(config, _TREES)
     vessels, walls, lumens = (np.zeros(grid.shape, np.float32) for _ in range(3))
     pieces: list[Piece] = []
@@ -108,8 +108,8 @@ def _draw_trees(
     return vessels * allowed, walls * allowed, lumens * allowed, pieces
 
 
-def _targets(grid: Grid, lung: Field, count: int, rng: np.random.Generator) -> Field:
-    """Places spread over the lung, at least 3 mm from its surface, of all candidates far apart."""
+def _targets(grid: SubsliceGrid, lung: Field, count: int, rng: np.random.Generator) -> Field:
+    """Return places spread over the lung, far apart and at least 3 mm from its surface."""
     low, high = (
         np.array([float(a.min()) for a in (grid.x, grid.y, grid.z)]),
         np.array([float(a.max()) for a in (grid.x, grid.y, grid.z)]),
@@ -131,7 +131,7 @@ def _targets(grid: Grid, lung: Field, count: int, rng: np.random.Generator) -> F
 
 
 def _draw_nodules(
-    grid: Grid, thorax: Thorax, lung: Field, vessels: Field, pieces: list[Piece], config: PhantomConfig
+    grid: SubsliceGrid, thorax: Thorax, lung: Field, vessels: Field, pieces: list[Piece], config: PhantomConfig
 ) -> list[Drawn]:
     if not config.nodules:
         return []
@@ -146,7 +146,7 @@ def _draw_nodules(
 
 
 def _paint_nodules(hu: Field, nodules: list[Drawn], *, solid: bool, offset: float) -> None:
-    """Ground glass goes under the vessels, which stay visible in it; what is solid goes over them."""
+    """Paint ground glass under the vessels, which stay visible in it, and solid parts over them."""
     for drawn in nodules:
         box = hu[drawn.box]
         if solid:
@@ -156,7 +156,7 @@ def _paint_nodules(hu: Field, nodules: list[Drawn], *, solid: bool, offset: floa
             paint(box, drawn.share, _GROUND_GLASS_HU)
 
 
-def _to_world(grid: Grid) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _to_world(grid: SubsliceGrid) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     spacing = np.array([grid.step_mm * grid.sub, grid.pixel_mm, grid.pixel_mm])
     first_slice = float(grid.z[: grid.sub].mean())
     origin = np.array([float(grid.x.flat[0]), float(grid.y.flat[0]), first_slice]) + CENTER_LPS_MM

@@ -9,7 +9,7 @@ from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
 
 
 def sample_folder() -> Path:
-    """The sample scan and its truth: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the sample scan: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "sample_data"
     return installed if installed.is_dir() else package.parent / "sample_data"
@@ -21,18 +21,18 @@ def write_phantom(
     """Write `NAME.mhd`, `NAME.zraw`, `annotations.csv`, and with `dicom` the folder `NAME_dicom`.
 
     annotations.csv has LUNA16's columns, the name as seriesuid, and the kind behind them. Raises
-    UsageError, before anything is written, when one of the files is there.
+    UsageError, before anything is written, when one of the files exists.
     """
-    refuse_phantom(folder, name=name, dicom=dicom, overwrite=overwrite)
+    check_phantom_paths(folder, name=name, dicom=dicom, overwrite=overwrite)
     scan, truth, series = _paths(folder, name)
     write_metaimage(phantom.volume, scan, overwrite=overwrite)
     if dicom:
         write_dicom_series(phantom.volume, series, description="Synthetic thorax", overwrite=overwrite)
-    write_bytes(truth, _truth(phantom, name).encode(), overwrite=True)  # whether it may was asked above
+    write_bytes(truth, _truth(phantom, name).encode(), overwrite=True)  # checked above
 
 
-def refuse_phantom(folder: Path, *, name: str = "thorax", dicom: bool, overwrite: bool) -> None:
-    """Raise UsageError when one of the files is there and may not be replaced."""
+def check_phantom_paths(folder: Path, *, name: str = "thorax", dicom: bool, overwrite: bool) -> None:
+    """Raise UsageError when one of the files exists and must not be replaced."""
     scan, truth, series = _paths(folder, name)
     for path in (scan, scan.with_suffix(".zraw"), truth, *((series,) if dicom else ())):
         if path.exists() and not overwrite:

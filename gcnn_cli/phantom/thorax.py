@@ -1,6 +1,6 @@
 """Shape of the thorax: the outline of the body, the ribcage's inside, the lungs between their neighbors.
 
-Everything is a signed distance in mm on the grid (`gcnn_cli.phantom.grid`). `out` is a coordinate
+Everything is a signed distance in mm on the grid (`gcnn_cli.phantom.canvas`). `out` is a coordinate
 across the midline: x on the left side, -x on the right.
 """
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from gcnn_cli.phantom.grid import Field, Grid, both, either, ellipsoid, superellipse, tube_distance
+from gcnn_cli.phantom.canvas import Field, SubsliceGrid, both, either, ellipsoid, superellipse, tube_distance
 
 # Level z and there: half width, half depth and middle of the ribcage; of the body; half width of the
 # mediastinum. Small adult, arms raised.
@@ -32,7 +32,7 @@ SPINE_Y = 64.0
 
 @dataclass(frozen=True, eq=False)
 class Thorax:
-    """Signed distances in mm [D, H, W]: body's skin, inside of the ribcage, both lungs, diaphragm."""
+    """Signed distances in mm [D, H, W] to the skin, the inside of the ribcage, both lungs and the diaphragm."""
 
     body: Field
     cage: Field
@@ -41,7 +41,7 @@ class Thorax:
     diaphragm: Field  # negative below
 
 
-def shape_thorax(grid: Grid) -> Thorax:
+def shape_thorax(grid: SubsliceGrid) -> Thorax:
     cage_middle = _profile(grid, _CAGE_MIDDLE)
     cage = superellipse(
         grid.x, grid.y - cage_middle, _profile(grid, _CAGE_HALF_WIDTH), _profile(grid, _CAGE_HALF_DEPTH), 2.3
@@ -61,7 +61,7 @@ def shape_thorax(grid: Grid) -> Thorax:
     return Thorax(body, cage, cage_middle, lungs, diaphragm)
 
 
-def _lung(grid: Grid, side: int, cage: Field, dome: Any, middle: Field) -> Field:
+def _lung(grid: SubsliceGrid, side: int, cage: Field, dome: Any, middle: Field) -> Field:
     out = side * grid.x
     across, back = (out - 46) / 46, (grid.y - 18) / 62
     apex = (grid.z - 101 + 24 * (across**2 + back**2)) / np.sqrt(
@@ -73,8 +73,8 @@ def _lung(grid: Grid, side: int, cage: Field, dome: Any, middle: Field) -> Field
     return np.asarray(both(lung, 3 - out, 2), np.float32)
 
 
-def _dome(grid: Grid, side: int) -> Any:
-    """Distance to the diaphragm of one side, negative below; the right one is higher, the back low."""
+def _dome(grid: SubsliceGrid, side: int) -> Any:
+    """Return the distance to one side's diaphragm, negative below; the right one is higher, the back low."""
     top = -46.0 if side < 0 else -56.0
     across, back = (side * grid.x - 62) / 70, (grid.y + 14) / 82
     height = top - 60 * (across**2 + back**2) ** 1.15
@@ -83,8 +83,8 @@ def _dome(grid: Grid, side: int) -> Any:
     return np.clip((grid.z - height) / np.sqrt(1 + slope_x**2 + slope_y**2), -60, 60)
 
 
-def _mediastinum(grid: Grid) -> Field:
-    """What lies between the lungs: column, spine, heart, aorta and the two hila."""
+def _mediastinum(grid: SubsliceGrid) -> Field:
+    """Return the structures between the lungs: column, spine, heart, aorta and the two hila."""
     column = superellipse(grid.x, grid.y + 12, _profile(grid, _MEDIASTINUM_HALF_WIDTH), 64.0 + 0 * grid.z, 1.7)
     field = either(column, superellipse(grid.x, grid.y - SPINE_Y - 4, 25.0, 25.0, 2.2), 8)
     field = either(field, ellipsoid(grid, HEART_CENTER, HEART_RADII, HEART_TILT), 5)
@@ -95,5 +95,5 @@ def _mediastinum(grid: Grid) -> Field:
     return np.asarray(field, np.float32)
 
 
-def _profile(grid: Grid, values: tuple[float, ...]) -> Field:
+def _profile(grid: SubsliceGrid, values: tuple[float, ...]) -> Field:
     return np.asarray(PchipInterpolator(_LEVELS, values)(grid.z), np.float32)

@@ -1,11 +1,11 @@
-"""Paints everything but the lungs' inside: table, chest wall, bones, mediastinum, upper abdomen."""
+"""Everything but the inside of the lungs: table, chest wall, bones, mediastinum, upper abdomen."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gcnn_cli.phantom.grid import Field, Grid, both, either, ellipsoid, paint, superellipse, tube_distance
+from gcnn_cli.phantom.canvas import Field, SubsliceGrid, both, either, ellipsoid, paint, superellipse, tube_distance
 from gcnn_cli.phantom.thorax import (
     AORTA,
     AORTA_BELOW,
@@ -26,8 +26,8 @@ _RIB_SPACING_MM = 25.0
 _VERTEBRA_MM = 25.0
 
 
-def paint_wall(grid: Grid, hu: Field, thorax: Thorax) -> None:
-    """Table, skin, fat, muscles, ribs, sternum, collar bones and shoulder blades, in place."""
+def paint_wall(grid: SubsliceGrid, hu: Field, thorax: Thorax) -> None:
+    """Paint table, skin, fat, muscles, ribs, sternum, collar bones and shoulder blades, in place."""
     _paint_table(grid, hu)
     front = np.clip(-(grid.y - thorax.cage_middle) / 60, -1, 1)  # 1 at the front, -1 at the back
     paint(hu, grid.cover(thorax.body), SKIN)
@@ -44,8 +44,8 @@ def paint_wall(grid: Grid, hu: Field, thorax: Thorax) -> None:
     _paint_ribs(grid, hu, thorax)
 
 
-def paint_inside(grid: Grid, hu: Field, thorax: Thorax) -> None:
-    """Mediastinum and abdomen, up to the cage's inner surface, in place; lungs are painted over them."""
+def paint_inside(grid: SubsliceGrid, hu: Field, thorax: Thorax) -> None:
+    """Paint mediastinum and abdomen up to the cage's inner surface, in place; lungs are painted over them."""
     inside = grid.cover(thorax.cage)
     paint(hu, inside, FAT + 5)
     paint(hu, inside * grid.cover(thorax.diaphragm), MUSCLE)
@@ -65,8 +65,8 @@ def paint_inside(grid: Grid, hu: Field, thorax: Thorax) -> None:
     _paint_spine(grid, hu)
 
 
-def paint_trachea(grid: Grid, hu: Field) -> None:
-    """Trachea and main bronchi with their walls, in place, over the lungs."""
+def paint_trachea(grid: SubsliceGrid, hu: Field) -> None:
+    """Paint the trachea and main bronchi with their walls over the lungs, in place."""
     paths: list[tuple[Any, Any]] = [(((0, -6, 115), (0, -2, 70), CARINA), (8.5, 8.5, 8.5))]
     for side, (x, y, z) in HILA.items():
         paths.append(((CARINA, (x * 0.55, y - 1, z + 8), (x - 4 * side, y, z + 1)), (7.0, 5.8, 4.8)))
@@ -76,7 +76,7 @@ def paint_trachea(grid: Grid, hu: Field) -> None:
     paint(hu, grid.cover(airway), AIR + 5)
 
 
-def _paint_table(grid: Grid, hu: Field) -> None:
+def _paint_table(grid: SubsliceGrid, hu: Field) -> None:
     top = 116 - grid.x**2 / 1500  # a shallow trough under the back
     flat = np.broadcast_to(grid.y - top, grid.shape)
     sheet = np.maximum(np.abs(flat - 7) - 5.0, np.abs(grid.x) - 158)
@@ -84,8 +84,8 @@ def _paint_table(grid: Grid, hu: Field) -> None:
     paint(hu, grid.cover(np.maximum(np.abs(np.abs(flat - 7) - 5.5) - 0.7, np.abs(grid.x) - 158)), -250.0)
 
 
-def _paint_ribs(grid: Grid, hu: Field, thorax: Thorax) -> None:
-    """All ribs at once: rings around the cage that fall from the back to the front, repeated in z."""
+def _paint_ribs(grid: SubsliceGrid, hu: Field, thorax: Thorax) -> None:
+    """Return all ribs at once: rings around the cage that descend from back to front, repeated in z."""
     around = np.arctan2(np.abs(grid.x), grid.y - thorax.cage_middle)  # 0 at the back, pi at the front
     fall = 80 * (1 - np.cos(np.minimum(around, 2.4))) / 2 + 16 * np.minimum(around, 1.2)
     fall = fall - 60 * np.clip(around - 2.35, 0, 1)  # the cartilage rises to the sternum
@@ -102,15 +102,15 @@ def _paint_ribs(grid: Grid, hu: Field, thorax: Thorax) -> None:
     _paint_bone(grid, hu, sternum, 1.5)
 
 
-def _half_depth(thorax: Thorax, grid: Grid) -> NDArray[Any]:
-    """Front of the cage in the middle, at each level, as a distance from its middle [D, 1, 1]."""
+def _half_depth(thorax: Thorax, grid: SubsliceGrid) -> NDArray[Any]:
+    """Return the front of the cage at each level, as a distance from its middle [D, 1, 1]."""
     column = thorax.cage[:, :, thorax.cage.shape[2] // 2]
     first = np.argmax(column < 0, axis=1)
     front: NDArray[Any] = grid.y[0, first, 0][:, None, None]
     return np.asarray(thorax.cage_middle - front)
 
 
-def _paint_shoulders(grid: Grid, hu: Field, thorax: Thorax) -> None:
+def _paint_shoulders(grid: SubsliceGrid, hu: Field, thorax: Thorax) -> None:
     around = np.arctan2(np.abs(grid.x), grid.y - thorax.cage_middle)
     # Plates that follow the cage behind and beside it: each shoulder blade between two muscles.
     width = np.clip((grid.z + 25) / 90, 0, 1)
@@ -126,7 +126,7 @@ def _paint_shoulders(grid: Grid, hu: Field, thorax: Thorax) -> None:
         _paint_bone(grid, hu, head, 1.8)
 
 
-def _paint_heart(grid: Grid, hu: Field) -> None:
+def _paint_heart(grid: SubsliceGrid, hu: Field) -> None:
     heart = ellipsoid(grid, HEART_CENTER, HEART_RADII, HEART_TILT)
     heart = both(heart, -76 - grid.z, 8)  # it rests on the diaphragm
     paint(hu, grid.cover(heart), FAT + 15)
@@ -141,8 +141,8 @@ def _paint_heart(grid: Grid, hu: Field) -> None:
         paint(hu, grid.cover(np.maximum(ellipsoid(grid, center, radii, tilt), heart + 5)), BLOOD)
 
 
-def _paint_vessels(grid: Grid, hu: Field) -> None:
-    """Great vessels, esophagus and a few lymph nodes."""
+def _paint_vessels(grid: SubsliceGrid, hu: Field) -> None:
+    """Return the great vessels, the esophagus and a few lymph nodes."""
     tubes: list[tuple[Any, Any, float]] = [
         (AORTA + AORTA_BELOW[1:], (13, 14, 13.5, 12.5, 12, 12, 12, 12, 11, 10), BLOOD),
         (((-24, -20, -20), (-25, -18, 20), (-23, -20, 55), (-22, -26, 80)), (10, 9, 8, 7), BLOOD),
@@ -170,7 +170,7 @@ def _paint_vessels(grid: Grid, hu: Field) -> None:
         paint(hu, grid.cover(ellipsoid(grid, center, radii3)), 45.0)
 
 
-def _paint_spine(grid: Grid, hu: Field) -> None:
+def _paint_spine(grid: SubsliceGrid, hu: Field) -> None:
     muscle = superellipse(np.abs(grid.x) - 24, grid.y - SPINE_Y - 26, 24.0, 13.0, 2.2)
     paint(hu, grid.cover(muscle), MUSCLE)
     level = grid.z - _VERTEBRA_MM * np.round(grid.z / _VERTEBRA_MM)
@@ -187,6 +187,6 @@ def _paint_spine(grid: Grid, hu: Field) -> None:
     paint(hu, grid.cover(np.hypot(grid.x / 1.15, grid.y - SPINE_Y - 20) - 7), 25.0)
 
 
-def _paint_bone(grid: Grid, hu: Field, distance: Any, cortex_mm: float) -> None:
+def _paint_bone(grid: SubsliceGrid, hu: Field, distance: Any, cortex_mm: float) -> None:
     paint(hu, grid.cover(distance), CORTEX)
     paint(hu, grid.cover(distance + cortex_mm), MARROW)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcnn_cli.phantom.grid import Point
+from gcnn_cli.phantom.canvas import Point
 
 _MURRAY = 3.1
 _PIECES = 3  # straight pieces of one curved branch
@@ -28,7 +28,7 @@ class Piece:
 
 
 def grow_tree(root: Point, targets: NDArray[Any], root_radius_mm: float, rng: np.random.Generator) -> list[Piece]:
-    """Pieces from the root to every target [N, 3]; the radius falls from the root's to 0.2-0.4 mm."""
+    """Return the pieces from the root to every target [N, 3]; the radius falls from the root's to 0.2-0.4 mm."""
     unit = root_radius_mm / len(targets) ** (1 / _MURRAY)
     pieces: list[Piece] = []
     heading = targets.mean(axis=0) - root
@@ -48,7 +48,7 @@ def grow_tree(root: Point, targets: NDArray[Any], root_radius_mm: float, rng: np
 
 
 def beside(pieces: list[Piece], least_radius_mm: float) -> list[Piece]:
-    """Airways beside the arteries thicker than the limit; the radii are those of the lumen."""
+    """Return airways beside the arteries thicker than the limit; their radii are those of the lumen."""
     airways = []
     for piece in pieces:
         if piece.radius_end < least_radius_mm:
@@ -74,7 +74,7 @@ def _split(fork: Point, group: NDArray[Any], rng: np.random.Generator) -> tuple[
 
 
 def _curve(start: Point, end: Point, heading: Point, r: float, s: float, rng: np.random.Generator) -> list[Piece]:
-    """A branch that leaves along its parent's heading and bends to its own, in straight pieces."""
+    """Return a branch that leaves along its parent's heading and bends to its own, in straight pieces."""
     length = float(np.linalg.norm(end - start))
     ahead = start + heading / max(float(np.linalg.norm(heading)), 1e-6) * 0.3 * length
     control = 0.4 * ahead + 0.6 * (start + end) / 2 + rng.normal(0, 0.06 * length, 3)

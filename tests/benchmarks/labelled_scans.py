@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.pipeline import detect
-from gcnn_cli.detection.ranking import load_ranker
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.devices import choose_device
-from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.resample import resample
 
@@ -32,8 +31,7 @@ def main() -> None:
     parser.add_argument("--model", default="octahedral")
     arguments = parser.parse_args()
     model = load_model(arguments.model)
-    scorer = make_scorer(model.network, choose_device("cpu"))
-    ranker = load_ranker(model, choose_device("cpu"))
+    detector = make_detector(model, choose_device("cpu"))
     print("| scan | readers | diameter mm | rank among candidates | rank in the report | probability | off by mm |")
     print("|---|---|---|---|---|---|---|")
     footer = []
@@ -42,7 +40,7 @@ def main() -> None:
             continue
         started = time.monotonic()
         volume = scan.read()
-        report = detect(volume, model, scorer, ranker=ranker, threshold=0.0)
+        report = detect(volume, detector, threshold=0.0)
         seconds = time.monotonic() - started
         grid = resample(volume, model.input.spacing_mm)
         every = CandidateConfig(max_candidates=100_000)

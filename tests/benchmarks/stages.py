@@ -49,21 +49,18 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
 
     import torch
 
+    from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.detection.pipeline import detect
-    from gcnn_cli.detection.ranking import load_ranker
     from gcnn_cli.network.devices import choose_device
-    from gcnn_cli.network.inference import make_scorer
     from gcnn_cli.network.weights import load_model
     from gcnn_cli.output.formats import output_paths, write_report
     from gcnn_cli.scan.reading import read_volume
 
     torch.set_num_threads(threads)
-    cpu = choose_device("cpu")
-    model = load_model("octahedral")
-    scorer, ranker = make_scorer(model.network, cpu), load_ranker(model, cpu)
+    detector = make_detector(load_model("octahedral"), choose_device("cpu"))
     tell("reading")
     volume = read_volume(scan)
-    report = detect(volume, model, scorer, ranker=ranker, notify=tell)
+    report = detect(volume, detector, notify=tell)
     tell("writing")
     with tempfile.TemporaryDirectory() as out:
         write_report(report, output_paths(scan, Path(out), ("csv", "json")), overwrite=False, scan=volume)

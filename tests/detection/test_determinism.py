@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from gcnn_cli.detection.candidates import CandidateConfig
+from gcnn_cli.detection.detector import DetectionConfig, Detector
 from gcnn_cli.detection.patches import patch_batches
-from gcnn_cli.detection.pipeline import Config, detect
+from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model
@@ -34,12 +35,12 @@ def model() -> TrainedModel:
 
 
 def test_threads_do_not_change_a_byte_of_the_report(phantom, model):
-    config = Config(candidates=CandidateConfig(max_candidates=20))
-    scorer = make_scorer(model.network, CPU)
+    config = DetectionConfig(candidates=CandidateConfig(max_candidates=20))
+    detector = Detector(model, make_scorer(model.network, CPU), config=config)
     reports = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        reports.append(detect(phantom.volume, model, scorer, threshold=0.0, config=config))
+        reports.append(detect(phantom.volume, detector, threshold=0.0))
     assert reports[0].nodules == reports[1].nodules
     assert len(reports[0].nodules) > 5
     assert rich_csv(reports[0]) == rich_csv(reports[1])

@@ -1,8 +1,8 @@
-"""The canvas: coordinates in mm and the soft-edged shapes drawn on it.
+"""The drawing grid: coordinates in mm, and soft-edged shapes drawn on it.
 
 Anatomical frame: millimeters from the middle of the chest, x to the patient's left, y to the back,
 z to the head: LPS, moved. A shape is a signed distance d in mm, negative inside; `cover` turns it
-into the share of each voxel that it fills, by a ramp one voxel wide. Slices are drawn as ranker
+into the share of each voxel that it fills, by a ramp one voxel wide. Slices are drawn as thinner
 subslices and averaged: that is the partial volume effect of a thick slice.
 """
 
@@ -24,7 +24,7 @@ _MAX_SUBSLICE_MM = 1.3
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class SubsliceGrid:
     """Voxel centers of the subslices: z [D,1,1], y [1,H,1], x [1,1,W] in mm; `sub` subslices a slice."""
 
     z: Field
@@ -39,7 +39,7 @@ class Grid:
         return self.z.size, self.y.size, self.x.size
 
     def box(self, low: Point, high: Point) -> tuple[slice, slice, slice]:
-        """Index ranges (z, y, x) of the voxels between two corners (x, y, z)."""
+        """Return the index ranges (z, y, x) of the voxels between two corners (x, y, z)."""
         slices = []
         for axis, step, a, b in zip(
             (self.z, self.y, self.x), (self.step_mm, self.pixel_mm, self.pixel_mm), low[::-1], high[::-1], strict=True
@@ -51,16 +51,16 @@ class Grid:
         return slices[0], slices[1], slices[2]
 
     def average(self, values: Field) -> Field:
-        """Subslices [D·sub, H, W] -> slices [D, H, W]."""
+        """Average subslices [D·sub, H, W] to slices [D, H, W]."""
         depth, height, width = values.shape
         return np.asarray(values.reshape(depth // self.sub, self.sub, height, width).mean(axis=1), np.float32)
 
     def cover(self, distance: Any) -> Field:
-        """Signed distance in mm -> share of the voxel inside, 0 to 1."""
+        """Convert a signed distance in mm to the share of the voxel inside, 0 to 1."""
         return np.asarray(np.clip(0.5 - distance / self.pixel_mm, 0, 1), np.float32)
 
 
-def make_grid(slice_mm: float, pixel_mm: float) -> Grid:
+def make_grid(slice_mm: float, pixel_mm: float) -> SubsliceGrid:
     sub = math.ceil(slice_mm / _MAX_SUBSLICE_MM)
     step = slice_mm / sub
     depth, height, width = (
@@ -71,7 +71,7 @@ def make_grid(slice_mm: float, pixel_mm: float) -> Grid:
     z = (np.arange(depth) - (depth - 1) / 2) * step
     y = FRONT_MM + (np.arange(height) + 0.5) * pixel_mm
     x = (np.arange(width) - (width - 1) / 2) * pixel_mm
-    return Grid(
+    return SubsliceGrid(
         z.astype(np.float32)[:, None, None],
         y.astype(np.float32)[None, :, None],
         x.astype(np.float32)[None, None, :],
@@ -82,20 +82,20 @@ def make_grid(slice_mm: float, pixel_mm: float) -> Grid:
 
 
 def paint(canvas: Field, share: Any, value: Any) -> None:
-    """Cover the canvas, in place, by the value where the share is 1, mixed in between."""
+    """Paint the value over the canvas, in place, mixed in by the share."""
     canvas += share * (value - canvas)
 
 
 def superellipse(x: Any, y: Any, half_x: Any, half_y: Any, power: float) -> Any:
-    """About the signed distance to |x/a|^p + |y/b|^p = 1."""
+    """Return about the signed distance to |x/a|^p + |y/b|^p = 1."""
     u, v = np.abs(x) / half_x, np.abs(y) / half_y
     radius = np.maximum((u**power + v**power) ** (1 / power), 0.05)
     slope = np.hypot((u / radius) ** (power - 1) / half_x, (v / radius) ** (power - 1) / half_y)
     return (radius - 1) / np.maximum(slope, 1e-6)
 
 
-def ellipsoid(grid: Grid, center: tuple[float, ...], radii: tuple[float, ...], tilt: float = 0.0) -> Any:
-    """About the signed distance; tilt in degrees turns it about z, from left to back."""
+def ellipsoid(grid: SubsliceGrid, center: tuple[float, ...], radii: tuple[float, ...], tilt: float = 0.0) -> Any:
+    """Return about the signed distance to an ellipsoid; tilt in degrees turns it about z, from left to back."""
     cos, sin = math.cos(math.radians(tilt)), math.sin(math.radians(tilt))
     dx, dy, dz = grid.x - center[0], grid.y - center[1], grid.z - center[2]
     u, v, w = (cos * dx + sin * dy) / radii[0], (cos * dy - sin * dx) / radii[1], dz / radii[2]
@@ -105,18 +105,18 @@ def ellipsoid(grid: Grid, center: tuple[float, ...], radii: tuple[float, ...], t
 
 
 def both(a: Any, b: Any, round_mm: float) -> Any:
-    """Intersection (maximum) of two signed distances with a rounded edge."""
+    """Intersect two signed distances (their maximum) with a rounded edge."""
     h = np.clip(0.5 + (a - b) / (2 * round_mm), 0, 1)
     return b + h * (a - b) + round_mm * h * (1 - h)
 
 
 def either(a: Any, b: Any, round_mm: float) -> Any:
-    """Union (minimum) of two signed distances with a rounded groove."""
+    """Unite two signed distances (their minimum) with a rounded groove."""
     return -both(-a, -b, round_mm)
 
 
-def tube_distance(grid: Grid, points: Any, radii: Any) -> Field:
-    """Signed distance, cut off at 8 mm, to a tube through points [N, 3] with a radius at each."""
+def tube_distance(grid: SubsliceGrid, points: Any, radii: Any) -> Field:
+    """Return the signed distance, cut off at 8 mm, to a tube through points [N, 3] with a radius at each."""
     points, radii = np.asarray(points, float), np.asarray(radii, float)
     field = np.full(grid.shape, 8.0, np.float32)
     for p, q, r, s in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
@@ -126,10 +126,10 @@ def tube_distance(grid: Grid, points: Any, radii: Any) -> Field:
     return field
 
 
-def draw_tube(grid: Grid, canvas: Field, p: Point, q: Point, r: float, s: float) -> None:
+def draw_tube(grid: SubsliceGrid, canvas: Field, p: Point, q: Point, r: float, s: float) -> None:
     """Raise a canvas of shares, in place, to the cover of a tube from p (radius r) to q (radius s).
 
-    A tube ranker than a voxel is drawn one voxel wide and fainter, so that its cross-section keeps
+    A tube thinner than a voxel is drawn one voxel wide and fainter, so that its cross-section keeps
     its weight, as in a scanner.
     """
     blur = 0.55 * max(grid.pixel_mm, grid.step_mm)
@@ -143,7 +143,9 @@ def draw_tube(grid: Grid, canvas: Field, p: Point, q: Point, r: float, s: float)
     np.maximum(canvas[box], share, out=canvas[box])
 
 
-def _to_axis(grid: Grid, box: tuple[slice, slice, slice], p: Point, q: Point, r: float, s: float) -> tuple[Any, Any]:
+def _to_axis(
+    grid: SubsliceGrid, box: tuple[slice, slice, slice], p: Point, q: Point, r: float, s: float
+) -> tuple[Any, Any]:
     dz, dy, dx = grid.z[box[0]] - p[2], grid.y[:, box[1]] - p[1], grid.x[:, :, box[2]] - p[0]
     axis = q - p
     along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / max(float(axis @ axis), 1e-9)
