@@ -27,26 +27,31 @@ if TYPE_CHECKING:
 
     from gcnn_cli.evaluation.evaluation import Evaluation
     from gcnn_cli.evaluation.inputs import EvaluationInput
+    from gcnn_cli.evaluation.run import EvaluationRun
     from gcnn_cli.network.weights import TrainedModel
 
 
 @app.command(epilog=EXIT_CODES)
 def evaluate(
-    froc: Annotated[bool, typer.Option("--froc", help="FROC and CPM by LUNA16's rules; what is done anyway.")] = True,
+    froc: Annotated[
+        bool, typer.Option("--froc", help="FROC and CPM by LUNA16's rules: the only measure, and the default.")
+    ] = True,
     predictions: Annotated[
         Path | None,
         typer.Option(help="CSV (seriesuid,coordX,coordY,coordZ,probability), reports of gcnn detect, or their folder."),
     ] = None,
     annotations: Annotated[
-        Path | None, typer.Option(help="CSV of the nodules: seriesuid,coordX,coordY,coordZ,diameter_mm.")
+        Path | None,
+        typer.Option(help="CSV of the nodules: seriesuid,coordX,coordY,coordZ,diameter_mm (-1: unmeasured)."),
     ] = None,
-    excluded: Annotated[Path | None, typer.Option(help="CSV of marks to ignore; same columns.")] = None,
+    excluded: Annotated[Path | None, typer.Option(help="CSV of marks to ignore, with the same columns.")] = None,
     series: Annotated[
-        Path | None, typer.Option(help="Every evaluated scan's id, one a line, those without nodules included.")
+        Path | None,
+        typer.Option(help="List of every evaluated scan, including those without nodules: one seriesuid per line."),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled folder: detect in its scans, then evaluate. The sample without any input."),
+        typer.Option(help="Labelled folder: detect in its scans, then evaluate. Default: the sample scan."),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Shipped name or path of a weights file.")
@@ -54,57 +59,50 @@ def evaluate(
     device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, plots and detections.")] = None,
     cpm: Annotated[
-        Literal["luna16", "nearest"], typer.Option(help="Interpolate the curve, or read its nearest point.")
+        Literal["luna16", "nearest"],
+        typer.Option(help="Read the curve by linear interpolation (LUNA16) or at its nearest point."),
     ] = "luna16",
-    max_marks: Annotated[int, typer.Option(min=0, help="Marks kept in a scan; 0: all. LUNA16: 100.")] = 100,
+    max_marks: Annotated[int, typer.Option(min=0, help="Marks kept per scan; 0: all. LUNA16: 100.")] = 100,
     hit_radius: Annotated[
-        float | None, typer.Option(help="mm instead of each nodule's radius; for studies, not LUNA16's rule.")
+        float | None, typer.Option(help="Radius in mm for every nodule instead of its own. Not LUNA16's rule.")
     ] = None,
-    bootstraps: Annotated[int, typer.Option(min=0, help="Resamples of scans for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    bootstraps: Annotated[
+        int, typer.Option(min=0, help="Bootstrap resamples for the intervals; 0: no intervals.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 0,
     compare: Annotated[
-        Path | None, typer.Option(help="Other predictions for the same scans: paired difference in CPM.")
+        Path | None, typer.Option(help="Other predictions for the same scans: test the difference in CPM.")
     ] = None,
-    calibrate: Annotated[bool, typer.Option("--calibrate", help="Reliability, and Platt's map.")] = False,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure reliability and fit Platt's map.")] = False,
     save_calibrated: Annotated[
         Path | None,
-        typer.Option(help="Write the weights again with the map and operating points found here; with --data."),
+        typer.Option(help="Write the weights with this map and these operating points. Needs --calibrate."),
     ] = None,
     allow_unknown: Annotated[
-        bool, typer.Option("--allow-unknown", help="Leave out predictions for other scans, as LUNA16's script does.")
+        bool, typer.Option("--allow-unknown", help="Drop predictions for other scans, as LUNA16's script does.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse scans that the weights were trained on.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail unless the weights are known not to be trained on these scans.")
+    ] = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Use detections of an earlier run into the same --out.")
+        bool, typer.Option("--resume", help="Keep the detections of an earlier run with the same --out.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
     """Measure detections against reference nodules: FROC, CPM and intervals by LUNA16's rules."""
-    del froc  # the only measure so far; the flag names it
-    if predictions and data:
-        raise UsageError("--predictions evaluates files, --data runs detection; give one of them")
-    if predictions and not annotations:
-        raise UsageError("--predictions needs --annotations, the nodules to compare with")
-    if not predictions and (annotations or excluded or series):
-        raise UsageError("--annotations, --excluded and --series go with --predictions; a --data folder holds its own")
-    if save_calibrated and (predictions or not calibrate):
-        raise UsageError("--save-calibrated needs --calibrate and detections made here (--data)")
-    if resume and (predictions or not out):
-        raise UsageError("--resume continues detections in --out; it goes with --data")
+    del froc  # the flag only names the default measure
+    _check_options(predictions, annotations, excluded, series, data, out, calibrate, save_calibrated, resume)
 
-    from gcnn_cli.evaluation.evaluation import EvaluationConfig, compare_matches
-    from gcnn_cli.evaluation.evaluation import evaluate as measure
-    from gcnn_cli.evaluation.exports import evaluation_data, file_names, write_evaluation
+    from gcnn_cli.evaluation.evaluation import EvaluationConfig
+    from gcnn_cli.evaluation.exports import file_names
     from gcnn_cli.evaluation.inputs import from_files
-    from gcnn_cli.evaluation.leakage import find_leakage
     from gcnn_cli.evaluation.matching import MatchRule
-    from gcnn_cli.evaluation.rows import rate_rows, stratum_rows, summary_lines
+    from gcnn_cli.evaluation.run import Weights, run_evaluation
     from gcnn_cli.files import check_not_existing
-    from gcnn_cli.output.listing import show_rows
 
     errors = start(quiet, verbose, threads)
     config = EvaluationConfig(MatchRule(max_marks, hit_radius), cpm, bootstraps, seed)
@@ -113,39 +111,66 @@ def evaluate(
     if save_calibrated:
         check_not_existing([save_calibrated], overwrite=overwrite)
     if predictions and annotations:
-        subject = from_files(predictions, annotations, excluded, series)
-        trained = _weights_behind(subject, model)
+        inputs = from_files(predictions, annotations, excluded, series)
+        trained = _find_weights(model, inputs.predictions.weights_sha256)
     else:
-        subject, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, strict, errors)
-    leakage = find_leakage(trained.provenance if trained else None, subject.series, subject.patients)
-    if strict:
-        leakage.check()
-    matches = subject.match(config.rule, allow_unknown=allow_unknown)
-    every_mark = subject.match(MatchRule(0, hit_radius), allow_unknown=allow_unknown) if calibrate else None
-    result = measure(matches, config, every_mark=every_mark)
-    others, difference = [], None
-    if compare:
-        other = subject.with_predictions(compare).match(config.rule, allow_unknown=allow_unknown)
-        others, difference = [(compare.name, measure(other, config))], compare_matches(matches, other, config)
-    weights = {"name": trained.name, "sha256": trained.sha256} if trained else None
-    report = evaluation_data(result, subject.sources(leakage, weights), difference)
+        inputs, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, strict, errors)
+    run = run_evaluation(
+        inputs,
+        config,
+        Weights(trained.name, trained.sha256, trained.provenance) if trained else None,
+        compare=compare,
+        calibrate=calibrate,
+        allow_unknown=allow_unknown,
+        strict=strict,
+    )
     if out:
-        name = predictions.name if predictions else trained.name if trained else ""
-        write_evaluation(result, out, report, others, name=name, overwrite=overwrite or resume)
+        run.write(out, overwrite=overwrite or resume)
     if save_calibrated and trained:
-        _save_calibrated(trained, result, save_calibrated, overwrite)
+        _save_calibrated(trained, run.evaluation, save_calibrated, overwrite)
     if as_json:
-        typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(run.data(), indent=2, ensure_ascii=False))
     else:
-        screen = console(stderr=False)
-        show_rows(rate_rows(result), screen)
-        show_rows(stratum_rows(result), screen)
-        for line in summary_lines(result, difference):
-            typer.echo(line)
+        _print_tables(run)
     if not quiet:
-        for remark in subject.remarks:
+        for remark in inputs.remarks:
             typer.echo(remark, err=True)
-        typer.echo(f"{'warning: ' if leakage.found else ''}{leakage}", err=True)
+        typer.echo(f"{'warning: ' if run.leakage.found else ''}{run.leakage}", err=True)
+
+
+def _check_options(
+    predictions: Path | None,
+    annotations: Path | None,
+    excluded: Path | None,
+    series: Path | None,
+    data: Path | None,
+    out: Path | None,
+    calibrate: bool,
+    save_calibrated: Path | None,
+    resume: bool,
+) -> None:
+    """Raise UsageError for options that do not go together."""
+    if predictions and data:
+        raise UsageError("--predictions evaluates files, --data runs detection; give one of them")
+    if predictions and not annotations:
+        raise UsageError("--predictions needs --annotations, the nodules to compare with")
+    if not predictions and (annotations or excluded or series):
+        raise UsageError("--annotations, --excluded and --series go with --predictions; a --data folder has its own")
+    if save_calibrated and (predictions or not calibrate):
+        raise UsageError("--save-calibrated needs --calibrate and goes with --data")
+    if resume and (predictions or not out):
+        raise UsageError("--resume continues detections in --out and goes with --data")
+
+
+def _print_tables(run: "EvaluationRun") -> None:
+    from gcnn_cli.evaluation.rows import rate_rows, stratum_rows, summary_lines
+    from gcnn_cli.output.listing import show_rows
+
+    screen = console(stderr=False)
+    show_rows(rate_rows(run.evaluation), screen)
+    show_rows(stratum_rows(run.evaluation), screen)
+    for line in summary_lines(run.evaluation, run.comparison.difference if run.comparison else None):
+        typer.echo(line)
 
 
 def _detect(
@@ -158,7 +183,7 @@ def _detect(
     strict: bool,
     errors: "Console",
 ) -> tuple["EvaluationInput", "TrainedModel"]:
-    """Detections in the labelled scans of a folder, kept under `out`, and the weights that made them."""
+    """Detect in the labelled scans of a folder. Reports are kept under `out`. Returns the weights, too."""
     from gcnn_cli.cohort.labelled import detect_labelled
     from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.evaluation.inputs import from_labelled
@@ -171,9 +196,10 @@ def _detect(
     folder = data or sample_folder()
     trained = load_model(model)
     detector = make_detector(trained, choose_device(device))
-    scans = [scan for scan in read_index([folder]).scans if scan.labelled]
+    index = read_index([folder])
+    scans = [scan for scan in index.scans if scan.labelled]
     if not scans:
-        raise InputError(f"{folder}: no scan is labelled")
+        raise InputError(f"{folder}: no labelled scan")
     if strict:  # before hours of detection
         find_leakage(trained.provenance, [s.name for s in scans], [s.patient for s in scans]).check()
     errors.print(NOTICE, style="dim")
@@ -186,12 +212,11 @@ def _detect(
             resume=resume,
             notify=status.update,
         )
-    return from_labelled(scans, reports, folder), trained
+    return from_labelled(scans, reports, folder, index.problems), trained
 
 
-def _weights_behind(subject: "EvaluationInput", model: str | None) -> "TrainedModel | None":
-    """The weights named by the user, or the shipped ones that the reports' checksum names."""
-    sha256 = subject.predictions.weights_sha256
+def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None":
+    """Load the weights that the user names, or the shipped weights with the checksum in the reports."""
     if model is None and sha256 is None:
         return None
     from gcnn_cli.network.weights import list_models, load_model
@@ -201,15 +226,12 @@ def _weights_behind(subject: "EvaluationInput", model: str | None) -> "TrainedMo
     return next((load_model(row["name"]) for row in list_models() if row["sha256"] == sha256), None)
 
 
-def _save_calibrated(trained: "TrainedModel", result: "Evaluation", path: Path, overwrite: bool) -> None:
-    """The weights with the map and operating points of this evaluation."""
+def _save_calibrated(trained: "TrainedModel", evaluation: "Evaluation", path: Path, overwrite: bool) -> None:
+    """Write the weights with the map and operating points of this evaluation."""
     from gcnn_cli.network.weights import save_model
 
-    study = result.calibration
-    if study is None:
-        return
-    map_ = study.platt
-    points = tuple((p.rate, map_.apply_one(p.threshold)) for p in result.points if p.threshold is not None)
-    calibration = trained.calibration.mapped(map_.slope, map_.offset, points)
+    assert evaluation.calibration is not None  # for the type checker: --save-calibrated needs --calibrate
+    platt = evaluation.calibration.platt
+    calibration = trained.calibration.mapped(platt.slope, platt.offset, evaluation.calibrated_points(platt))
     sha256 = save_model(trained.recalibrated(calibration, name=path.stem), path, overwrite=overwrite)
     typer.echo(f"{path}: sha256 {sha256}", err=True)

@@ -1,4 +1,4 @@
-"""The scans of a labelled folder, searched to be evaluated."""
+"""Detection in the scans of a labelled folder, for their evaluation."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +24,13 @@ def detect_labelled(
     resume: bool,
     notify: Notify,
 ) -> list[Report]:
-    """Every scored candidate of labelled scans, in order; each report is written into the folder as JSON.
+    """Detect in labelled scans and write each report into the folder as JSON. Returns the reports, in order.
 
-    Raises the first scan's error: an evaluation without some of its scans would be of something else.
+    The reports hold every scored candidate. Raises the first scan's error: figures without that scan would be those
+    of another data set.
     """
     request = Request(("json",), folder, threshold=0.0, overwrite=overwrite, resume=resume)
-    # By the names that the index holds once each: two patients may have their series in folders of one name.
+    # Results are named by the index, whose names are unique: series of two patients may lie in folders of one name.
     asked = [Scan(entry.path, entry.name, entry.name if entry.path.is_dir() else None) for entry in scans]
     if not resume:
         check_not_existing([path for scan in asked for path in request.paths(scan).values()], overwrite=overwrite)

@@ -1,8 +1,8 @@
-"""Do probabilities mean what they say, and how to make them: reliability, Platt's map.
+"""Calibration of probabilities: reliability, and Platt's map.
 
-A mark counts as positive when it hits a nodule and as negative when it is a false positive; marks in
-excluded places are neither. "Probability" is thus that of a reported place to lie in a nodule, among
-places as detection reports them.
+A mark is positive if it hits a nodule and negative if it is a false positive. Marks in excluded places are neither.
+"Probability" is therefore the probability that a reported place lies in a nodule, among the places that detection
+reports.
 
 Expected calibration error: mean of |share of positives - mean probability| over ten equal bins of
 probability, weighted by their marks (Naeini et al. 2015; Guo et al. 2017, arXiv:1706.04599).
@@ -21,21 +21,26 @@ from gcnn_cli.evaluation.matching import FALSE, HIT, Matches
 
 BINS = 10
 FOLDS = 5
-_CLOSEST_TO_CERTAIN = 1e-7  # a probability written as 0 or 1 has lost its logit
+_CLOSEST_TO_CERTAIN = 1e-7  # a probability that was rounded to 0 or 1 has no finite logit
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """Marks whose probability lies in [low, high); the last bin includes 1."""
+    """Marks with a probability in [low, high); the last bin includes 1.
+
+    weight:           sum of the marks' weights; equal to `marks` without weights
+    mean_probability: NaN in an empty bin
+    positives:        share of the weight; NaN in an empty bin
+    """
 
     low: float
     high: float
     marks: int
-    weight: float  # of the marks; their number where all weigh 1
-    mean_probability: float  # NaN in an empty bin
-    positives: float  # share; NaN in an empty bin
+    weight: float
+    mean_probability: float
+    positives: float
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,22 @@ class PlattMap:
     offset: float
 
     def apply(self, probability: Floats) -> Floats:
-        """Mapped probabilities [N]; the order stays."""
+        """Return the mapped probabilities [N], in the same order."""
         return np.asarray(expit(self.slope * _logit(probability) + self.offset))
 
     def apply_one(self, probability: float) -> float:
-        """The mapped probability of one."""
+        """Return the mapped probability of one mark."""
         return float(self.apply(np.array([probability]))[0])
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStudy:
-    """Reliability as found, the map fitted to it, and the error that the map leaves on scans it has not seen.
+    """Reliability before and after Platt's map.
 
-    error_after: of maps fitted on four fifths of the scans, on the other fifth; NaN with fewer than 5 scans.
+    bins, error: before the map
+    platt:       the map fitted to all marks
+    error_after: error after the map on unseen scans: each fifth of the scans is mapped by a fit to the other four;
+                 NaN with fewer than 5 scans
     """
 
     bins: tuple[ReliabilityBin, ...]
@@ -68,13 +76,13 @@ class CalibrationStudy:
 
 
 def study_calibration(matches: Matches) -> CalibrationStudy:
-    """Measure and fit. Raises InputError for scores outside [0, 1] or marks of one class only."""
+    """Measure reliability and fit the map. Raises InputError for scores outside [0, 1] or a missing class."""
     counted = (matches.mark_fate == HIT) | (matches.mark_fate == FALSE)
     probability = matches.predictions.value[counted]
     positive = matches.mark_fate[counted] == HIT
     scan = matches.mark_scan[counted]
     if len(probability) and not (probability.min() >= 0 and probability.max() <= 1):
-        raise InputError("calibration needs probabilities between 0 and 1; these scores are something else")
+        raise InputError("calibration needs probabilities between 0 and 1; these scores are not probabilities")
     bins = reliability(probability, positive)
     platt = fit_platt(probability, positive)
     return CalibrationStudy(bins, expected_error(bins), platt, error_on_unseen(probability, positive, scan))
@@ -83,7 +91,7 @@ def study_calibration(matches: Matches) -> CalibrationStudy:
 def reliability(
     probability: Floats, positive: NDArray[np.bool_], weight: Floats | None = None
 ) -> tuple[ReliabilityBin, ...]:
-    """Marks [N] in ten equal bins of probability; `weight` [N] where some stand for more than one."""
+    """Sort marks [N] into ten equal bins of probability. `weight` [N] is the number of marks each stands for."""
     weight = np.ones(len(probability)) if weight is None else weight
     bin_of = np.minimum((probability * BINS).astype(int), BINS - 1)
     rows = []
@@ -97,7 +105,7 @@ def reliability(
 
 
 def expected_error(bins: tuple[ReliabilityBin, ...]) -> float:
-    """Expected calibration error; NaN without marks."""
+    """Return the expected calibration error; NaN without marks."""
     total = sum(b.weight for b in bins)
     if total == 0:
         return float("nan")
@@ -105,9 +113,9 @@ def expected_error(bins: tuple[ReliabilityBin, ...]) -> float:
 
 
 def fit_platt(probability: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> PlattMap:
-    """The map of highest likelihood, marks weighing 1 or `weight` [N].
+    """Fit the map of highest likelihood. Marks weigh 1, or `weight` [N].
 
-    Raises InputError where it is undefined or would turn the order around.
+    Raises InputError if a class is missing, or if the map would reverse the order.
     """
     found = int(positive.sum())
     false = len(positive) - found
@@ -126,16 +134,16 @@ def fit_platt(probability: Floats, positive: NDArray[np.bool_], weight: Floats |
 
     slope, offset = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS").x
     if not slope > 0:
-        raise InputError("higher scores do not mean more nodules here: there is no calibration that keeps their order")
+        raise InputError("higher scores do not mean more nodules here: no calibration keeps their order")
     return PlattMap(float(slope), float(offset))
 
 
 def error_on_unseen(
     probability: Floats, positive: NDArray[np.bool_], scan: NDArray[np.intp], weight: Floats | None = None
 ) -> float:
-    """Expected calibration error of cross-fitted maps; folds are every fifth scan of those with marks.
+    """Return the expected calibration error of cross-fitted maps; each fold is every fifth scan with marks.
 
-    NaN with fewer than five scans, or where four folds hold one class only.
+    NaN with fewer than five scans with marks, or if four folds lack a class.
     """
     weight = np.ones(len(positive)) if weight is None else weight
     present = np.unique(scan)
@@ -147,7 +155,7 @@ def error_on_unseen(
         inside = fold == n
         try:
             platt = fit_platt(probability[~inside], positive[~inside], weight[~inside])
-        except InputError:  # one class only in four folds: too little to say
+        except InputError:
             return float("nan")
         mapped[inside] = platt.apply(probability[inside])
     return expected_error(reliability(mapped, positive, weight))

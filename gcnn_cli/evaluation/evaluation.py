@@ -1,16 +1,16 @@
-"""One evaluation: matches -> every figure that is reported, with the rule it was made by."""
+"""One evaluation: matches -> every reported figure, together with its rule."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from gcnn_cli.evaluation.calibration import CalibrationStudy, study_calibration
+from gcnn_cli.evaluation.calibration import CalibrationStudy, PlattMap, study_calibration
 from gcnn_cli.evaluation.froc import (
     RATES,
     Curve,
     Difference,
     Floats,
-    Reading,
+    Interpolation,
     compare,
     draw_scans,
     froc_curve,
@@ -21,36 +21,45 @@ from gcnn_cli.evaluation.froc import (
     thresholds_at,
 )
 from gcnn_cli.evaluation.matching import CAPPED, FALSE, HIT, IGNORED, OFFICIAL_CAP, Matches, MatchRule
+from gcnn_cli.labels.marks import UNMEASURED_MM
 
-BAND_RATES = np.geomspace(0.125, 8, 121)  # where the plot's band is measured, FPs/scan
+BAND_RATES = np.geomspace(0.125, 8, 121)  # FPs/scan at which the plot's band is measured
 STRATA_MM = ((0.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 10.0), (10.0, np.inf))
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to match, to read the curve and to resample. resamples 0: no intervals."""
+    """The rules of an evaluation.
+
+    resamples: bootstrap resamples of the scans; 0: no intervals
+    """
 
     rule: MatchRule = field(default_factory=MatchRule)
-    reading: Reading = "luna16"
+    interpolation: Interpolation = "luna16"
     resamples: int = 1000
     seed: int = 0
 
     @property
     def name(self) -> str:
-        """The definition in words: no figure without it."""
+        """The rules in words; they stand beside every figure."""
         cap = f"at most {self.rule.max_marks} marks per scan" if self.rule.max_marks else "no cap on marks"
         radius = self.rule.hit_radius_mm
         hit = "within the nodule's radius" if radius is None else f"within {radius:g} mm"
-        read = "linear interpolation" if self.reading == "luna16" else "nearest point"
-        official = (self.rule, self.reading) == (MatchRule(OFFICIAL_CAP), "luna16")
+        read = "linear interpolation" if self.interpolation == "luna16" else "nearest point"
+        official = (self.rule, self.interpolation) == (MatchRule(OFFICIAL_CAP), "luna16")
         return f"{'LUNA16' if official else 'not LUNA16'}: {cap}, a hit lies {hit}, {read} of the curve"
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """threshold: the lowest score that keeps within the rate, None where even the highest exceeds it."""
+    """Sensitivity at one rate.
 
-    rate: float  # FPs/scan
+    rate:      FPs/scan
+    interval:  None with fewer than two scans or without resamples
+    threshold: the lowest score that keeps within the rate; None if even the highest exceeds it
+    """
+
+    rate: float
     sensitivity: float
     interval: tuple[float, float] | None
     threshold: float | None
@@ -58,35 +67,48 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Stratum:
-    """Nodules of one range of diameters, [low, high) mm, against all false positives."""
+    """Nodules with a diameter in [low, high) mm, against all false positives. Unmeasured nodules are in no stratum.
+
+    sensitivities: at RATES; empty without nodules
+    cpm:           None without nodules
+    """
 
     low_mm: float
     high_mm: float
     nodules: int
-    sensitivities: tuple[float, ...]  # at RATES; empty without nodules
+    sensitivities: tuple[float, ...]
     cpm: float | None
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Scans, nodules and what became of the marks."""
+    """Numbers of scans, nodules and marks.
+
+    unmeasured: nodules without a diameter, which are in no stratum
+    missed:     nodules hit by no mark at any score
+    ignored:    marks in excluded places
+    """
 
     scans: int
     scans_without_nodules: int
     scans_without_marks: int
     nodules: int
-    missed: int  # hit by no mark at any score
+    unmeasured: int
+    missed: int
     marks: int
     hits: int
     double_hits: int
-    ignored: int  # in excluded places
+    ignored: int
     false_positives: int
     over_the_cap: int
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Everything `gcnn evaluate --froc` reports. Intervals are None with fewer than two scans."""
+    """Every figure of `gcnn evaluate --froc`. Intervals are None with fewer than two scans or without resamples.
+
+    band: low and high sensitivity at BAND_RATES
+    """
 
     config: EvaluationConfig
     counts: Counts
@@ -95,30 +117,35 @@ class Evaluation:
     cpm_interval: tuple[float, float] | None
     strata: tuple[Stratum, ...]
     curve: Curve
-    band: tuple[Floats, Floats] | None  # low and high sensitivity at BAND_RATES
+    band: tuple[Floats, Floats] | None
     resamples_used: int
     matches: Matches
     calibration: CalibrationStudy | None = None
 
+    def calibrated_points(self, platt: PlattMap) -> tuple[tuple[float, float], ...]:
+        """Return the operating points with a threshold, as (FPs/scan, threshold mapped by `platt`)."""
+        return tuple((p.rate, platt.apply_one(p.threshold)) for p in self.points if p.threshold is not None)
 
-def evaluate(
+
+def evaluate_matches(
     matches: Matches, config: EvaluationConfig | None = None, *, every_mark: Matches | None = None
 ) -> Evaluation:
-    """All figures of one matching. Raises InputError without nodules.
+    """Return every figure of one matching. Raises InputError without nodules.
 
-    every_mark: the same without a cap on marks; what a probability means is measured on it, since the
-    weakest marks are as much part of it as the strongest.
+    every_mark: the same matching without a cap on marks, for calibration: the weakest marks belong to it as much as
+                the strongest. None: no calibration
     """
     config = config or EvaluationConfig()
     outcomes = outcomes_of(matches)
     curve = froc_curve(outcomes)
     rates = np.array(RATES)
-    sensitivities = sensitivity_at(curve.fps_per_scan, curve.sensitivity, rates, config.reading)
+    sensitivities = sensitivity_at(curve.fps_per_scan, curve.sensitivity, rates, config.interpolation)
     intervals: list[tuple[float, float] | None] = [None] * len(RATES)
     cpm_interval, band, used = None, None, 0
     if config.resamples and len(matches.series) > 1:
         counts = draw_scans(len(matches.series), config.resamples, config.seed)
-        resampled = resampled_sensitivities(outcomes, counts, np.concatenate([rates, BAND_RATES]), config.reading)
+        at_all = np.concatenate([rates, BAND_RATES])
+        resampled = resampled_sensitivities(outcomes, counts, at_all, config.interpolation)
         at_rates, at_band = resampled[:, : len(rates)], resampled[:, len(rates) :]
         used = int(np.isfinite(at_rates[:, 0]).sum())
         intervals = [interval(column) for column in at_rates.T]
@@ -134,7 +161,7 @@ def evaluate(
         ),
         cpm=float(sensitivities.mean()),
         cpm_interval=cpm_interval,
-        strata=tuple(_stratum(matches, low, high, config.reading) for low, high in STRATA_MM),
+        strata=tuple(_stratum(matches, low, high, config.interpolation) for low, high in STRATA_MM),
         curve=curve,
         band=band,
         resamples_used=used,
@@ -144,9 +171,9 @@ def evaluate(
 
 
 def compare_matches(first: Matches, second: Matches, config: EvaluationConfig) -> Difference:
-    """CPM of the first minus the second, paired over the same scans."""
+    """Return the CPM of the first minus that of the second, paired over the same scans."""
     counts = draw_scans(len(first.series), config.resamples, config.seed)
-    return compare(outcomes_of(first), outcomes_of(second), counts, config.reading)
+    return compare(outcomes_of(first), outcomes_of(second), counts, config.interpolation)
 
 
 def _count(matches: Matches) -> Counts:
@@ -157,6 +184,7 @@ def _count(matches: Matches) -> Counts:
         scans_without_nodules=scans - len(np.unique(matches.nodule_scan)),
         scans_without_marks=scans - len(np.unique(matches.mark_scan)),
         nodules=len(matches.nodules),
+        unmeasured=int((matches.nodules.value == UNMEASURED_MM).sum()),
         missed=int((~np.isfinite(matches.nodule_score)).sum()),
         marks=len(matches.predictions),
         hits=int(fates[HIT]),
@@ -167,11 +195,11 @@ def _count(matches: Matches) -> Counts:
     )
 
 
-def _stratum(matches: Matches, low: float, high: float, reading: Reading) -> Stratum:
+def _stratum(matches: Matches, low: float, high: float, interpolation: Interpolation) -> Stratum:
     diameter = matches.nodules.value
-    inside = (diameter >= low) & (diameter < high)  # an unmeasured one (-1) is in none
+    inside = (diameter >= low) & (diameter < high)
     if not inside.any():
         return Stratum(low, high, 0, (), None)
     curve = froc_curve(outcomes_of(matches, only=inside))
-    values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES), reading)
+    values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES), interpolation)
     return Stratum(low, high, int(inside.sum()), tuple(map(float, values)), float(values.mean()))

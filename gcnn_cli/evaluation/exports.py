@@ -1,4 +1,4 @@
-"""An evaluation as files: froc.json, froc.csv, froc.png, missed.csv, false_positives.csv, reliability.png."""
+"""Writing an evaluation: froc.json, froc.csv, froc.png, missed.csv, false_positives.csv, reliability.png."""
 
 import json
 import math
@@ -17,23 +17,26 @@ from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.evaluation.plots import draw_froc, draw_reliability
 from gcnn_cli.files import check_not_existing, csv_text, write_bytes
 
-STRONGEST = 100  # false positives listed
-MISSED_RATE = 1.0  # FPs/scan: what "missed" is said of in missed.csv
+STRONGEST = 100  # false positives in false_positives.csv
+MISSED_RATE = 1.0  # FPs/scan at which a nodule counts as missed in missed.csv
 
 
 def evaluation_data(
     evaluation: Evaluation, sources: Mapping[str, Any], comparison: Difference | None = None
 ) -> dict[str, Any]:
-    """The evaluation as plain data, as it stands in froc.json. sources: what was evaluated, in words and checksums."""
+    """Return the content of froc.json.
+
+    sources: names and checksums of what was evaluated (`EvaluationInput.sources`)
+    """
     config = evaluation.config
     data = {
-        "schema": {"name": "gcnn-froc", "version": "1.0"},
+        "schema": {"name": "gcnn-froc", "version": "1.1"},
         "tool": {"name": "gcnn", "version": __version__},
         "rule": {
             "name": config.name,
             "max_marks": config.rule.max_marks,
             "hit_radius_mm": config.rule.hit_radius_mm,
-            "cpm": config.reading,
+            "cpm": config.interpolation,
         },
         "sources": dict(sources),
         "counts": asdict(evaluation.counts),
@@ -78,7 +81,7 @@ def evaluation_data(
 
 
 def file_names(*, calibrate: bool) -> tuple[str, ...]:
-    """Names of the files that `write_evaluation` writes."""
+    """Return the names of the files that `write_evaluation` writes."""
     names = ("froc.json", "froc.csv", "froc.png", "missed.csv", "false_positives.csv")
     return (*names, "reliability.png") if calibrate else names
 
@@ -92,7 +95,12 @@ def write_evaluation(
     name: str = "predictions",
     overwrite: bool,
 ) -> None:
-    """Write every file of one evaluation; `others` are drawn in the same plot. Raises UsageError, OutputError."""
+    """Write every file of one evaluation. Raises UsageError for existing files, OutputError.
+
+    data:   content of froc.json
+    others: named evaluations to draw in the same plot
+    name:   of this evaluation, in the plot
+    """
     check_not_existing(
         [folder / n for n in file_names(calibrate=evaluation.calibration is not None)], overwrite=overwrite
     )
@@ -104,7 +112,7 @@ def write_evaluation(
     }
     if evaluation.calibration is not None:
         contents["reliability.png"] = draw_reliability(evaluation.calibration)
-    # The JSON last: where it is, the others are.
+    # The JSON comes last: its presence means that the set is complete.
     contents["froc.json"] = (json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     for file, content in contents.items():
         write_bytes(folder / file, content, overwrite=overwrite)
@@ -129,7 +137,7 @@ def _calibration_data(study: CalibrationStudy) -> dict[str, Any]:
 
 
 def _curve_csv(evaluation: Evaluation) -> str:
-    """Every point of the curve, from (0, 0) at an infinite threshold."""
+    """Return every point of the curve, from (0, 0) at an infinite threshold."""
     curve = evaluation.curve
     rows = zip(curve.fps_per_scan, curve.sensitivity, curve.threshold, strict=True)
     return csv_text(
@@ -138,7 +146,7 @@ def _curve_csv(evaluation: Evaluation) -> str:
 
 
 def _missed_csv(evaluation: Evaluation) -> str:
-    """Nodules that are not found within 1 FP/scan; the score is empty where no mark hits at all."""
+    """Return the nodules that are not found at 1 FP/scan. The score of a nodule without any hit is empty."""
     matches = evaluation.matches
     threshold = evaluation.points[RATES.index(MISSED_RATE)].threshold
     missed = np.flatnonzero(matches.nodule_score < (np.inf if threshold is None else threshold))
@@ -155,7 +163,7 @@ def _missed_csv(evaluation: Evaluation) -> str:
 
 
 def _false_positives_csv(evaluation: Evaluation) -> str:
-    """The strongest false positives, highest score first."""
+    """Return the strongest false positives, highest score first."""
     matches = evaluation.matches
     false = np.flatnonzero(matches.mark_fate == FALSE)
     strongest = false[np.argsort(-matches.predictions.value[false], kind="stable")][:STRONGEST]

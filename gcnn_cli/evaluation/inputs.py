@@ -1,4 +1,4 @@
-"""What is evaluated: predictions, the reference, the scans that count, and where all of it comes from."""
+"""The input of an evaluation: predictions, the reference, the evaluated scans, and the origin of each."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from gcnn_cli.detection.findings import Report
-from gcnn_cli.evaluation.leakage import Leakage
+from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.matching import Matches, MatchRule, match
 from gcnn_cli.evaluation.reports import Predictions, predictions_of, read_any_predictions
-from gcnn_cli.evaluation.tables import Marks, make_marks, read_annotations, read_excluded, read_series
 from gcnn_cli.labels.entries import ScanEntry
-from gcnn_cli.labels.patients import patient_of
+from gcnn_cli.labels.marks import Marks, make_marks
+from gcnn_cli.labels.patients import patient_of, pseudonym
+from gcnn_cli.labels.problems import Problem, count_problems, report_problems
+from gcnn_cli.labels.tables import read_excluded, read_nodules, read_series
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationInput:
-    """Predictions and reference of the listed scans.
+    """Predictions and reference of the evaluated scans.
 
-    patients: of these scans, as far as known
-    files:    what was read: role -> path
-    remarks:  what a reader of the figures must know
+    series:   seriesuid of every evaluated scan
+    patients: patients of these scans, as far as known
+    files:    the files that were read, by role
+    remarks:  notes without which the figures could be misread
     """
 
     predictions: Predictions
@@ -33,69 +36,72 @@ class EvaluationInput:
     remarks: tuple[str, ...] = ()
 
     def match(self, rule: MatchRule, *, allow_unknown: bool = False) -> Matches:
-        """Match by a rule. Raises InputError for predictions in scans that are not listed."""
+        """Match by a rule. Raises InputError for predictions in scans that are not evaluated."""
         return match(
             self.predictions.marks, self.nodules, self.excluded, self.series, rule, allow_unknown=allow_unknown
         )
 
     def with_predictions(self, path: Path) -> "EvaluationInput":
-        """The same scans and reference, other predictions."""
+        """Return the same scans and reference with other predictions. Raises InputError."""
         return replace(self, predictions=read_any_predictions(path))
 
-    def sources(self, leakage: Leakage, weights: Mapping[str, str] | None) -> dict[str, Any]:
-        """What was evaluated, as data: names and checksums, no folders."""
+    def sources(self) -> dict[str, Any]:
+        """Return names and checksums of the files, without their folders, and the remarks."""
+        files = {role: path for role, path in self.files.items() if path.is_file()}
         return {
-            "weights": dict(weights) if weights else None,
-            "files": {
-                role: {"name": path.name, "sha256": _sha256(path)}
-                for role, path in self.files.items()
-                if path.is_file()
-            },
+            "files": {role: {"name": path.name, "sha256": _sha256(path)} for role, path in files.items()},
             "remarks": list(self.remarks),
-            "leakage": {
-                "checked": leakage.known,
-                "series": list(leakage.series),
-                "patients": list(leakage.patients),
-                "text": str(leakage),
-            },
         }
 
 
 def from_files(predictions: Path, annotations: Path, excluded: Path | None, series: Path | None) -> EvaluationInput:
-    """From tables or reports alone. Without a list of scans those count that the reference names."""
-    made = read_any_predictions(predictions)
-    nodules = read_annotations(annotations)
-    ignored = read_excluded(excluded) if excluded else make_marks([])
+    """Read tables or reports. Without a list of series, the scans that the reference names are evaluated.
+
+    Raises InputError.
+    """
+    predicted = read_any_predictions(predictions)
+    rows, problems = read_nodules(annotations)
+    nodules = make_marks(rows)
+    ignored = make_marks(read_excluded(excluded) if excluded else [])
     remarks = []
     if series:
-        listed = read_series(series)
-        elsewhere = sum(name not in set(listed) for name in nodules.series)
+        listed, repeated = read_series(series)
+        if not listed:
+            raise InputError(f"{series}: lists no series")
+        problems += repeated
+        elsewhere = sum(name not in listed for name in nodules.series)
         if elsewhere:
-            remarks.append(f"{elsewhere} of {len(nodules)} nodules lie in scans that are not listed: left out")
+            remarks.append(f"{elsewhere} of {len(nodules)} nodules lie in scans that are not listed; left out")
     else:
-        listed = tuple(sorted({*nodules.series, *ignored.series}))
-        remarks.append("no --series: only the scans that the reference names count, none without any mark")
+        listed = dict.fromkeys(sorted({*nodules.series, *ignored.series}), "")
+        remarks.append("no --series: scans without nodules and excluded marks are missing")
     if not excluded:
-        remarks.append("no --excluded: marks on places that the readers disagreed about count as false positives")
-    if made.threshold:
-        remarks.append(f"the reports list nodules from {made.threshold:g} on: the curve ends there")
+        remarks.append("no --excluded: marks where readers disagreed count as false positives")
+    if predicted.threshold:
+        remarks.append(f"the reports hold nodules from probability {predicted.threshold:g} on: the curve ends there")
+    report_problems(problems, strict=False)
     files = {"predictions": predictions, "annotations": annotations, "excluded": excluded, "series": series}
     return EvaluationInput(
-        made,
+        predicted,
         nodules,
         ignored,
-        listed,
-        tuple(sorted({patient_of(name) for name in listed})),
+        tuple(listed),
+        tuple(sorted({pseudonym(given) if given else patient_of(name) for name, given in listed.items()})),
         {role: path for role, path in files.items() if path},
-        tuple(remarks),
+        (*remarks, *_problem_remarks(problems)),
     )
 
 
-def from_labelled(scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path) -> EvaluationInput:
-    """From the scans of a labelled folder and the reports that detection made of them."""
+def from_labelled(
+    scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path, problems: Sequence[Problem] = ()
+) -> EvaluationInput:
+    """Join the scans of a labelled folder with the reports of detection. Raises InputError.
+
+    problems: problems of the folder's index
+    """
     nodules = [(scan.name, *mark) for scan in scans for mark in scan.nodules]
     excluded = [(scan.name, *mark) for scan in scans for mark in scan.excluded]
-    remarks = [] if excluded else ["no excluded marks: places that readers disagreed about count as false positives"]
+    remarks = [] if excluded else ["no excluded marks: marks where readers disagreed count as false positives"]
     return EvaluationInput(
         predictions_of(reports, folder),
         make_marks(nodules),
@@ -103,8 +109,12 @@ def from_labelled(scans: Sequence[ScanEntry], reports: Sequence[Report], folder:
         tuple(scan.name for scan in scans),
         tuple(sorted({scan.patient for scan in scans})),
         {},
-        tuple(remarks),
+        (*remarks, *_problem_remarks(problems)),
     )
+
+
+def _problem_remarks(problems: Sequence[Problem]) -> list[str]:
+    return [f"left out of the labelled data: {count_problems(problems)}"] if problems else []
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Were the evaluated scans, or other scans of their patients, among those that the weights learned from?"""
+"""Leakage: evaluated scans or patients that the weights were trained on."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gcnn_cli.errors import InputError
 
 @dataclass(frozen=True)
 class Leakage:
-    """Evaluated series and patients that training saw. `known` is False where the weights do not say."""
+    """Evaluated series and patients in the training data. `known` is False if the weights do not list that data."""
 
     known: bool
     series: tuple[str, ...] = ()
@@ -17,23 +17,25 @@ class Leakage:
 
     @property
     def found(self) -> bool:
-        """Whether anything overlaps."""
+        """True if anything overlaps."""
         return bool(self.series or self.patients)
 
     def check(self) -> None:
-        """Raise InputError unless it is known that nothing overlaps."""
+        """Raise InputError unless nothing is known to overlap."""
         if self.found or not self.known:
             raise InputError(f"--strict: {self}")
 
     def __str__(self) -> str:
         if not self.known:
-            return "leakage not checked: nothing says what the weights were trained on"
+            return "leakage not checked: the training data is unknown"
         if not self.found:
-            return "no evaluated series or patient was trained on, by name"
+            return "no leakage: the weights were not trained on any evaluated series or patient, by name"
+        names = (*self.series, *self.patients)
         return (
-            f"{len(self.series)} of the evaluated series and {len(self.patients)} of the patients were trained on"
-            f" ({', '.join((*self.series, *self.patients)[:3])}{', ...' if len(self.series) > 3 else ''}):"
-            " the figures are too good"
+            f"the training data holds {len(self.series)} of the evaluated series"
+            f" and {len(self.patients)} of the patients"
+            f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}):"
+            " the figures are too high"
         )
 
 

@@ -1,14 +1,14 @@
-"""Which mark hits which nodule: LUNA16's rules (Setio et al. 2017, arXiv:1612.08012, and its evaluation script).
+"""Matching marks with nodules by LUNA16's rules (Setio et al. 2017, arXiv:1612.08012, and its evaluation script).
 
 For every scan:
 
-1. With a cap of M marks, the threshold is the (M+1)-th largest score and only marks strictly above it
-   stay: marks tied at the cut all drop.
-2. A mark hits a nodule when it lies strictly within the nodule's radius. A diameter that nobody measured
-   (written as -1) counts as 10 mm. There is no one-to-one matching: a mark in two nodules credits both.
-3. A hit nodule gets the highest score of its hits; further hits are ignored. No hit is a false positive.
-4. Marks that hit none but lie in an excluded mark are ignored.
-5. The rest are false positives.
+1. With a cap of M marks, only marks strictly above the (M+1)-th largest score stay. Marks tied at the cut all
+   drop.
+2. A mark hits a nodule if it lies strictly within the nodule's radius (`marks.radius_mm`: an unmeasured nodule
+   has 5 mm). Hits are not matched one to one: a mark in two nodules credits both.
+3. A hit nodule gets the highest score of its hits. Further hits are ignored, and no hit is a false positive.
+4. A mark that hits no nodule and lies in an excluded mark is ignored.
+5. All other marks are false positives.
 """
 
 from collections import defaultdict
@@ -19,38 +19,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.evaluation.tables import Marks
+from gcnn_cli.labels.marks import Marks, radius_mm
 
 OFFICIAL_CAP = 100
-UNMEASURED_DIAMETER_MM = 10.0
 
-HIT, IGNORED, FALSE, CAPPED = range(4)  # what became of a mark
+HIT, IGNORED, FALSE, CAPPED = range(4)  # fates of a mark
 
 
 @dataclass(frozen=True)
 class MatchRule:
-    """max_marks: marks kept in a scan, 0 for all. hit_radius_mm: instead of each nodule's own; not LUNA16's rule."""
+    """A rule for hits.
+
+    max_marks:     marks kept per scan; 0: all
+    hit_radius_mm: radius of every nodule and excluded mark; None: each its own, as in LUNA16
+    """
 
     max_marks: int = OFFICIAL_CAP
     hit_radius_mm: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_marks < 0:
-            raise UsageError(f"--max-marks is 0 (no cap) or more, got {self.max_marks}")
+            raise UsageError(f"--max-marks must be 0 (no cap) or more, got {self.max_marks}")
         if self.hit_radius_mm is not None and not self.hit_radius_mm > 0:
-            raise UsageError(f"--hit-radius is above 0 mm, got {self.hit_radius_mm}")
+            raise UsageError(f"--hit-radius must be above 0 mm, got {self.hit_radius_mm}")
 
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What became of every nodule and every mark.
+    """The fate of every nodule and every mark.
 
-    series:         the scans that count, in their order
-    nodules:        the reference nodules [N] of these scans
-    nodule_scan:    int [N], row in `series`
-    nodule_score:   float [N], highest score of a hit; -inf where missed
+    series:         the evaluated scans, in the given order
+    nodules:        the reference nodules [N] in these scans
+    nodule_scan:    int [N], index in `series`
+    nodule_score:   float [N], highest score of a hit; -inf if missed
     predictions:    the marks [M] in these scans
-    mark_scan:      int [M], row in `series`
+    mark_scan:      int [M], index in `series`
     mark_fate:      int [M], HIT, IGNORED (in an excluded mark), FALSE or CAPPED
     double_hits:    hits beyond the first, over all nodules
     """
@@ -76,9 +79,8 @@ def match(
 ) -> Matches:
     """Match predictions with nodules in the listed scans.
 
-    Reference marks of scans that are not listed are left out, as for one fold of a cross-validation.
-    Raises InputError for a prediction in a scan that is not listed, unless `allow_unknown` drops it as
-    the official script does.
+    Nodules and excluded marks in other scans are left out, as for one fold of a cross-validation. A prediction in
+    another scan raises InputError, or with `allow_unknown` is dropped as by LUNA16's script.
     """
     rule = rule or MatchRule()
     row = {name: number for number, name in enumerate(series)}
@@ -86,8 +88,8 @@ def match(
     if unknown and not allow_unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(
-            f"predictions for series {unknown[0]}{more}, which the evaluated scans do not include;"
-            " list every scan with --series, or give --allow-unknown to leave them out"
+            f"predictions for series {unknown[0]}{more}, not among the evaluated scans;"
+            " list every scan with --series, or leave them out with --allow-unknown"
         )
     predictions, mark_scan = _listed(predictions, row)
     nodules, nodule_scan = _listed(nodules, row)
@@ -119,7 +121,7 @@ _NONE = np.zeros(0, dtype=np.intp)
 
 
 def _listed(marks: Marks, row: dict[str, int]) -> tuple[Marks, NDArray[np.intp]]:
-    """The marks of listed scans and, for each, the scan's row."""
+    """Return the marks in listed scans and the index of each one's scan."""
     rows = np.array([row.get(name, -1) for name in marks.series], dtype=np.intp)
     kept = np.flatnonzero(rows >= 0)
     part = Marks(tuple(marks.series[n] for n in kept), marks.position_mm[kept], marks.value[kept])
@@ -127,7 +129,7 @@ def _listed(marks: Marks, row: dict[str, int]) -> tuple[Marks, NDArray[np.intp]]
 
 
 def _by_scan(scans: NDArray[np.intp]) -> dict[int, NDArray[np.intp]]:
-    """Scan -> its rows, in order."""
+    """Return the rows of each scan, in order."""
     rows: defaultdict[int, list[int]] = defaultdict(list)
     for number, scan in enumerate(scans.tolist()):
         rows[scan].append(number)
@@ -143,9 +145,8 @@ def _under_cap(scores: NDArray[np.float64], cap: int) -> NDArray[np.bool_]:
 def _inside(
     places: NDArray[np.float64], reference: Marks, rows: NDArray[np.intp], rule: MatchRule
 ) -> NDArray[np.bool_]:
-    """[marks, references]: whether a place lies strictly within a reference mark's radius."""
-    diameter = reference.value[rows]
-    radius = np.where(diameter < 0, UNMEASURED_DIAMETER_MM, diameter) / 2
+    """Return bool [marks, references]: True if a place lies strictly within the radius of a reference mark."""
+    radius = radius_mm(reference.value[rows])
     if rule.hit_radius_mm is not None:
         radius = np.full(len(rows), rule.hit_radius_mm)
     squared = ((places[:, None] - reference.position_mm[rows][None]) ** 2).sum(axis=2)

@@ -1,4 +1,4 @@
-"""FROC and reliability as pictures (PNG bytes)."""
+"""Plots of FROC curves and reliability, as PNG bytes."""
 
 import io
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from gcnn_cli.evaluation.calibration import CalibrationStudy
 from gcnn_cli.evaluation.evaluation import BAND_RATES, Evaluation
 from gcnn_cli.evaluation.froc import CONFIDENCE, RATES, sensitivity_at
 
-_COLORS = ("#0b5cad", "#c2571a", "#3b7d3a", "#7a4ea3")  # tell apart in grey and with color blindness
+_COLORS = ("#0b5cad", "#c2571a", "#3b7d3a", "#7a4ea3")  # distinct in gray and with color blindness
 _DPI = 150
 
 
 def draw_froc(evaluations: Sequence[tuple[str, Evaluation]]) -> bytes:
-    """Curves with their bootstrap bands on a log axis with the seven rates as ticks."""
+    """Draw curves with their bootstrap bands, on a log axis with the seven rates as ticks."""
     figure = Figure(figsize=(6.4, 4.4), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     for color, (name, evaluation) in zip(_COLORS, evaluations, strict=False):
         curve = evaluation.curve
-        # The interpolated curve, which is what the figures are read from.
-        line = sensitivity_at(curve.fps_per_scan, curve.sensitivity, BAND_RATES, evaluation.config.reading)
+        # The curve as interpolated for the figures.
+        line = sensitivity_at(curve.fps_per_scan, curve.sensitivity, BAND_RATES, evaluation.config.interpolation)
         axes.plot(BAND_RATES, line, color=color, label=f"{name}: CPM {evaluation.cpm:.3f}")
         axes.plot(RATES, [p.sensitivity for p in evaluation.points], "o", color=color, markersize=4)
         if evaluation.band:
@@ -42,29 +42,32 @@ def draw_froc(evaluations: Sequence[tuple[str, Evaluation]]) -> bytes:
 
 
 def draw_reliability(study: CalibrationStudy) -> bytes:
-    """Share of positives against mean probability, with the number of marks in each bin below."""
+    """Draw the share of positives against the mean probability, and below it the number of marks in each bin."""
     figure = Figure(figsize=(4.8, 5.4), dpi=_DPI, layout="constrained")
     above, below = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
     filled = [b for b in study.bins if b.marks]
     above.plot([0, 1], [0, 1], color="grey", linewidth=1, linestyle="--", label="perfect")
     x, y = [b.mean_probability for b in filled], [b.positives for b in filled]
-    above.plot(x, y, "o-", color=_COLORS[0], label=f"as found: error {study.error:.3f}")
-    mapped = f"Platt's map, unseen scans: {study.error_after:.3f}"
+    above.plot(x, y, "o-", color=_COLORS[0], label=f"before: error {study.error:.3f}")
+    mapped = f"Platt's map: error {study.error_after:.3f} on unseen scans"
     line = np.linspace(0.001, 0.999, 199)
     above.plot(
-        line, study.platt.apply(line), color=_COLORS[1], label=mapped if np.isfinite(study.error_after) else "map"
+        line,
+        study.platt.apply(line),
+        color=_COLORS[1],
+        label=mapped if np.isfinite(study.error_after) else "Platt's map",
     )
     above.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share of marks on a nodule")
     above.legend(fontsize=8, frameon=False)
     below.bar([(b.low + b.high) / 2 for b in study.bins], [b.marks for b in study.bins], width=0.09, color=_COLORS[0])
-    below.set(yscale="symlog", ylabel="marks", xlabel="probability as reported")
+    below.set(yscale="symlog", ylabel="marks", xlabel="reported probability")
     for axes in (above, below):
         axes.grid(alpha=0.3)
     return _png(figure)
 
 
 def _png(figure: Figure) -> bytes:
-    """Without pyplot: no state, no display, no window."""
+    """Render a figure without pyplot, which would need a display and keep state."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": "gcnn"})
     return buffer.getvalue()

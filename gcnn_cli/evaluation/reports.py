@@ -1,4 +1,4 @@
-"""Predictions from the JSON reports of `gcnn detect`: they name the weights and the cut, which a CSV does not."""
+"""Reading predictions: CSV tables, and the JSON reports of `gcnn detect`, which name their weights and threshold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,8 @@ from pathlib import Path
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import InputError
-from gcnn_cli.evaluation.tables import Marks, make_marks, read_predictions
+from gcnn_cli.labels.marks import Marks, make_marks
+from gcnn_cli.labels.tables import read_rows
 from gcnn_cli.output.json_reading import parse_json, parse_report
 
 ENDING = ".nodules.json"
@@ -14,7 +15,11 @@ ENDING = ".nodules.json"
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Marks and, from reports, what made them. sha256 of the weights and cut are None where unknown."""
+    """Predicted marks and their origin.
+
+    weights_sha256: None if unknown
+    threshold:      highest threshold of the reports, below which they hold no marks; None for a table
+    """
 
     marks: Marks
     weights_sha256: str | None = None
@@ -22,19 +27,19 @@ class Predictions:
 
 
 def read_any_predictions(path: Path) -> Predictions:
-    """A CSV table, one JSON report, JSON Lines of reports, or a folder of `*.nodules.json`. Raises InputError."""
+    """Read a CSV table, a JSON report, JSON Lines of reports, or a folder of `*.nodules.json`. Raises InputError."""
     if path.is_dir():
         files = sorted(path.rglob(f"*{ENDING}"))
         if not files:
-            raise InputError(f"{path}: holds no {ENDING} files")
+            raise InputError(f"{path}: no {ENDING} files in this folder")
         return predictions_of([report for file in files for report in read_reports(file)], path)
     if path.suffix.lower() in (".json", ".jsonl"):
         return predictions_of(read_reports(path), path)
-    return Predictions(read_predictions(path))
+    return Predictions(make_marks([row for _, row in read_rows(path, "probability")]))
 
 
 def read_reports(path: Path) -> list[Report]:
-    """The reports of one file: one JSON document, or one on each line. Raises InputError."""
+    """Read the reports in a file: one JSON document, or one on each line. Raises InputError."""
     try:
         text = path.read_text("utf-8")
     except OSError as error:
@@ -54,11 +59,14 @@ def read_reports(path: Path) -> list[Report]:
 
 
 def predictions_of(reports: Sequence[Report], path: Path) -> Predictions:
-    """Marks of several reports, which `path` holds. Raises InputError for one scan twice, or several weights."""
+    """Return the marks of several reports. Raises InputError for two reports of one scan, or different weights.
+
+    path: file or folder of the reports, for error messages
+    """
     series = [report.scan.source.series_uid for report in reports]
     twice = {name for name in series if series.count(name) > 1}
     if twice:
-        raise InputError(f"{path}: series {min(twice)} is reported twice")
+        raise InputError(f"{path}: two reports of series {min(twice)}")
     weights = {report.model.sha256 for report in reports}
     if len(weights) > 1:
         raise InputError(f"{path}: reports of {len(weights)} different weights; evaluate one at a time")

@@ -1,4 +1,4 @@
-"""An evaluation as rows and lines for a person."""
+"""An evaluation as table rows and lines of text."""
 
 import math
 from typing import Any
@@ -10,7 +10,7 @@ _RATE_NAMES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
 
 
 def rate_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row for each rate, and the CPM."""
+    """Return one row for each rate, and one for the CPM."""
     rows = [
         {
             "FPs/scan": name,
@@ -25,7 +25,7 @@ def rate_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def stratum_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """One row for each range of diameters that has nodules."""
+    """Return one row for each stratum with nodules."""
     return [
         {
             "diameter mm": _range(stratum.low_mm, stratum.high_mm),
@@ -43,27 +43,28 @@ def stratum_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def summary_lines(evaluation: Evaluation, difference: Difference | None) -> list[str]:
-    """The rule, the counts, the comparison and the calibration, a line each."""
+    """Return the rule, the counts, the comparison and the calibration, a line each."""
     c = evaluation.counts
+    unmeasured = f" ({c.unmeasured} unmeasured, in no stratum)" if c.unmeasured else ""
     lines = [
         f"rule: {evaluation.config.name}",
         f"scans: {c.scans} ({c.scans_without_nodules} without nodules, {c.scans_without_marks} without marks);"
-        f" nodules: {c.nodules}, hit by no mark: {c.missed}",
+        f" nodules: {c.nodules}{unmeasured}, hit by no mark: {c.missed}",
         f"marks: {c.marks}: {c.hits} hits ({c.double_hits} double), {c.ignored} ignored in excluded places,"
         f" {c.false_positives} false positives, {c.over_the_cap} over the cap",
     ]
     if evaluation.cpm_interval is None:
-        lines.append("no intervals: they need two scans and --bootstraps above 0")
+        lines.append("no intervals: they need at least two scans and --bootstraps above 0")
     if difference is not None:
         lines.append(
-            f"CPM minus the other's: {difference.cpm:+.3f}, {CONFIDENCE:.0%} interval {_interval(difference.interval)},"
+            f"CPM difference: {difference.cpm:+.3f}, {CONFIDENCE:.0%} interval {_interval(difference.interval)},"
             f" p = {difference.p:.3g} (paired bootstrap over scans)"
         )
     if evaluation.calibration is not None:
         study = evaluation.calibration
-        after = "too few scans to tell" if math.isnan(study.error_after) else f"{study.error_after:.4f}"
+        after = "too few scans" if math.isnan(study.error_after) else f"{study.error_after:.4f}"
         lines.append(
-            f"expected calibration error {study.error:.4f}; after Platt's map, on scans it was not fitted to: {after}"
+            f"expected calibration error {study.error:.4f}; after Platt's map, on unseen scans: {after}"
             f" (slope {study.platt.slope:.3f}, offset {study.platt.offset:+.3f})"
         )
     return lines

@@ -1,29 +1,30 @@
-"""Several readers' marks -> nodules that most agree on, and places to leave alone.
+"""Several readers' marks -> reference nodules and excluded marks.
 
-Marks of different readers are one nodule where their centers are closer than the sum of their radii; position
-and diameter are averaged. LUNA16 merged so, and took what at least 3 of 4 readers marked as its reference
-(Setio et al. 2017, Med Image Anal 42, doi 10.1016/j.media.2017.06.015). Two things are settled here that the
-rule leaves open: the closest pair is joined first, and a reader is counted once, so that two nodules side by
-side stay two. And the mean is that of all readers, whatever their order. LUNA16's files hold a mean taken pair
-by pair, in which the last reader weighs a half: for the series 1.3.6...192 of LIDC-IDRI-0001
+Marks of different readers belong to one nodule if their centers are closer than the sum of their radii. Position
+and diameter are averaged. LUNA16 merged marks by this rule, and its reference holds the nodules of at least 3 of
+4 readers (Setio et al. 2017, Med Image Anal 42, doi 10.1016/j.media.2017.06.015). Two points that the rule leaves
+open are settled here. The closest pair is joined first. A reader counts once, so that adjacent nodules stay two.
+
+The mean is taken over all readers at once and does not depend on their order. LUNA16's files hold a mean taken
+pair by pair, in which the last reader weighs a half: for the series 1.3.6...192 of LIDC-IDRI-0001
 (56.21, 86.34, -115.87) mm and 23.35 mm, here (56.40, 86.39, -115.80) mm and 23.11 mm.
 
-What 1 or 2 readers marked, and every mark under 3 mm or as no nodule, is excluded: neither found nor a false
-alarm, and no negative to train on.
+Excluded are nodules of 1 or 2 readers, nodules under 3 mm and marks of anything else. They count neither as
+nodules nor as false positives, and serve neither as positives nor as negatives in training.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from gcnn_cli.labels.entries import UNKNOWN_DIAMETER_MM, Mark
 from gcnn_cli.labels.lidc import PlacedMark
+from gcnn_cli.labels.marks import Mark
 
 MIN_READERS = 3
 
 
 def agree(marks: Sequence[PlacedMark]) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
-    """Nodules, and excluded marks; both as (x, y, z, diameter) in LPS mm, in the order of their first mark."""
+    """Return the nodules and the excluded marks, both in the order of their first mark."""
     nodules: list[Mark] = []
     excluded: list[Mark] = []
     for group in _groups([m for m in marks if m.kind == "nodule"]):
@@ -33,12 +34,12 @@ def agree(marks: Sequence[PlacedMark]) -> tuple[tuple[Mark, ...], tuple[Mark, ..
     for mark in marks:
         if mark.kind != "nodule":
             x, y, z = mark.center_mm
-            excluded.append((float(x), float(y), float(z), UNKNOWN_DIAMETER_MM))
+            excluded.append((float(x), float(y), float(z), mark.diameter_mm))
     return tuple(nodules), tuple(dict.fromkeys(excluded))
 
 
 def _groups(marks: Sequence[PlacedMark]) -> list[list[PlacedMark]]:
-    """Marks of one nodule each, at most one of each reader."""
+    """Group the marks by nodule, with at most one mark of each reader in a group."""
     pairs = []
     for a in range(len(marks)):
         for b in range(a):

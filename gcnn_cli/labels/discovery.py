@@ -1,8 +1,8 @@
-"""The scans and cut-outs under a folder, looked at from their headers only.
+"""Finding the scans and cut-outs under a folder by their headers.
 
-Scans are .mhd .mha .nii .nii.gz .nrrd files and DICOM series, at any depth. A folder is laid out as LUNA16
-when it holds `subset0/SERIESUID.mhd` or the like; then images outside the subsets are none of its scans: LUNA16
-ships a lung mask for each scan under the scan's own name.
+Scans are .mhd .mha .nii .nii.gz .nrrd files and DICOM series, at any depth. A folder with files such as
+`subset0/SERIESUID.mhd` has LUNA16's layout. Images outside its subsets are not scans: LUNA16 ships a lung mask
+for each scan under the scan's own name.
 """
 
 import zipfile
@@ -21,12 +21,13 @@ from gcnn_cli.scan.lattice import Lattice
 
 @dataclass(frozen=True, eq=False)
 class FoundScan:
-    """One scan before anything is known of its labels.
+    """One scan, not yet joined with its labels.
 
-    ids:       the names that labels may give it: `seriesuid` first, then for DICOM its folder's
-    in_subset: whether it lies where LUNA16 has its scans
-    series:    for DICOM only
-    problem:   why it cannot be read, or an empty string; then there is a grid
+    ids:       names that labels may use: `seriesuid` first, then for DICOM the folder's name
+    in_subset: True if it lies in one of LUNA16's subsets
+    grid:      None if the scan cannot be read
+    series:    DICOM only
+    problem:   the reason why the scan cannot be read, or an empty string
     """
 
     path: Path
@@ -39,7 +40,7 @@ class FoundScan:
 
 
 def find_scans(folder: Path) -> list[FoundScan]:
-    """Every scan, readable or not, by path."""
+    """Return every scan, readable or not, sorted by path."""
     files = image_files(folder)
     in_subset = bool(files) and files[0].suffix == ".mhd" and is_subset(files[0].parent)
     found = [_image(path, in_subset) for path in files]
@@ -52,7 +53,7 @@ def find_scans(folder: Path) -> list[FoundScan]:
 
 
 def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
-    """Nodule stacks and cubes (.npz with `hu` and `mask`), by path, and those that are none."""
+    """Return nodule stacks and cubes (.npz with `hu` and `mask`), sorted by path, and a problem for any other .npz."""
     cutouts, problems = [], []
     for path in sorted(folder.rglob("*.npz")):
         try:
@@ -63,7 +64,7 @@ def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
         if complete:
             cutouts.append(CutoutEntry(path, path.stem, lidc_patient(path.stem)))
         else:
-            problems.append(Problem(UNREADABLE, f"{path}: not a nodule cut-out (an .npz of hu and mask); left out"))
+            problems.append(Problem(UNREADABLE, f"{path}: not a nodule cut-out (an .npz with hu and mask); left out"))
     return cutouts, problems
 
 
@@ -76,7 +77,7 @@ def _image(path: Path, in_subset: bool) -> FoundScan:
 
 
 def _dicom(home: Path, series: Series, alias: str) -> FoundScan:
-    # A folder's name may be a person's; it is compared with labels, and kept only where it is a pseudonym.
+    # A folder may be named after a person: its name is compared with labels and kept only if it is a pseudonym.
     patient = pseudonym(series.patient_id) if series.patient_id else lidc_patient(home.name) or series.uid
     ids = tuple(dict.fromkeys(name for name in (series.uid, alias) if name))
     problem, grid = series.unusable, None

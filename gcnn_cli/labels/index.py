@@ -1,28 +1,32 @@
 """Folders of labelled data -> one index of scans and nodule cut-outs.
 
-What a folder is, is found by looking at it, and told in the log. It may hold several of these:
+The layout of a folder is recognized from its content and logged. One folder may hold several:
 
 LUNA16     `subset*/SERIESUID.mhd` with annotations.csv, and optionally annotations_excluded.csv,
-           candidates.csv or candidates_V2.csv, seriesuids.csv (`tables`). Readers looked at every scan: those
-           in seriesuids.csv, or all in the subsets without one. One without a row has no nodules.
-LIDC-IDRI  DICOM series as TCIA delivers them, with the readers' XML beside, above or in another folder: an XML
-           names its series. Four readers become one list in `lidc` and `consensus`.
-plain      scans with the same CSV files. Readers looked at those that annotations.csv,
-           annotations_excluded.csv, seriesuids.csv or scans.csv names; any other may hold nodules.
+           candidates.csv or candidates_V2.csv, seriesuids.csv (`label_sets`). Readers looked at the scans in
+           seriesuids.csv, or without that list at every scan in the subsets. A scan without a row has no nodules.
+LIDC-IDRI  DICOM series as TCIA delivers them, with the readers' XML beside them, above them or in another folder:
+           each XML names its series. `lidc` and `consensus` make one list of four readers' marks.
+plain      scans with the same CSV files. Readers looked at the scans that annotations.csv,
+           annotations_excluded.csv, seriesuids.csv or scans.csv names. Any other scan may hold nodules.
 cut-outs   .npz with `hu` int16 and `mask`: stacks of slices through one nodule with `spacing_zyx`, and cubes of
            1 mm voxels in (y, x, z) order without it.
 
-CSV files speak for the scans of the nearest folder above them that holds any; where a folder given has no scans
-at all, for those of the other folders (LUNA16's CSVFILES beside its subsets). One folder's CSV files speak for a
-scan: the nearest, before those further up, and before an XML; what the others mark is excluded.
+CSV files apply to the scans in the nearest folder above them that holds any. Those of a folder without scans
+apply to the scans in all other folders (LUNA16's CSVFILES beside its subsets). The CSV files of one folder label
+a scan: the nearest ones come first, then those further up, then an XML. Marks in the other files are excluded.
 
-A scan is called by its SeriesInstanceUID or its file's stem. For a DICOM series labels may say its folder's name
-instead, where no other series lies in a folder of that name.
+Labels name a scan by its SeriesInstanceUID or its file's stem. They may name a DICOM series by its folder, if no
+other series lies in a folder of that name.
 
-What does not fit is listed and counted (`problems`) and left out, or refused when asked: a series without a scan,
-a scan whose header, or one of whose readers' marks, cannot be read, one with a nodule outside its voxels (are its
-labels in another frame? none of them can be trusted), an id or a nodule given twice, a scan labelled twice. Voxels
-are read later.
+The following problems are listed and counted (`problems`) and left out, or with `strict` raise an error:
+
+- labels without a scan
+- a scan with an unreadable header or an unreadable mark
+- a scan with a nodule outside its voxels: its labels may be in another frame, so that none can be trusted
+- a repeated id or nodule, and a scan with two sets of labels
+
+Voxels are read later.
 """
 
 import logging
@@ -37,8 +41,10 @@ import numpy as np
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.consensus import agree
 from gcnn_cli.labels.discovery import FoundScan, find_cutouts, find_scans
-from gcnn_cli.labels.entries import CutoutEntry, DataIndex, Mark, ScanEntry, no_candidates
+from gcnn_cli.labels.entries import CutoutEntry, DataIndex, ScanEntry, no_candidates
+from gcnn_cli.labels.label_sets import LabelSet, read_label_sets
 from gcnn_cli.labels.lidc import Reading, place_marks, read_reading
+from gcnn_cli.labels.marks import Mark
 from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.labels.problems import (
     DUPLICATE_ID,
@@ -49,7 +55,6 @@ from gcnn_cli.labels.problems import (
     Problem,
     report_problems,
 )
-from gcnn_cli.labels.tables import LabelSet, read_label_sets
 from gcnn_cli.scan.dicom.series import Series
 
 log = logging.getLogger("gcnn")
@@ -59,7 +64,7 @@ _UID = re.compile(r"[0-2](\.\d+){2,}")
 
 @dataclass(frozen=True, eq=False)
 class _Folder:
-    """What lies in one of the folders given."""
+    """The content of one folder that the caller gave."""
 
     path: Path
     scans: list[FoundScan]
@@ -71,10 +76,14 @@ class _Folder:
 
 @dataclass(frozen=True, eq=False)
 class _Scope:
-    """The scans that a label set speaks for; `all_read`: those in LUNA16's subsets even where it does not name them."""
+    """A label set with the scans that it labels.
+
+    path:     folder of these scans; None for every folder
+    all_read: True if readers looked at every scan in LUNA16's subsets, named or not
+    """
 
     labels: LabelSet
-    path: Path | None  # None: everywhere
+    path: Path | None
     all_read: bool
 
     def covers(self, scan: FoundScan) -> bool:
@@ -83,14 +92,15 @@ class _Scope:
     def names(self, scan: FoundScan) -> bool:
         return self.covers(scan) and not set(self.labels.named).isdisjoint(scan.ids)
 
-    def speaks_for(self, scan: FoundScan) -> bool:
+    def applies_to(self, scan: FoundScan) -> bool:
         return self.names(scan) or (self.all_read and scan.in_subset and self.covers(scan))
 
 
 def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
-    """Index all folders. Problems are logged, and refused with strict.
+    """Index all folders and log the problems.
 
-    Raises InputError when a folder is missing, none holds a usable scan, or a file of labels is damaged.
+    Raises InputError for a missing folder, for damaged labels, if no scan is usable, and with `strict` for any
+    problem.
     """
     for path in folders:
         if not path.is_dir():
@@ -99,13 +109,13 @@ def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
     scans, problems = _index_scans(found)
     cutouts, doubtful = _index_cutouts(found)
     for folder in found:
-        _tell(folder, [scan for scan in scans if scan.folder == folder.path])
+        _log_layouts(folder, [scan for scan in scans if scan.folder == folder.path])
     index = DataIndex(tuple(scans), tuple(cutouts), (*problems, *doubtful))
     report_problems(index.problems, strict=strict)
     if not scans:
-        raise InputError(f"no scans that can be used under {', '.join(map(str, folders))}")
+        raise InputError(f"no usable scan under {', '.join(map(str, folders))}")
     if any(_UID.fullmatch(s.patient) for s in scans) and any(c.patient for c in cutouts):
-        log.warning("scans named by series do not tell their patients: the cut-outs may be of the same ones")
+        log.warning("the patients of scans named by series are unknown: cut-outs may come from the same patients")
     return index
 
 
@@ -117,9 +127,9 @@ def _index_scans(found: Sequence[_Folder]) -> tuple[list[ScanEntry], list[Proble
     entries: list[ScanEntry] = []
     for folder in found:
         for scan in folder.scans:
-            entry, told = _entry(folder, scan, scopes, readings.get(scan.ids[0]))
+            entry, found_here = _entry(folder, scan, scopes, readings.get(scan.ids[0]))
             entries += [] if entry is None else [entry]
-            problems += told
+            problems += found_here
     scans, repeated = _once(entries)
     return scans, problems + repeated
 
@@ -130,12 +140,14 @@ def _index_cutouts(found: Sequence[_Folder]) -> tuple[list[CutoutEntry], list[Pr
     for cutout in (cutout for folder in found for cutout in folder.cutouts):
         first = cutouts.setdefault(cutout.name, cutout)
         if first is not cutout:
-            problems.append(Problem(DUPLICATE_ID, f"{cutout.name}: {first.path}, {cutout.path}; the first is used"))
+            problems.append(
+                Problem(DUPLICATE_ID, f"{cutout.name}: {first.path}, {cutout.path}; only the first is used")
+            )
     return list(cutouts.values()), problems
 
 
 def _outermost(folders: Sequence[Path]) -> list[Path]:
-    """The folders that do not lie in another of them, each once."""
+    """Return the folders that do not lie in another one, each once."""
     resolved = {folder.resolve(): folder for folder in reversed(folders)}
     return [f for r, f in reversed(resolved.items()) if not any(other in r.parents for other in resolved)]
 
@@ -146,7 +158,7 @@ def _look_into(folder: Path) -> _Folder:
 
 
 def _scopes(found: Sequence[_Folder]) -> Iterator[_Scope]:
-    """Every label set with its scans, the nearest first."""
+    """Yield every label set with its scans, the nearest first."""
     scopes = []
     for folder in found:
         for labels in folder.label_sets:
@@ -154,7 +166,7 @@ def _scopes(found: Sequence[_Folder]) -> Iterator[_Scope]:
             holds = [p for p in above if any(scan.path.is_relative_to(p) for scan in folder.scans)]
             everywhere = [scan for other in found for scan in other.scans]
             covered = [scan for scan in everywhere if not holds or scan.path.is_relative_to(holds[0])]
-            # Annotations that name none of the scans are of other scans, or call them something else.
+            # Annotations that name no scan here belong to other scans, or use other names: nobody read these.
             known = {name for scan in covered for name in scan.ids}
             all_read = labels.has_annotations and not labels.listed and not known.isdisjoint(labels.nodules)
             scopes.append(_Scope(labels, holds[0] if holds else None, all_read))
@@ -162,18 +174,20 @@ def _scopes(found: Sequence[_Folder]) -> Iterator[_Scope]:
 
 
 def _by_series(readings: Sequence[Reading]) -> tuple[dict[str, Reading], list[Problem]]:
-    """The first reader file of each series."""
+    """Return the first reader file of each series, and a problem for each further one."""
     chosen: dict[str, Reading] = {}
     problems = []
     for reading in readings:
         first = chosen.setdefault(reading.series_uid, reading)
         if first is not reading:
-            problems.append(Problem(LABELLED_TWICE, f"{reading.path}: {first.path} is of the same series and is used"))
+            problems.append(
+                Problem(LABELLED_TWICE, f"{reading.path}: {first.path} labels the same series; only that one is used")
+            )
     return chosen, problems
 
 
 def _missing(found: Sequence[_Folder], readings: dict[str, Reading]) -> list[Problem]:
-    """Series that labels name and that are nowhere, each once."""
+    """Return a problem for each series that labels name and no folder holds."""
     present = {name for folder in found for scan in folder.scans for name in scan.ids}
     wanted: dict[str, Path] = {}
     for labels in (labels for folder in found for labels in folder.label_sets):
@@ -187,20 +201,20 @@ def _missing(found: Sequence[_Folder], readings: dict[str, Reading]) -> list[Pro
 def _entry(
     folder: _Folder, scan: FoundScan, scopes: Sequence[_Scope], reading: Reading | None
 ) -> tuple[ScanEntry | None, list[Problem]]:
-    """The scan with its labels, None where it is left out, and what is to be told."""
+    """Return the scan with its labels, None if it is left out, and its problems."""
     if scan.problem or scan.grid is None:
         return None, [Problem(UNREADABLE, f"{scan.problem}; left out")]
-    told: list[Problem] = []
-    speaking = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.speaks_for(scan)][:1]
+    problems: list[Problem] = []
+    speaking = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.applies_to(scan)][:1]
     sources = [_from_tables(folder, scan, scope.labels) for scope in speaking]
     if reading is not None and scan.series is not None:
         try:
             sources.append(_from_readers(folder, scan, reading, scan.series))
         except InputError as error:
             left_out = "these marks are" if sources else "the scan is"
-            told.append(Problem(UNREADABLE if reading.problem else OUTSIDE, f"{error}; {left_out} left out"))
+            problems.append(Problem(UNREADABLE if reading.problem else OUTSIDE, f"{error}; {left_out} left out"))
             if not sources:
-                return None, told
+                return None, problems
     if not sources:
         return ScanEntry(scan.path, scan.ids[0], scan.patient, False, layout=_layout(scan), folder=folder.path), []
     others = sources[1:]
@@ -208,16 +222,17 @@ def _entry(
     entry = replace(sources[0], patient=patient)
     if others:
         unused = ", ".join(str(other.labels) for other in others)
-        told.append(Problem(LABELLED_TWICE, f"{entry.name}: the nodules of {entry.labels} are used, not of {unused}"))
-        # What anybody marked is no place for a negative.
+        text = f"{entry.name}: the nodules of {entry.labels} are used, not those of {unused}"
+        problems.append(Problem(LABELLED_TWICE, text))
+        # No negative may lie where any reader left a mark.
         marked = (mark for other in others for mark in (*other.nodules, *other.excluded))
         entry = replace(entry, excluded=tuple(dict.fromkeys((*entry.excluded, *marked))))
     centers = np.array(entry.nodules).reshape(-1, 4)[:, :3]
     outside = int((~scan.grid.holds(centers)).sum())
     if outside:
         text = f"{entry.labels}: {outside} of {len(centers)} nodules of {entry.name} lie outside it"
-        return None, [*told, Problem(OUTSIDE, f"{text}; the scan is left out")]
-    return entry, told
+        return None, [*problems, Problem(OUTSIDE, f"{text}; the scan is left out")]
+    return entry, problems
 
 
 def _layout(scan: FoundScan) -> str:
@@ -259,10 +274,11 @@ def _from_tables(folder: _Folder, scan: FoundScan, labels: LabelSet) -> ScanEntr
 
 
 def _once(entries: Sequence[ScanEntry]) -> tuple[list[ScanEntry], list[Problem]]:
-    """The entries with each name once.
+    """Return the entries with each name once, and a problem for each repeated name.
 
-    A UID is one series wherever it lies: the first is kept. So it is of files that share a stem and are
-    labelled apart; where one file of labels means both, nobody knows which, and none is kept.
+    Entries with the same UID are copies of one series: the first is kept. Of files that share a stem the first is
+    kept, too, if each has labels of its own. If one label file names them all, the labels are ambiguous and no
+    entry is kept.
     """
     kept: list[ScanEntry] = []
     problems = []
@@ -271,20 +287,20 @@ def _once(entries: Sequence[ScanEntry]) -> tuple[list[ScanEntry], list[Problem]]
         sources = [entry.labels for entry in same if entry.labels is not None]
         unclear = not _UID.fullmatch(name) and len(set(sources)) < len(sources)
         if _UID.fullmatch(name):
-            # LUNA16's file of a series does not tell the patient, TCIA's slices of it do.
+            # LUNA16's file of a series does not name the patient; TCIA's slices of it do.
             patient = next((entry.patient for entry in same if entry.patient != name), name)
             same[0] = replace(same[0], patient=patient)
         kept += [] if unclear else same[:1]
         where = ", ".join(str(entry.path) for entry in same)
         if count > 1:
             problems.append(
-                Problem(DUPLICATE_ID, f"{name}: {where}; {'all are left out' if unclear else 'the first is used'}")
+                Problem(DUPLICATE_ID, f"{name}: {where}; {'all are left out' if unclear else 'only the first is used'}")
             )
     return kept, problems
 
 
-def _tell(folder: _Folder, scans: Sequence[ScanEntry]) -> None:
-    """Name the layouts of a folder in the log."""
+def _log_layouts(folder: _Folder, scans: Sequence[ScanEntry]) -> None:
+    """Log the layouts of a folder."""
     for layout in dict.fromkeys(scan.layout for scan in scans):
         part = [scan for scan in scans if scan.layout == layout]
         log.info(

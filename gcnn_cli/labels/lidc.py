@@ -1,19 +1,19 @@
-"""LIDC-IDRI's reader files (LidcReadMessage XML) -> what each radiologist marked, in millimeters.
+"""LIDC-IDRI's reader files (LidcReadMessage XML) -> the marks of each radiologist, in millimeters.
 
-Four radiologists read every scan, each seeing the others' marks of a first, blinded round. A session
-is one of them:
+Four radiologists read every scan twice. In the second round each saw the marks of the blinded first round. A
+`readingSession` holds the final marks of one radiologist:
 
-- `unblindedReadNodule` with outlines: a nodule of 3 mm and more. An outline (`roi`) lies in one slice,
-  named by its SOPInstanceUID, and runs along the first pixels outside the nodule (x column, y row, from
-  0): the nodule is what lies strictly inside. `inclusion` FALSE takes a part away;
-- the same with nothing but single points: a nodule under 3 mm;
-- `nonNodule`: something of 3 mm and more that is no nodule.
+- `unblindedReadNodule` with outlines: a nodule of at least 3 mm. An outline (`roi`) lies in one slice, named by
+  its SOPInstanceUID. It runs along the first pixels outside the nodule (x column, y row, from 0): the nodule is
+  the area strictly inside. `inclusion` FALSE removes an area;
+- `unblindedReadNodule` with single points only: a nodule under 3 mm, unmeasured;
+- `nonNodule`: a finding of at least 3 mm that is not a nodule, unmeasured.
 
-Center: the center of mass of the pixels inside. Diameter: of the ball of their volume (pixel area x slice
-spacing). LUNA16 measured so: for the series 1.3.6...192 of LIDC-IDRI-0001 the fourth reader's outlines give
-(56.61, 86.22, -115.77) mm and 23.50 mm, to the last digit as in annotations_excluded.csv; with the outline's
-own pixels it would be 24.73 mm. The largest diameter in the plane (33.67 mm) would make the disc in which a
-detection counts as a hit too large: nodules are not balls.
+Center: the center of mass of the pixels inside. Diameter: that of the ball with their volume (pixel area x slice
+spacing). These are LUNA16's measures: for the series 1.3.6...192 of LIDC-IDRI-0001 the fourth reader's outlines
+give (56.61, 86.22, -115.77) mm and 23.50 mm, to the last digit as in annotations_excluded.csv. With the pixels of
+the outline itself the diameter would be 24.73 mm. The largest diameter in the plane is 33.67 mm. Nodules are not
+balls, and with that diameter detections well outside the nodule would count as hits.
 
 Sources: Armato et al. 2011, Med Phys 38(2), doi 10.1118/1.3528204; McNitt-Gray et al. 2007, Acad Radiol
 14(12), doi 10.1016/j.acra.2007.07.021 (outline outside the nodule, under 3 mm: center only).
@@ -30,12 +30,13 @@ from numpy.typing import NDArray
 from skimage.draw import polygon
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.labels.marks import UNMEASURED_MM
 from gcnn_cli.scan.dicom.series import Series, Slice
 
 Kind = Literal["nodule", "small", "non-nodule"]
 Points = NDArray[np.int64]  # [N, 2], x column and y row of pixels
 
-_MAX_BYTES = 64 * 2**20  # the largest of LIDC-IDRI's has 6 MB
+_MAX_BYTES = 64 * 2**20  # LIDC-IDRI's largest file has 6 MB
 _MAX_PIXEL = 65535  # Rows and Columns of DICOM are 16 bits
 
 
@@ -59,7 +60,10 @@ class ReaderMark:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What all readers marked in one series. `problem` says which mark cannot be understood; then there are none."""
+    """The marks of all readers in one series.
+
+    problem: the first invalid mark, in words, or an empty string. With a problem there are no marks.
+    """
 
     path: Path
     series_uid: str
@@ -69,7 +73,11 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class PlacedMark:
-    """One mark of one reader in the patient: center [3] in LPS mm; diameter 0 where it was not measured."""
+    """One mark of one reader in the patient.
+
+    center_mm:   float64 [3], (x, y, z) in LPS mm
+    diameter_mm: UNMEASURED_MM for anything but a nodule of at least 3 mm
+    """
 
     reader: int
     kind: Kind
@@ -78,32 +86,32 @@ class PlacedMark:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """A tree without a document type: entities are declared there, and LIDC's files have none."""
+    """A tree builder that rejects document types: they may declare entities, and LIDC-IDRI's files have none."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ElementTree.ParseError("a document type is not allowed")
 
 
 def read_reading(path: Path) -> Reading | None:
-    """Parse one XML file; None for one that is not a reader file of a CT.
+    """Parse an XML file. Returns None for anything but a reader file of a CT.
 
-    Raises InputError for a file that cannot be parsed or names no series: nobody knows which scan it is about.
+    Raises InputError for a file that cannot be parsed or does not name its series.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB, not a reader file of LIDC-IDRI")
+            raise InputError(f"{path}: larger than {_MAX_BYTES // 2**20} MiB; not a reader file of LIDC-IDRI")
         content = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     try:
         root = ElementTree.fromstring(content, ElementTree.XMLParser(target=_NoDoctype()))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise InputError(f"{path}: not XML that can be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: invalid XML ({str(error).splitlines()[0]})") from None
     if _tag(root) != "LidcReadMessage":
         return None  # IdriReadMessage: the chest radiographs of the same patients
     series_uid = next((_text(e) for e in root.iter() if _tag(e) == "SeriesInstanceUid"), "")
     if not series_uid:
-        raise InputError(f"{path}: names no series (SeriesInstanceUid)")
+        raise InputError(f"{path}: no SeriesInstanceUid")
     sessions = _children(root, "readingSession")
     try:
         marks = [mark for reader, session in enumerate(sessions) for mark in _session_marks(reader, session)]
@@ -113,21 +121,20 @@ def read_reading(path: Path) -> Reading | None:
 
 
 def place_marks(reading: Reading, series: Series) -> list[PlacedMark]:
-    """The marks in LPS mm, by the slices' own positions. Needs a series whose verdict is sound.
+    """Place the marks in LPS mm by the positions of their slices. The series must form a stack.
 
-    Raises InputError for a reading with a problem, and when a mark lies on a slice, or a pixel, that the
-    series does not have.
+    Raises InputError for a reading with a problem, and for a mark on a slice or pixel that the series lacks.
     """
     if reading.problem:
         raise InputError(reading.problem)
     to_world = series.verdict.to_world
     if to_world is None:
-        raise InputError(f"{reading.path}: marks a series that does not form a stack")
+        raise InputError(f"{reading.path}: its series does not form a stack")
     spacing_mm = float(np.linalg.norm(to_world[:3, 0]))
     slices: dict[str, Slice] = {}
     for image in series.slices:
         if slices.setdefault(image.uid, image).plane != image.plane:  # frames of one multi-frame image
-            raise InputError(f"{reading.path}: slice {image.uid} of its series lies in several places")
+            raise InputError(f"{reading.path}: slice {image.uid} of its series has several positions")
     for mark in reading.marks:
         for outline in mark.outlines:
             _check_on_slice(reading.path, outline, slices)
@@ -136,33 +143,33 @@ def place_marks(reading: Reading, series: Series) -> list[PlacedMark]:
 
 def _check_on_slice(path: Path, outline: Outline, slices: dict[str, Slice]) -> None:
     if outline.slice_uid not in slices:
-        raise InputError(f"{path}: marks slice {outline.slice_uid}, which its series does not hold")
+        raise InputError(f"{path}: a mark on slice {outline.slice_uid}, which its series lacks")
     plane = slices[outline.slice_uid].plane
     x, y = outline.points.max(axis=0)
     if x >= plane.columns or y >= plane.rows:
-        raise InputError(f"{path}: marks pixel ({x}, {y}) of a slice of {plane.columns} x {plane.rows}")
+        raise InputError(f"{path}: a mark on pixel ({x}, {y}) of a slice of {plane.columns} x {plane.rows} pixels")
 
 
 def _place(mark: ReaderMark, slices: dict[str, Slice], spacing_mm: float) -> PlacedMark:
-    # Outlines so tight that nothing is inside: their own pixels say where, and about how large.
+    # With no pixel inside, the outline's own pixels give the position and about the size.
     areas = _inside(mark) or _along(mark)
     positions = np.concatenate([_positions_mm(slices[uid], pixels) for uid, pixels in areas.items()])
     if mark.kind != "nodule":
-        return PlacedMark(mark.reader, mark.kind, positions.mean(axis=0), 0.0)
+        return PlacedMark(mark.reader, mark.kind, positions.mean(axis=0), UNMEASURED_MM)
     between_rows, between_columns = slices[next(iter(areas))].plane.pixel_spacing
     volume = len(positions) * between_rows * between_columns * spacing_mm
     return PlacedMark(mark.reader, mark.kind, positions.mean(axis=0), float(np.cbrt(6 * volume / np.pi)))
 
 
 def _inside(mark: ReaderMark) -> dict[str, Points]:
-    """Pixels strictly inside the outlines, by slice; slices without any are left out."""
+    """Return the pixels strictly inside the outlines, by slice. Slices without any are left out."""
     areas: dict[str, Points] = {}
     for uid in {o.slice_uid: None for o in mark.outlines}:
         outlines = [o for o in mark.outlines if o.slice_uid == uid]
         corner = np.min([o.points.min(axis=0) for o in outlines], axis=0)
         size = np.max([o.points.max(axis=0) for o in outlines], axis=0) - corner + 1
         inside = np.zeros((size[1], size[0]), bool)  # [rows, columns]
-        for outline in sorted(outlines, key=lambda o: not o.included):  # what is taken away comes last
+        for outline in sorted(outlines, key=lambda o: not o.included):  # removals come last
             x, y = (outline.points - corner).T
             part = np.zeros_like(inside)
             part[polygon(y, x, part.shape)] = True
@@ -174,13 +181,13 @@ def _inside(mark: ReaderMark) -> dict[str, Points]:
 
 
 def _along(mark: ReaderMark) -> dict[str, Points]:
-    """The pixels of the outlines themselves, by slice."""
+    """Return the pixels of the outlines themselves, by slice."""
     uids = {o.slice_uid: None for o in mark.outlines}
     return {uid: np.concatenate([o.points for o in mark.outlines if o.slice_uid == uid]) for uid in uids}
 
 
 def _positions_mm(image: Slice, pixels: Points) -> NDArray[np.float64]:
-    """Pixels [N, 2] of a slice -> positions [N, 3], LPS mm."""
+    """Return positions [N, 3] in LPS mm of pixels [N, 2] of a slice."""
     plane = image.plane
     between_rows, between_columns = plane.pixel_spacing
     steps = pixels * np.array([between_columns, between_rows])
@@ -205,7 +212,7 @@ def _outline(element: ElementTree.Element, corners: list[ElementTree.Element]) -
         raise ValueError("a mark without a slice or without points")
     included = (_first_text(element, "inclusion") or "TRUE").upper()
     if included not in ("TRUE", "FALSE"):
-        raise ValueError(f"inclusion {included!r} is neither TRUE nor FALSE")
+        raise ValueError(f"inclusion must be TRUE or FALSE, got {included!r}")
     return Outline(uid, np.array(points, np.int64), included == "TRUE")
 
 
@@ -221,7 +228,7 @@ def _pixel(element: ElementTree.Element, name: str) -> int:
 
 
 def _tag(element: ElementTree.Element) -> str:
-    """The name without its namespace."""
+    """Return the name without its namespace."""
     return element.tag.rpartition("}")[2]
 
 

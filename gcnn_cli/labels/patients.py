@@ -1,13 +1,13 @@
-"""Who a scan or cut-out is of, so that a split keeps a patient on one side.
+"""Patients of scans and cut-outs, so that a split keeps each patient on one side.
 
-- LIDC-IDRI's pseudonyms (LIDC-IDRI-0001) stand at the head of names and in PatientID; they are public
-  and are used as they are. A letter after the number is a second scan of the same patient.
-- Any other PatientID is replaced by `patient-` and the first 12 hexadecimal digits of its SHA-256: equal
-  ids stay equal, and no id is shown or stored in a weights file. That hides an id from readers, not from
-  someone who tries every possible number: data that may not leave a hospital needs new pseudonyms first.
-- A file says nothing: its name is its patient, unless scans.csv names one (`tables`). LUNA16's files are
-  named by series, so its few patients with two scans count as two, and a patient of LUNA16 cannot be
-  told to be one of LIDC-IDRI's.
+- LIDC-IDRI's pseudonyms (LIDC-IDRI-0001) are public and used unchanged. They begin a name or stand in PatientID.
+  A letter after the number marks a second scan of the same patient.
+- Any other PatientID is replaced by `patient-` and the first 12 hexadecimal digits of its SHA-256, so that equal
+  ids stay equal and no id appears in logs. The hash has no key: whoever tries every possible number finds the
+  id. It may be logged and must not be given away (`is_public`).
+- A file without a pseudonym counts as a patient of its own, under the file's name, unless scans.csv names the
+  patient (`label_sets`). LUNA16's files are named after their series: its few patients with two scans count as
+  two, and cannot be matched with LIDC-IDRI's patients.
 """
 
 import hashlib
@@ -15,26 +15,36 @@ import re
 from collections.abc import Collection
 
 _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
+_TCIA = re.compile(r"1\.3\.6\.1\.4\.1\.14519\.5\.2\.1(\.\d+)+")  # The Cancer Imaging Archive's root of UIDs
 
 
 def patient_of(name: str) -> str:
-    """The patient that a scan's or cut-out's name begins with; the whole name where it says nothing."""
+    """Return the LIDC-IDRI pseudonym that a name begins with, or else the whole name."""
     return lidc_patient(name) or name
 
 
 def lidc_patient(name: str) -> str:
-    """The LIDC-IDRI pseudonym that a name begins with, or an empty string."""
+    """Return the LIDC-IDRI pseudonym that a name begins with, or an empty string."""
     match = _LIDC.match(name)
     return match.group() if match else ""
 
 
 def pseudonym(patient_id: str) -> str:
-    """What stands for a PatientID: itself if it is LIDC-IDRI's, else a short hash."""
+    """Return the stand-in for a PatientID: the id itself if it is LIDC-IDRI's, else a short hash."""
     if _LIDC.fullmatch(patient_id):
         return patient_id
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:12]}"
 
 
+def is_public(name: str) -> bool:
+    """Return True for a series or patient published under this name: an LIDC-IDRI pseudonym or a UID of TCIA.
+
+    Only such names may go into files that are given away. A file's name may be a person's, a hospital's UID leads
+    to the person, and a short hash of a PatientID can be inverted.
+    """
+    return bool(re.fullmatch(_LIDC.pattern + "[a-z]?", name) or _TCIA.fullmatch(name))
+
+
 def known_as(given: str, patients: Collection[str]) -> str:
-    """The patient that a user means, by name or by PatientID; an empty string where there is none such."""
+    """Return the patient that a user names, by stand-in or by PatientID, or an empty string if there is no such one."""
     return next((name for name in (given, pseudonym(given)) if name in patients), "")

@@ -1,10 +1,11 @@
-"""What is wrong with a folder of labelled data: listed, counted, and refused if asked.
+"""Problems with labelled data: listed, counted, and on request an error.
 
-Every kind leaves something out; none is repaired. A line names files and series, never patients.
+Whatever has a problem is left out and never repaired. A line names files and series, never patients.
 """
 
 import logging
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gcnn_cli.errors import InputError
@@ -23,14 +24,24 @@ _LISTED = 10  # of each kind
 
 @dataclass(frozen=True)
 class Problem:
-    """kind: one of the constants above; text: one line, what and which, and what was done about it."""
+    """One thing left out.
+
+    kind: one of the constants above
+    text: one line: file, reason and consequence
+    """
 
     kind: str
     text: str
 
 
-def report_problems(problems: Iterable[Problem], *, strict: bool) -> None:
-    """Log every kind: at most ten lines each, and the counts. Raises InputError with strict if there is any."""
+def count_problems(problems: Iterable[Problem]) -> str:
+    """Return the number of problems of each kind, in words."""
+    counts = Counter(problem.kind for problem in problems)
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def report_problems(problems: Sequence[Problem], *, strict: bool) -> None:
+    """Log at most ten lines of each kind, and the counts. Raises InputError for any problem if `strict`."""
     kinds: dict[str, list[str]] = {}
     for problem in problems:
         kinds.setdefault(problem.kind, []).append(problem.text)
@@ -41,7 +52,7 @@ def report_problems(problems: Iterable[Problem], *, strict: bool) -> None:
             log.warning("%s: and %d more", kind, len(texts) - _LISTED)
     if not kinds:
         return
-    counts = ", ".join(f"{len(texts)} {kind}" for kind, texts in kinds.items())
+    counts = count_problems(problems)
     if strict:
         raise InputError(f"--strict: {counts}; the first: {next(iter(kinds.values()))[0]}")
     log.warning("problems with the labelled data: %s", counts)

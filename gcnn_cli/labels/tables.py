@@ -1,162 +1,166 @@
-"""CSV files of labels, in LUNA16's columns. Those of one folder belong together: a label set.
+"""Reading CSV tables of marks and lists of scans, in LUNA16's columns.
 
-- annotations.csv           seriesuid,coordX,coordY,coordZ,diameter_mm   nodules, LPS mm
-- annotations_excluded.csv  the same                                     neither nodule nor negative
-- candidates_V2.csv         seriesuid,coordX,coordY,coordZ,class         1 a nodule, 0 something else;
-  or else candidates.csv    (LUNA16's second list of candidates holds the first's nodules and more)
-- seriesuids.csv            one seriesuid per line, with or without that heading: scans that were read
-- scans.csv                 the same with the heading seriesuid or seriesuid,patient
+    nodules, excluded marks   seriesuid,coordX,coordY,coordZ,diameter_mm
+    candidates                seriesuid,coordX,coordY,coordZ,class         1: nodule, 0: something else
+    predictions               seriesuid,coordX,coordY,coordZ,probability
+    lists of scans            seriesuid[,patient]                          the heading is optional
 
-A diameter of 0 or less means that nobody measured; 10 mm is taken for it, as in LUNA16's evaluation.
-Raises InputError with file and line for a row that is not as it says.
+Positions are LPS mm. Columns may stand in any order and others may stand between them. A seriesuid is a string:
+'056' is not 56. Anything that could silently become a wrong figure raises InputError with its line: a missing
+value, NaN, another separator, a heading in the middle.
+
+Diameters: positive, or -1 where nobody measured (`marks`). Zero and other negative numbers are invalid. LUNA16's
+tables hold none, LIDC-IDRI's reader files hold no diameters at all, and LUNA16's evaluation script would count a
+nodule of 0 mm that no prediction can hit.
+
+Repetitions: a nodule or a listed scan that repeats an earlier row is left out and reported. One that contradicts
+it, with another diameter or another patient, raises InputError. Excluded marks may repeat: readers agree to the
+pixel, and 11,105 rows of LUNA16's table are repetitions. At one place with two diameters both count. Predictions
+may repeat, too: each row is a mark, as in LUNA16's script.
 """
 
 import csv
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from gcnn_cli.errors import InputError
-from gcnn_cli.labels.entries import UNKNOWN_DIAMETER_MM, Mark
+from gcnn_cli.labels.marks import UNMEASURED_MM, Row
 from gcnn_cli.labels.problems import DUPLICATE_ROW, Problem
-from gcnn_cli.scan.volume import Array
 
-ANNOTATIONS = "annotations.csv"
-EXCLUDED = "annotations_excluded.csv"
-CANDIDATES = ("candidates_V2.csv", "candidates.csv")
-LISTS = ("seriesuids.csv", "scans.csv")
-
-_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ")
+_PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
 
 
-@dataclass(frozen=True, eq=False)
-class LabelSet:
-    """What the label files of one folder say, by series.
-
-    listed:   series that were read, from seriesuids.csv or scans.csv, in order; patients: of some of them
-    """
-
-    folder: Path
-    nodules: dict[str, tuple[Mark, ...]]
-    excluded: dict[str, tuple[Mark, ...]]
-    listed: tuple[str, ...]
-    patients: dict[str, str]
-    problems: tuple[Problem, ...] = ()
-
-    @property
-    def has_annotations(self) -> bool:
-        """Whether there is an annotations.csv, be it empty."""
-        return (self.folder / ANNOTATIONS).is_file()
-
-    @cached_property
-    def named(self) -> tuple[str, ...]:
-        """Every series with a nodule, an excluded mark or a line in a list, once, in order."""
-        return tuple(dict.fromkeys((*self.nodules, *self.excluded, *self.listed)))
-
-    def source_of(self, names: Collection[str]) -> Path:
-        """The file that names a series, under one of its names; annotations.csv where none does."""
-        for file, series in ((ANNOTATIONS, self.nodules), (EXCLUDED, self.excluded)):
-            if not series.keys().isdisjoint(names):
-                return self.folder / file
-        lists = [path for file in LISTS if (path := self.folder / file).is_file()]
-        return lists[0] if lists and not set(self.listed).isdisjoint(names) else self.folder / ANNOTATIONS
-
-    @cached_property
-    def candidates(self) -> dict[str, Array]:
-        """float64 [N, 4] by series: x, y, z in LPS mm and class; read when first asked for."""
-        path = next((self.folder / name for name in CANDIDATES if (self.folder / name).is_file()), None)
-        rows: dict[str, list[tuple[float, ...]]] = {}
-        for _, series, values in _numbers(path, "class") if path else ():
-            if values[3] not in (0, 1):
-                raise InputError(f"{path}: class {values[3]:g} of a candidate in {series}; 0 and 1 are known")
-            rows.setdefault(series, []).append(values)
-        return {series: np.unique(np.array(values), axis=0) for series, values in rows.items()}
-
-
-def read_label_sets(folder: Path) -> list[LabelSet]:
-    """The label sets at any depth; those nearest to the top come first."""
-    names = (ANNOTATIONS, EXCLUDED, *LISTS)
-    holders = {path.parent for name in names for path in folder.rglob(name) if path.is_file()}
-    return [_read_label_set(holder) for holder in sorted(holders, key=lambda p: (len(p.parts), p))]
-
-
-def _read_label_set(folder: Path) -> LabelSet:
+def read_nodules(path: Path) -> tuple[list[Row], list[Problem]]:
+    """Return the nodules, each place of a scan once, and the repetitions left out. Raises InputError."""
+    seen: dict[tuple[str, float, float, float], tuple[int, float]] = {}
+    nodules: list[Row] = []
     problems: list[Problem] = []
-    nodules = _marks(folder / ANNOTATIONS, problems)
-    # Readers agree on a place to the pixel: of LUNA16's 35,192 excluded marks thousands are there twice.
-    excluded = _marks(folder / EXCLUDED, None)
-    patients: dict[str, str] = {}
-    listed: dict[str, None] = {}
-    for name in LISTS:
-        for series, patient in _list(folder / name):
-            listed[series] = None
-            if patient:
-                patients[series] = patient
-    return LabelSet(folder, nodules, excluded, tuple(listed), patients, tuple(problems))
+    for line, row in _read_diameters(path):
+        place, diameter = row[:4], row[4]
+        first_line, first = seen.setdefault(place, (line, diameter))
+        if first_line == line:
+            nodules.append(row)
+        elif first == diameter:
+            text = f"{path}, line {line}: repeats the nodule of line {first_line} ({row[0]}); left out"
+            problems.append(Problem(DUPLICATE_ROW, text))
+        else:
+            raise InputError(
+                f"{path}, line {line}: the nodule of line {first_line} with another diameter,"
+                f" {diameter:g} instead of {first:g} mm"
+            )
+    return nodules, problems
 
 
-def _marks(path: Path, problems: list[Problem] | None) -> dict[str, tuple[Mark, ...]]:
-    """Marks by series, each place once; what was left out goes to `problems`."""
-    places: dict[str, dict[tuple[float, ...], Mark]] = {}
-    for number, series, (x, y, z, diameter) in _numbers(path, "diameter_mm") if path.is_file() else ():
-        known = places.setdefault(series, {})
-        if (x, y, z) not in known:
-            known[x, y, z] = (x, y, z, diameter if diameter > 0 else UNKNOWN_DIAMETER_MM)
-        elif problems is not None:
-            problems.append(Problem(DUPLICATE_ROW, f"{path}, line {number}: a nodule of {series} for the second time"))
-    return {series: tuple(marks.values()) for series, marks in places.items()}
+def read_excluded(path: Path) -> list[Row]:
+    """Return the marks that count neither as nodule nor as false positive, each row once. Raises InputError."""
+    return list(dict.fromkeys(row for _, row in _read_diameters(path)))
 
 
-def _numbers(path: Path, last: str) -> Iterator[tuple[int, str, tuple[float, float, float, float]]]:
-    """Line number, series, and x, y, z and the last column of every row."""
-    for number, row in _rows(path):
-        try:
-            series = row["seriesuid"].strip()
-            x, y, z, value = (float(row[column]) for column in (*_COLUMNS[1:], last))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            series, x, y, z, value = "", math.nan, 0.0, 0.0, 0.0
-        if not series or not all(map(math.isfinite, (x, y, z, value))):
-            raise InputError(f"{path}, line {number}: expected {','.join(_COLUMNS)},{last}")
-        yield number, series, (x, y, z, value)
+def read_candidates(path: Path) -> list[Row]:
+    """Return candidates with their class, 0 or 1. Raises InputError."""
+    candidates = []
+    for line, row in read_rows(path, "class"):
+        if row[4] not in (0, 1):
+            raise InputError(f"{path}, line {line}: class must be 0 or 1, got {row[4]:g}")
+        candidates.append(row)
+    return candidates
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows by heading, with their line numbers."""
+def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
+    """Return the listed scans with their patients, "" where the list names none, and the repetitions left out.
+
+    Raises InputError for two patients of one scan, and for a row that is not `seriesuid` or `seriesuid,patient`.
+    """
+    listed: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    problems: list[Problem] = []
+    heading: list[str] = []
+    for line, fields in _read_fields(path):
+        cells = [field.strip() for field in fields]
+        if not heading:
+            heading = cells if "seriesuid" in cells else ["seriesuid"]
+            if cells == heading:
+                continue
+        if cells == heading:
+            raise InputError(f"{path}, line {line}: the heading again; are these several files in one?")
+        if len(cells) > len(heading):
+            raise InputError(f"{path}, line {line}: {len(cells)} columns, expected {','.join(heading)}")
+        row = dict(zip(heading, cells, strict=False))
+        series, patient = row.get("seriesuid", ""), row.get("patient", "")
+        if not series:
+            raise InputError(f"{path}, line {line}: no seriesuid")
+        if series not in listed:
+            listed[series], lines[series] = patient, line
+        elif listed[series] == patient:
+            text = f"{path}, line {line}: repeats line {lines[series]} ({series}); left out"
+            problems.append(Problem(DUPLICATE_ROW, text))
+        else:
+            raise InputError(f"{path}, line {line}: the scan of line {lines[series]} with another patient")
+    return listed, problems
+
+
+def read_rows(path: Path, column: str) -> Iterator[tuple[int, Row]]:
+    """Yield the line number and the row of each mark; `column` is what stands beside the place. Raises InputError."""
+    lines = _read_fields(path)
+    line, header = next(lines, (0, []))
+    if not header:
+        raise InputError(f"{path}: is empty; expected a header {','.join(_PLACE)},{column}")
+    wanted = (*_PLACE, column)
+    at = _find_columns(wanted, header, f"{path}, line {line}")
+    for line, fields in lines:
+        if fields == header:
+            raise InputError(f"{path}, line {line}: the heading again; are these several files in one?")
+        if len(fields) != len(header):
+            raise InputError(f"{path}, line {line}: {len(fields)} columns, the header has {len(header)}")
+        series, *texts = (fields[n].strip() for n in at)
+        if not series:
+            raise InputError(f"{path}, line {line}: no seriesuid")
+        x, y, z, value = (
+            _number(text, name, f"{path}, line {line}") for text, name in zip(texts, wanted[1:], strict=True)
+        )
+        yield line, (series, x, y, z, value)
+
+
+def _read_diameters(path: Path) -> Iterator[tuple[int, Row]]:
+    for line, row in read_rows(path, "diameter_mm"):
+        if row[4] <= 0 and row[4] != UNMEASURED_MM:
+            raise InputError(f"{path}, line {line}: diameter_mm must be positive, or -1 if unmeasured; got {row[4]:g}")
+        yield line, row
+
+
+def _find_columns(wanted: tuple[str, ...], header: list[str], where: str) -> list[int]:
+    columns = [name.strip() for name in header]
+    missing = [name for name in wanted if name not in columns]
+    if missing and len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
+        raise InputError(f"{where}: columns must be separated by commas, not by semicolons or tabs")
+    if missing:
+        raise InputError(f"{where}: no column {', '.join(missing)}; found {', '.join(columns)[:120]}")
+    repeated = [name for name in wanted if columns.count(name) > 1]
+    if repeated:
+        raise InputError(f"{where}: two columns {repeated[0]}")
+    return [columns.index(name) for name in wanted]
+
+
+def _number(text: str, column: str, where: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{where}: {column} is {text[:40]!r}, not a number")
+    return number
+
+
+def _read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the fields of each line that is not blank."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            for row in reader:
-                yield reader.line_num, row
+            reader = csv.reader(file)
+            for fields in reader:
+                if any(field.strip() for field in fields):
+                    yield reader.line_num, fields
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a CSV file in UTF-8 ({str(error).splitlines()[0]})") from None
-
-
-def _list(path: Path) -> Iterator[tuple[str, str]]:
-    """Series, and patient or an empty string, of each line."""
-    if not path.is_file():
-        return
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: not a text file in UTF-8") from None
-    heading = [cell.strip() for cell in lines[0].split(",")] if lines else []
-    if "seriesuid" in heading:
-        lines = lines[1:]
-    else:
-        heading = ["seriesuid"]
-    for number, line in enumerate(lines, start=1):
-        cells = [cell.strip() for cell in line.split(",")]
-        if not any(cells):
-            continue
-        row = dict(zip(heading, cells, strict=False))
-        if not row.get("seriesuid") or len(cells) > len(heading):
-            raise InputError(f"{path}, entry {number}: expected {','.join(heading)}")
-        yield row["seriesuid"], row.get("patient", "")
+    except (UnicodeDecodeError, csv.Error):
+        raise InputError(f"{path}: not a CSV file in UTF-8") from None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gcnn_cli.detection.patches import cut_patch
 from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.labels.marks import radius_mm
 from gcnn_cli.samples.donors import Donor
 from gcnn_cli.samples.preprocessed import PreprocessedScan, preprocess_scan
 from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
@@ -38,7 +39,7 @@ def scan_samples(
     positions = scan.position_mm(indices)
     clear = np.ones(len(indices), bool)
     for x, y, z, diameter in (*entry.nodules, *entry.excluded):
-        clear &= np.linalg.norm(positions - (x, y, z), axis=1) > diameter / 2 + _CLEAR_MM
+        clear &= np.linalg.norm(positions - (x, y, z), axis=1) > radius_mm(diameter) + _CLEAR_MM
     samples += [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
     # A sharp nodule in a scan blurred by thick slices would be known by its sharpness.
     if donors and scan.spacing_mm <= config.max_host_spacing_mm:

@@ -26,7 +26,7 @@ from transplants import PLACES, make_benchmark
 
 from gcnn_cli.cohort.labelled import detect_labelled
 from gcnn_cli.detection.detector import make_detector
-from gcnn_cli.evaluation.evaluation import Evaluation, evaluate
+from gcnn_cli.evaluation.evaluation import Evaluation, evaluate_matches
 from gcnn_cli.evaluation.froc import RATES
 from gcnn_cli.evaluation.inputs import from_labelled
 from gcnn_cli.evaluation.matching import Matches, MatchRule
@@ -79,8 +79,8 @@ def detected(model: TrainedModel, folder: Path, work: Path, average_over: str) -
     detector = make_detector(model, choose_device("cpu"), average_over=average_over)
     out = work / f"{model.sha256[:12]}-{average_over}" / folder.name
     reports = detect_labelled(index.scans, out, detector, overwrite=False, resume=True, notify=lambda _: None)
-    subject = from_labelled(index.scans, reports, folder)
-    return evaluate(subject.match(MatchRule()))
+    inputs = from_labelled(index.scans, reports, folder)
+    return evaluate_matches(inputs.match(MatchRule()))
 
 
 def real_context(data: Path, patients: set[str]) -> dict[str, list[Sample]]:

@@ -18,11 +18,10 @@ from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.labels.index import read_index
+from gcnn_cli.labels.marks import UNMEASURED_MM, radius_mm
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.resample import resample
-
-NO_SIZE_MM = 10.0  # what stands in LUNA16's list of excluded marks where no reader gave a size
 
 
 def main() -> None:
@@ -51,11 +50,12 @@ def main() -> None:
         marked = np.array([nodule[:3] for nodule in scan.nodules])
         for readers, marks in (("3-4", scan.nodules), ("1-2", scan.excluded)):
             for x, y, z, diameter in marks:
-                if readers == "1-2" and (diameter == NO_SIZE_MM or first_inside(marked, (x, y, z), 5.0)):
+                if readers == "1-2" and (diameter == UNMEASURED_MM or first_inside(marked, (x, y, z), 5.0)):
                     continue
-                rank = first_inside(places, (x, y, z), diameter)
-                place = first_inside(found, (x, y, z), diameter)
-                hits |= set(np.flatnonzero(np.linalg.norm(found - (x, y, z), axis=1) < diameter / 2).tolist())
+                radius = float(radius_mm(diameter))
+                rank = first_inside(places, (x, y, z), 2 * radius)
+                place = first_inside(found, (x, y, z), 2 * radius)
+                hits |= set(np.flatnonzero(np.linalg.norm(found - (x, y, z), axis=1) < radius).tolist())
                 row = [scan.name, readers, f"{diameter:.1f}", str(rank or "none"), str(place or "none")]
                 if place:
                     off = float(np.linalg.norm(found[place - 1] - (x, y, z)))

@@ -7,7 +7,7 @@ from scipy.special import expit, logit
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.calibration import expected_error, fit_platt, reliability, study_calibration
 from gcnn_cli.evaluation.matching import match
-from gcnn_cli.evaluation.tables import make_marks
+from gcnn_cli.labels.marks import make_marks
 
 
 def test_the_error_of_a_case_computed_by_hand():

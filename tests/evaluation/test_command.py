@@ -113,7 +113,7 @@ def test_nothing_is_replaced_unasked(run, tables, tmp_path):
         (["--resume"], 2, "--resume continues detections in --out"),
         (["--save-calibrated", "w.safetensors"], 2, "needs --calibrate"),
         (["--predictions", "nowhere.csv", "--annotations", "a.csv"], 3, "nowhere.csv: cannot be read"),
-        (["--hit-radius", "-1"], 2, "--hit-radius is above 0"),
+        (["--hit-radius", "-1"], 2, "--hit-radius must be above 0"),
         (["--data", "nowhere"], 3, "nowhere: no such folder"),
         (["--cpm", "best"], 2, "best"),
     ],
@@ -204,11 +204,11 @@ def test_scans_that_were_trained_on_are_reported_and_refused_with_strict(run, la
     arguments = ("--data", labelled / "data", "--model", labelled / "leaky.safetensors", "--bootstraps", 0)
     done = run(*arguments)
     assert done.exit_code == 0
-    assert "warning: 1 of the evaluated series and 0 of the patients were trained on (thorax)" in done.stderr
+    assert "warning: the training data holds 1 of the evaluated series and 0 of the patients (thorax)" in done.stderr
     refused = run(*arguments, "--strict")
     assert refused.exit_code == 3
     assert refused.stdout == ""
-    assert "--strict: 1 of the evaluated series" in refused.stderr
+    assert "--strict: the training data holds 1 of the evaluated series" in refused.stderr
 
 
 def test_strict_refuses_what_cannot_be_checked(run, tables):

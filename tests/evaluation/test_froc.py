@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.evaluation.evaluation import EvaluationConfig, compare_matches, evaluate
+from gcnn_cli.evaluation.evaluation import EvaluationConfig, compare_matches, evaluate_matches
 from gcnn_cli.evaluation.froc import (
     RATES,
     compare,
@@ -19,7 +19,7 @@ from gcnn_cli.evaluation.froc import (
     thresholds_at,
 )
 from gcnn_cli.evaluation.matching import CAPPED, FALSE, HIT, IGNORED, MatchRule, match
-from gcnn_cli.evaluation.tables import make_marks
+from gcnn_cli.labels.marks import make_marks
 
 FAR = 1000.0
 
@@ -29,8 +29,8 @@ def froc_of(predictions, nodules, excluded=(), series=("a",), rule=None):
     return matches, froc_curve(outcomes_of(matches))
 
 
-def at(curve, rate, reading="luna16"):
-    return float(sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array([rate]), reading)[0])
+def at(curve, rate, interpolation="luna16"):
+    return float(sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array([rate]), interpolation)[0])
 
 
 def test_a_hit_lies_strictly_within_the_radius():
@@ -61,11 +61,13 @@ def test_one_mark_in_two_nodules_credits_both():
     assert curve.sensitivity.tolist() == [0, 1]
 
 
-def test_an_excluded_mark_of_unknown_size_counts_as_10_mm():
+def test_an_unmeasured_mark_counts_as_10_mm():
     # Radius 5 mm: a mark 4.9 mm away is ignored, one 5.0 mm away is a false positive.
     marks = [("a", 4.9, 0, 0, 0.9), ("a", 0, 5.0, 0, 0.8)]
     matches, _ = froc_of(marks, [("a", FAR, 0, 0, 8)], [("a", 0, 0, 0, -1)])
     assert matches.mark_fate.tolist() == [IGNORED, FALSE]
+    matches, _ = froc_of(marks, [("a", 0, 0, 0, -1)])
+    assert matches.mark_fate.tolist() == [HIT, FALSE]
 
 
 def test_a_nodule_comes_before_an_excluded_mark_at_the_same_place():
@@ -81,8 +83,8 @@ def test_forgetting_the_excluded_list_changes_the_result():
     nodules, excluded = [("a", 0, 0, 0, 8)], [("a", FAR, 0, 0, -1)]
     with_list, _ = froc_of(marks, nodules, excluded)
     without, _ = froc_of(marks, nodules)
-    assert evaluate(with_list).cpm == 1
-    assert evaluate(without).cpm == pytest.approx(4 / 7)
+    assert evaluate_matches(with_list).cpm == 1
+    assert evaluate_matches(without).cpm == pytest.approx(4 / 7)
 
 
 def test_marks_tied_at_the_cap_all_drop():
@@ -126,21 +128,21 @@ def test_missed_nodules_stay_in_the_denominator_and_the_curve_is_flat_at_its_end
     assert curve.fps_per_scan.tolist() == [0, 1, 1, 2]
     assert curve.sensitivity.tolist() == [0, 0, 0.5, 0.5]
     assert at(curve, 8) == 0.5
-    assert evaluate(matches).counts.missed == 1
+    assert evaluate_matches(matches).counts.missed == 1
 
 
 def test_no_false_positives_at_all():
     # Both nodules found, at 0.9 and 0.2: sensitivity 1 at every rate, since any threshold has 0 FPs/scan.
     marks = [("a", 0, 0, 0, 0.9), ("a", 99, 0, 0, 0.2)]
     matches, _ = froc_of(marks, [("a", 0, 0, 0, 8), ("a", 99, 0, 0, 8)])
-    result = evaluate(matches)
+    result = evaluate_matches(matches)
     assert result.cpm == 1
     assert [p.threshold for p in result.points] == [0.2] * 7
 
 
 def test_no_predictions():
     matches, curve = froc_of([], [("a", 0, 0, 0, 8)], series=("a", "b"))
-    result = evaluate(matches)
+    result = evaluate_matches(matches)
     assert result.cpm == 0
     assert curve.threshold.tolist() == [np.inf]
     assert [p.threshold for p in result.points] == [None] * 7
@@ -149,7 +151,7 @@ def test_no_predictions():
 
 def test_only_false_positives():
     matches, _ = froc_of([("a", FAR, 0, 0, 0.9)], [("a", 0, 0, 0, 8)])
-    assert evaluate(matches).cpm == 0
+    assert evaluate_matches(matches).cpm == 0
 
 
 def test_the_reference_submitted_as_its_own_prediction_scores_1():
@@ -157,7 +159,7 @@ def test_the_reference_submitted_as_its_own_prediction_scores_1():
     nodules = [(f"s{n % 7}", *(30.0 * n + rng.uniform(0, 3, 3)), rng.uniform(4, 25)) for n in range(20)]
     predictions = [(*row[:4], 1.0) for row in nodules]
     matches, _ = froc_of(predictions, nodules, series=[f"s{n}" for n in range(10)])
-    assert evaluate(matches).cpm == 1
+    assert evaluate_matches(matches).cpm == 1
 
 
 def test_without_nodules_nothing_is_defined():
@@ -201,7 +203,7 @@ def test_strata_share_the_false_positives():
     # Small: (0,1) before the false positive: CPM 1. Large: found at 1 FP/scan and beyond: 4 of 7 rates.
     marks = [("a", 0, 0, 0, 0.9), ("a", 99, 0, 0, 0.3), ("a", FAR, 0, 0, 0.5)]
     matches, _ = froc_of(marks, [("a", 0, 0, 0, 4), ("a", 99, 0, 0, 12)])
-    strata = evaluate(matches).strata
+    strata = evaluate_matches(matches).strata
     assert [s.nodules for s in strata] == [1, 0, 0, 0, 1]
     assert strata[0].cpm == 1
     assert strata[1].cpm is None
@@ -210,7 +212,9 @@ def test_strata_share_the_false_positives():
 
 def test_a_stratum_begins_with_its_lower_bound():
     matches, _ = froc_of([], [("a", 50 * n, 0, 0, d) for n, d in enumerate((4.999, 5, 5.999, 6, 8, 10, -1))])
-    assert [s.nodules for s in evaluate(matches).strata] == [1, 2, 1, 1, 1]  # the unmeasured one is in none
+    result = evaluate_matches(matches)
+    assert [s.nodules for s in result.strata] == [1, 2, 1, 1, 1]
+    assert (result.counts.nodules, result.counts.unmeasured) == (7, 1)  # the unmeasured one is in no stratum
 
 
 def test_the_rule_is_named():
@@ -218,7 +222,7 @@ def test_the_rule_is_named():
     for other in (
         EvaluationConfig(MatchRule(0)),
         EvaluationConfig(MatchRule(hit_radius_mm=5.0)),
-        EvaluationConfig(reading="nearest"),
+        EvaluationConfig(interpolation="nearest"),
     ):
         assert other.name.startswith("not LUNA16:")
 
@@ -298,18 +302,18 @@ def random_case(seed, scans=12, quality=1.0):
     return marks, nodules, [f"s{n}" for n in range(scans)]
 
 
-@pytest.mark.parametrize("reading", ["luna16", "nearest"])
-def test_resamples_equal_the_curve_of_the_repeated_scans(reading):
+@pytest.mark.parametrize("interpolation", ["luna16", "nearest"])
+def test_resamples_equal_the_curve_of_the_repeated_scans(interpolation):
     """Each resample is what one gets by writing the drawn scans out, copies under names of their own."""
     marks, nodules, series = random_case(1)
     matches, _ = froc_of(marks, nodules, series=series)
     counts = draw_scans(len(series), 20, seed=3)
-    got = resampled_sensitivities(outcomes_of(matches), counts, np.array(RATES), reading)
+    got = resampled_sensitivities(outcomes_of(matches), counts, np.array(RATES), interpolation)
     for row, values in zip(counts, got, strict=True):
         copies = {name: [f"{name}.{n}" for n in range(count)] for name, count in zip(series, row, strict=True)}
         written = [[(c, *m[1:]) for m in rows for c in copies[m[0]]] for rows in (marks, nodules)]
         _, curve = froc_of(*written, series=[c for some in copies.values() for c in some])
-        assert values.tolist() == pytest.approx([at(curve, rate, reading) for rate in RATES])
+        assert values.tolist() == pytest.approx([at(curve, rate, interpolation) for rate in RATES])
 
 
 def test_resamples_draw_as_many_scans_as_there_are_and_repeat_with_the_seed():
@@ -326,7 +330,7 @@ def test_a_resample_without_nodules_is_left_out():
     got = resampled_sensitivities(outcomes_of(matches), counts, np.array(RATES))
     assert np.isnan(got[1]).all()
     assert (got[[0, 2]] == 1).all()
-    result = evaluate(matches)
+    result = evaluate_matches(matches)
     assert 0 < result.resamples_used < 1000
     assert result.cpm_interval == (1, 1)
 
@@ -340,12 +344,12 @@ def test_the_interval_is_that_of_the_official_order_statistics():
 def test_the_interval_covers_the_figure_and_one_scan_has_none():
     marks, nodules, series = random_case(2)
     matches, _ = froc_of(marks, nodules, series=series)
-    result = evaluate(matches)
+    result = evaluate_matches(matches)
     low, high = result.cpm_interval
     assert low < result.cpm < high
     assert all(point.interval[0] <= point.sensitivity <= point.interval[1] for point in result.points)
     alone, _ = froc_of([("a", 0, 0, 0, 0.9)], [("a", 0, 0, 0, 8)])
-    assert evaluate(alone).cpm_interval is None
+    assert evaluate_matches(alone).cpm_interval is None
 
 
 def test_comparing_predictions_with_themselves_finds_nothing():

@@ -25,8 +25,9 @@ from typer.testing import CliRunner
 from gcnn_cli.cli.app import app
 from gcnn_cli.errors import GcnnError
 from gcnn_cli.evaluation.reports import read_any_predictions
-from gcnn_cli.evaluation.tables import read_annotations, read_excluded, read_predictions, read_series
-from gcnn_cli.labels.tables import read_label_sets
+from gcnn_cli.labels.label_sets import read_label_sets
+from gcnn_cli.labels.marks import UNMEASURED_MM, Marks, make_marks
+from gcnn_cli.labels.tables import read_excluded, read_nodules, read_series
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.formats import write_report
@@ -159,22 +160,30 @@ def _read_reports(path: Path) -> None:
     _expect(all(0 <= v <= 1 for v in predictions.marks.value), "probabilities out of range")
 
 
-def _read_table(read: Callable[[Path], object]) -> Callable[[Path], None]:
-    def check(path: Path) -> None:
-        with contextlib.suppress(GcnnError):
-            read_series(path)
-        for marks in (read(path), read_excluded(path) if read is read_annotations else read(path)):
-            _expect(np.isfinite(marks.position_mm).all() and np.isfinite(marks.value).all(), "no numbers")
-            _expect(all(marks.series), "an empty seriesuid")
+def _read_annotations(path: Path) -> None:
+    with contextlib.suppress(GcnnError):
+        read_series(path)
+    for rows in (read_nodules(path)[0], read_excluded(path)):
+        _expect(all(row[4] > 0 or row[4] == UNMEASURED_MM for row in rows), "a diameter of nothing")
+        _check_marks(make_marks(rows))
 
-    return check
+
+def _read_predictions(path: Path) -> None:
+    with contextlib.suppress(GcnnError):
+        read_series(path)
+    _check_marks(read_any_predictions(path).marks)
+
+
+def _check_marks(marks: Marks) -> None:
+    _expect(bool(np.isfinite(marks.position_mm).all() and np.isfinite(marks.value).all()), "no numbers")
+    _expect(all(marks.series), "an empty seriesuid")
 
 
 def _read_labels(path: Path) -> None:
     for labels in read_label_sets(path):
         marks = [mark for group in (labels.nodules, labels.excluded) for found in group.values() for mark in found]
         _expect(all(math.isfinite(v) for mark in marks for v in mark), "marks that are not finite")
-        _expect(all(mark[3] > 0 for mark in marks), "a diameter of nothing")
+        _expect(all(mark[3] > 0 or mark[3] == UNMEASURED_MM for mark in marks), "a diameter of nothing")
         _expect(all(np.isfinite(found).all() for found in labels.candidates.values()), "candidates that are not finite")
 
 
@@ -190,8 +199,8 @@ _READERS: dict[str, Callable[[Path], None]] = {
     "weights": _read_weights,
     "report": _read_report,
     "reports": _read_reports,
-    "annotations": _read_table(read_annotations),
-    "predictions": _read_table(read_predictions),
+    "annotations": _read_annotations,
+    "predictions": _read_predictions,
     "labels": _read_labels,
     "recipe": _read_recipe,
 }

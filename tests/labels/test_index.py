@@ -1,4 +1,4 @@
-"""Folders say what they are, labels find their scans, and what does not fit is told and left out."""
+"""Layouts are recognized, labels find their scans, and problems are reported and left out."""
 
 import logging
 from pathlib import Path
@@ -10,6 +10,7 @@ from scan.scans import SERIES, axial, write_series
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.index import read_index
+from gcnn_cli.labels.marks import UNMEASURED_MM
 from gcnn_cli.labels.patients import known_as, pseudonym
 from gcnn_cli.labels.problems import (
     DUPLICATE_ID,
@@ -83,7 +84,7 @@ def test_a_scan_of_luna16_without_rows_is_a_scan_without_nodules(luna, caplog):
     scans = by_name(index)
     assert [scan.labelled for scan in index.scans] == [True, True]
     assert (scans[A].nodules, scans[B].nodules) == (((0.0, 30.0, -290.0, 6.0),), ())
-    assert scans[B].excluded == ((1.0, 31.0, -285.0, 10.0),)
+    assert scans[B].excluded == ((1.0, 31.0, -285.0, UNMEASURED_MM),)
     assert {scan.layout for scan in index.scans} == {"LUNA16"}
     assert scans[A].labels == luna / "CSVFILES" / "annotations.csv"
     assert "LUNA16 layout, 2 scans: 2 labelled, with 1 nodules, 1 excluded marks, 0 candidates" in caplog.text
@@ -129,7 +130,7 @@ def test_candidates_come_with_their_class_the_second_list_before_the_first(luna)
     assert by_name(index)[A].candidates.tolist() == [[0, 30, -290, 1], [5, 25, -280, 0]]
     assert index.problems == ()  # candidates of a subset that is not here are nobody's loss
     write_rows(luna / "CSVFILES" / "candidates_V2.csv", f"{A},0,30,-290,2", heading=heading)
-    with pytest.raises(InputError, match=r"candidates_V2.csv: class 2 of a candidate"):
+    with pytest.raises(InputError, match=r"candidates_V2.csv, line 2: class must be 0 or 1, got 2"):
         read_index([luna])
 
 
@@ -146,12 +147,13 @@ def test_a_plain_folder_names_the_scans_that_were_read(tmp_path):
         write_scan(tmp_path / f"{name}.mha", seed=n)
     write_rows(tmp_path / "annotations.csv", f"annotated,{INSIDE}")
     write_rows(tmp_path / "annotations_excluded.csv", f"excluded,{INSIDE}")
-    write_rows(tmp_path / "scans.csv", "listed,LIDC-IDRI-0007", "annotated,own", heading="seriesuid,patient")
-    write_rows(tmp_path / "seriesuids.csv", "seriesuid", heading="seriesuid")
+    rows = ("listed,LIDC-IDRI-0007", "annotated,own", "seriesuid,")  # a scan may have the heading's name
+    write_rows(tmp_path / "scans.csv", *rows, heading="seriesuid,patient")
+    write_rows(tmp_path / "seriesuids.csv", heading="seriesuid")
     scans = by_name(read_index([tmp_path]))
     assert [name for name, scan in scans.items() if not scan.labelled] == ["nobody"]
     assert (scans["listed"].patient, scans["annotated"].patient) == ("LIDC-IDRI-0007", pseudonym("own"))
-    assert scans["listed"].labels == tmp_path / "seriesuids.csv"
+    assert scans["listed"].labels == tmp_path / "scans.csv"
     assert {scan.layout for scan in scans.values()} == {"plain"}
 
 
@@ -261,7 +263,7 @@ def test_a_list_further_up_may_tell_the_patient(tmp_path):
 def test_cutouts_that_may_be_of_the_same_patients_are_told(luna, caplog):
     np.savez(luna / "LIDC-IDRI-0001_R_1.npz", hu=np.zeros((2, 4, 4), np.int16), mask=np.ones((2, 4, 4), bool))
     read_index([luna])
-    assert "do not tell their patients" in caplog.text
+    assert "the patients of scans named by series are unknown" in caplog.text
 
 
 # Problems
@@ -329,11 +331,11 @@ def same_reader_file(folder):
         (with_a_gap, UNREADABLE, "is the series complete?", ["good"]),
         (no_cutout, UNREADABLE, "cache.npz: not a nodule cut-out", ["good"]),
         (outside, OUTSIDE, "1 of 2 nodules of moved lie outside it", ["good"]),
-        (on_no_slice, OUTSIDE, "marks slice 1.2.3", ["good"]),
+        (on_no_slice, OUTSIDE, "a mark on slice 1.2.3", ["good"]),
         (on_no_pixel, UNREADABLE, "yCoord 'two' is not a pixel", ["good"]),
         (one_file_for_two, DUPLICATE_ID, "all are left out", ["good"]),
-        (same_row, DUPLICATE_ROW, "annotations.csv, line 3: a nodule of good", ["good"]),
-        (same_reader_file, LABELLED_TWICE, "1.xml is of the same series", ["good", SERIES]),
+        (same_row, DUPLICATE_ROW, "annotations.csv, line 3: repeats the nodule of line 2 (good)", ["good"]),
+        (same_reader_file, LABELLED_TWICE, "1.xml labels the same series", ["good", SERIES]),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -401,14 +403,14 @@ def test_ten_of_a_kind_are_listed_and_all_are_counted(caplog):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("annotations.csv", f"{COLUMNS}\nscan,1,2,nan,4\n", "line 2: expected seriesuid,coordX"),
-        ("annotations.csv", f"{COLUMNS}\n,1,2,3,4\n", "line 2: expected seriesuid,coordX"),
-        ("annotations.csv", f"{COLUMNS}\nscan,1,2\n", "line 2: expected seriesuid,coordX"),
+        ("annotations.csv", f"{COLUMNS}\nscan,1,2,nan,4\n", "line 2: coordZ is 'nan'"),
+        ("annotations.csv", f"{COLUMNS}\n,1,2,3,4\n", "line 2: no seriesuid"),
+        ("annotations.csv", f"{COLUMNS}\nscan,1,2\n", "line 2: 3 columns, the header has 5"),
         ("annotations.csv", b"seriesuid\xff", "not a CSV file in UTF-8"),
-        ("annotations_excluded.csv", f"{COLUMNS}\nscan,one,2,3,4\n", "line 2: expected seriesuid,coordX"),
-        ("seriesuids.csv", b"\xff\xfe", "not a text file in UTF-8"),
-        ("seriesuids.csv", "scan,1\n", "expected seriesuid"),
-        ("damaged.xml", "<LidcReadMessage>", "not XML that can be read"),
+        ("annotations_excluded.csv", f"{COLUMNS}\nscan,one,2,3,4\n", "line 2: coordX is 'one'"),
+        ("seriesuids.csv", b"\xff\xfe", "not a CSV file in UTF-8"),
+        ("seriesuids.csv", "scan,1\n", "line 1: 2 columns, expected seriesuid"),
+        ("damaged.xml", "<LidcReadMessage>", "invalid XML"),
     ],
 )
 def test_damaged_label_files_are_refused(tmp_path, name, content, said):

