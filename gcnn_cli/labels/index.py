@@ -12,9 +12,8 @@ plain      scans with the same CSV files. Readers looked at the scans that annot
 cut-outs   .npz with `hu` int16 and `mask`: stacks of slices through one nodule with `spacing_zyx`, and cubes of
            1 mm voxels in (y, x, z) order without it.
 
-CSV files apply to the scans in the nearest folder above them that holds any. Those of a folder without scans
-apply to the scans in all other folders (LUNA16's CSVFILES beside its subsets). The CSV files of one folder label
-a scan: the nearest ones come first, then those further up, then an XML. Marks in the other files are excluded.
+`scopes` says which CSV files label which scans. The CSV files of one folder label a scan: the nearest ones come
+first, then those further up, then an XML. Marks in the other files are excluded.
 
 Labels name a scan by its SeriesInstanceUID or its file's stem. They may name a DICOM series by its folder, if no
 other series lies in a folder of that name.
@@ -32,18 +31,18 @@ Voxels are read later.
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.consensus import agree
-from gcnn_cli.labels.discovery import FoundScan, find_cutouts, find_scans
+from gcnn_cli.labels.discovery import FoundScan
 from gcnn_cli.labels.entries import CutoutEntry, DataIndex, ScanEntry, no_candidates
-from gcnn_cli.labels.label_sets import LabelSet, read_label_sets
-from gcnn_cli.labels.lidc import Reading, place_marks, read_reading
+from gcnn_cli.labels.label_sets import LabelSet
+from gcnn_cli.labels.lidc import Reading, place_marks
 from gcnn_cli.labels.marks import Mark
 from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.labels.problems import (
@@ -55,45 +54,12 @@ from gcnn_cli.labels.problems import (
     Problem,
     report_problems,
 )
+from gcnn_cli.labels.scopes import LabelledFolder, Scope, find_scopes, read_folders
 from gcnn_cli.scan.dicom.series import Series
 
 log = logging.getLogger("gcnn")
 
 _UID = re.compile(r"[0-2](\.\d+){2,}")
-
-
-@dataclass(frozen=True, eq=False)
-class _Folder:
-    """The content of one folder that the caller gave."""
-
-    path: Path
-    scans: list[FoundScan]
-    label_sets: list[LabelSet]
-    readings: list[Reading]
-    cutouts: list[CutoutEntry]
-    not_cutouts: list[Problem]
-
-
-@dataclass(frozen=True, eq=False)
-class _Scope:
-    """A label set with the scans that it labels.
-
-    path:     folder of these scans; None for every folder
-    all_read: True if readers looked at every scan in LUNA16's subsets, named or not
-    """
-
-    labels: LabelSet
-    path: Path | None
-    all_read: bool
-
-    def covers(self, scan: FoundScan) -> bool:
-        return self.path is None or scan.path.is_relative_to(self.path)
-
-    def names(self, scan: FoundScan) -> bool:
-        return self.covers(scan) and not set(self.labels.named).isdisjoint(scan.ids)
-
-    def applies_to(self, scan: FoundScan) -> bool:
-        return self.names(scan) or (self.all_read and scan.in_subset and self.covers(scan))
 
 
 def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
@@ -102,10 +68,7 @@ def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
     Raises InputError for a missing folder, for damaged labels, if no scan is usable, and with `strict` for any
     problem.
     """
-    for path in folders:
-        if not path.is_dir():
-            raise InputError(f"{path}: no such folder")
-    found = [_look_into(path) for path in _outermost(folders)]
+    found = read_folders(folders)
     scans, problems = _index_scans(found)
     cutouts, doubtful = _index_cutouts(found)
     for folder in found:
@@ -119,8 +82,8 @@ def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
     return index
 
 
-def _index_scans(found: Sequence[_Folder]) -> tuple[list[ScanEntry], list[Problem]]:
-    scopes = list(_scopes(found))
+def _index_scans(found: Sequence[LabelledFolder]) -> tuple[list[ScanEntry], list[Problem]]:
+    scopes = find_scopes(found)
     readings, problems = _by_series([reading for folder in found for reading in folder.readings])
     problems += [p for folder in found for labels in folder.label_sets for p in labels.problems]
     problems += _missing(found, readings)
@@ -134,7 +97,7 @@ def _index_scans(found: Sequence[_Folder]) -> tuple[list[ScanEntry], list[Proble
     return scans, problems + repeated
 
 
-def _index_cutouts(found: Sequence[_Folder]) -> tuple[list[CutoutEntry], list[Problem]]:
+def _index_cutouts(found: Sequence[LabelledFolder]) -> tuple[list[CutoutEntry], list[Problem]]:
     cutouts: dict[str, CutoutEntry] = {}
     problems = [problem for folder in found for problem in folder.not_cutouts]
     for cutout in (cutout for folder in found for cutout in folder.cutouts):
@@ -144,33 +107,6 @@ def _index_cutouts(found: Sequence[_Folder]) -> tuple[list[CutoutEntry], list[Pr
                 Problem(DUPLICATE_ID, f"{cutout.name}: {first.path}, {cutout.path}; only the first is used")
             )
     return list(cutouts.values()), problems
-
-
-def _outermost(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders that do not lie in another one, each once."""
-    resolved = {folder.resolve(): folder for folder in reversed(folders)}
-    return [f for r, f in reversed(resolved.items()) if not any(other in r.parents for other in resolved)]
-
-
-def _look_into(folder: Path) -> _Folder:
-    readings = [reading for path in sorted(folder.rglob("*.xml")) if (reading := read_reading(path)) is not None]
-    return _Folder(folder, find_scans(folder), read_label_sets(folder), readings, *find_cutouts(folder))
-
-
-def _scopes(found: Sequence[_Folder]) -> Iterator[_Scope]:
-    """Yield every label set with its scans, the nearest first."""
-    scopes = []
-    for folder in found:
-        for labels in folder.label_sets:
-            above = [p for p in (labels.folder, *labels.folder.parents) if p.is_relative_to(folder.path)]
-            holds = [p for p in above if any(scan.path.is_relative_to(p) for scan in folder.scans)]
-            everywhere = [scan for other in found for scan in other.scans]
-            covered = [scan for scan in everywhere if not holds or scan.path.is_relative_to(holds[0])]
-            # Annotations that name no scan here belong to other scans, or use other names: nobody read these.
-            known = {name for scan in covered for name in scan.ids}
-            all_read = labels.has_annotations and not labels.listed and not known.isdisjoint(labels.nodules)
-            scopes.append(_Scope(labels, holds[0] if holds else None, all_read))
-    yield from sorted(scopes, key=lambda s: (-len(s.path.parts) if s.path else 0, len(s.labels.folder.parts)))
 
 
 def _by_series(readings: Sequence[Reading]) -> tuple[dict[str, Reading], list[Problem]]:
@@ -186,7 +122,7 @@ def _by_series(readings: Sequence[Reading]) -> tuple[dict[str, Reading], list[Pr
     return chosen, problems
 
 
-def _missing(found: Sequence[_Folder], readings: dict[str, Reading]) -> list[Problem]:
+def _missing(found: Sequence[LabelledFolder], readings: dict[str, Reading]) -> list[Problem]:
     """Return a problem for each series that labels name and no folder holds."""
     present = {name for folder in found for scan in folder.scans for name in scan.ids}
     wanted: dict[str, Path] = {}
@@ -199,7 +135,7 @@ def _missing(found: Sequence[_Folder], readings: dict[str, Reading]) -> list[Pro
 
 
 def _entry(
-    folder: _Folder, scan: FoundScan, scopes: Sequence[_Scope], reading: Reading | None
+    folder: LabelledFolder, scan: FoundScan, scopes: Sequence[Scope], reading: Reading | None
 ) -> tuple[ScanEntry | None, list[Problem]]:
     """Return the scan with its labels, None if it is left out, and its problems."""
     if scan.problem or scan.grid is None:
@@ -239,7 +175,7 @@ def _layout(scan: FoundScan) -> str:
     return "LUNA16" if scan.in_subset else "plain"
 
 
-def _from_readers(folder: _Folder, scan: FoundScan, reading: Reading, series: Series) -> ScanEntry:
+def _from_readers(folder: LabelledFolder, scan: FoundScan, reading: Reading, series: Series) -> ScanEntry:
     nodules, excluded = agree(place_marks(reading, series))
     return ScanEntry(
         scan.path,
@@ -254,7 +190,7 @@ def _from_readers(folder: _Folder, scan: FoundScan, reading: Reading, series: Se
     )
 
 
-def _from_tables(folder: _Folder, scan: FoundScan, labels: LabelSet) -> ScanEntry:
+def _from_tables(folder: LabelledFolder, scan: FoundScan, labels: LabelSet) -> ScanEntry:
     def marks(by_series: dict[str, tuple[Mark, ...]]) -> tuple[Mark, ...]:
         return tuple(mark for name in scan.ids for mark in by_series.get(name, ()))
 
@@ -299,7 +235,7 @@ def _once(entries: Sequence[ScanEntry]) -> tuple[list[ScanEntry], list[Problem]]
     return kept, problems
 
 
-def _log_layouts(folder: _Folder, scans: Sequence[ScanEntry]) -> None:
+def _log_layouts(folder: LabelledFolder, scans: Sequence[ScanEntry]) -> None:
     """Log the layouts of a folder."""
     for layout in dict.fromkeys(scan.layout for scan in scans):
         part = [scan for scan in scans if scan.layout == layout]

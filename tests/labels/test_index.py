@@ -157,7 +157,15 @@ def test_a_plain_folder_names_the_scans_that_were_read(tmp_path):
     assert {scan.layout for scan in scans.values()} == {"plain"}
 
 
-def test_labels_speak_for_the_scans_below_them(tmp_path):
+def test_a_scan_in_both_lists_is_named_by_the_first(tmp_path):
+    write_scan(tmp_path / "one.mha")
+    for name in ("seriesuids.csv", "scans.csv"):
+        write_rows(tmp_path / name, "one", heading="seriesuid")
+    (scan,) = read_index([tmp_path]).scans
+    assert scan.labels == tmp_path / "seriesuids.csv"
+
+
+def test_labels_apply_to_the_scans_below_them(tmp_path):
     write_scan(tmp_path / "a" / "one.mha")
     write_scan(tmp_path / "b" / "two.mha", seed=1)
     write_rows(tmp_path / "a" / "annotations.csv", f"one,{INSIDE}", f"two,{INSIDE}")
