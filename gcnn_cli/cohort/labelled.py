@@ -38,10 +38,10 @@ def detect_labelled(
     for number, scan in enumerate(asked, start=1):
         paths = request.paths(scan)
 
-        def tell(stage: str, number: int = number, name: str = scan.path.name) -> None:
+        def show(stage: str, number: int = number, name: str = scan.path.name) -> None:
             notify(f"scan {number} of {len(scans)}, {name}: {stage}")
 
-        outcome = search(make_job(scan, request), detector, tell)
+        outcome = search(make_job(scan, request), detector, show)
         if outcome.failure:
             raise outcome.failure.error
         if outcome.files:

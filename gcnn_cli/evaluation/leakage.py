@@ -27,7 +27,7 @@ class Leakage:
 
     def __str__(self) -> str:
         if not self.known:
-            return "leakage not checked: the training data is unknown"
+            return "leakage not checked: the series and patients of the training data are unknown"
         if not self.found:
             return "no leakage: the weights were not trained on any evaluated series or patient, by name"
         names = (*self.series, *self.patients)
@@ -40,7 +40,10 @@ class Leakage:
 
 
 def find_leakage(provenance: Mapping[str, Any] | None, series: Iterable[str], patients: Iterable[str]) -> Leakage:
-    """Compare by name with `training_series` and `training_patients` of a weights file's provenance."""
+    """Compare by name with `training_series` and `training_patients` of a weights file's provenance.
+
+    Weights that hold the counts alone, or no provenance, cannot be checked.
+    """
     provenance = provenance or {}
     if "training_series" not in provenance and "training_patients" not in provenance:
         return Leakage(known=False)

@@ -70,10 +70,10 @@ def read_index(folders: Sequence[Path], *, strict: bool = False) -> DataIndex:
     """
     found = read_folders(folders)
     scans, problems = _index_scans(found)
-    cutouts, doubtful = _index_cutouts(found)
+    cutouts, others = _index_cutouts(found)
     for folder in found:
         _log_layouts(folder, [scan for scan in scans if scan.folder == folder.path])
-    index = DataIndex(tuple(scans), tuple(cutouts), (*problems, *doubtful))
+    index = DataIndex(tuple(scans), tuple(cutouts), (*problems, *others))
     report_problems(index.problems, strict=strict)
     if not scans:
         raise InputError(f"no usable scan under {', '.join(map(str, folders))}")
@@ -141,8 +141,8 @@ def _entry(
     if scan.problem or scan.grid is None:
         return None, [Problem(UNREADABLE, f"{scan.problem}; left out")]
     problems: list[Problem] = []
-    speaking = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.applies_to(scan)][:1]
-    sources = [_from_tables(folder, scan, scope.labels) for scope in speaking]
+    naming = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.applies_to(scan)][:1]
+    sources = [_from_tables(folder, scan, scope.labels) for scope in naming]
     if reading is not None and scan.series is not None:
         try:
             sources.append(_from_readers(folder, scan, reading, scan.series))

@@ -4,7 +4,7 @@
   A letter after the number marks a second scan of the same patient.
 - Any other PatientID is replaced by `patient-` and the first 12 hexadecimal digits of its SHA-256, so that equal
   ids stay equal and no id appears in logs. The hash has no key: whoever tries every possible number finds the
-  id. It may be logged and must not be given away (`is_public`).
+  id. Such hashes do not belong in files that are given away.
 - A file without a pseudonym counts as a patient of its own, under the file's name, unless scans.csv names the
   patient (`label_sets`). LUNA16's files are named after their series: its few patients with two scans count as
   two, and cannot be matched with LIDC-IDRI's patients.
@@ -15,7 +15,6 @@ import re
 from collections.abc import Collection
 
 _LIDC = re.compile(r"LIDC-IDRI-\d{4}")
-_TCIA = re.compile(r"1\.3\.6\.1\.4\.1\.14519\.5\.2\.1(\.\d+)+")  # The Cancer Imaging Archive's root of UIDs
 
 
 def patient_of(name: str) -> str:
@@ -34,15 +33,6 @@ def pseudonym(patient_id: str) -> str:
     if _LIDC.fullmatch(patient_id):
         return patient_id
     return f"patient-{hashlib.sha256(patient_id.encode()).hexdigest()[:12]}"
-
-
-def is_public(name: str) -> bool:
-    """Return True for a series or patient published under this name: an LIDC-IDRI pseudonym or a UID of TCIA.
-
-    Only such names may go into files that are given away. A file's name may be a person's, a hospital's UID leads
-    to the person, and a short hash of a PatientID can be inverted.
-    """
-    return bool(re.fullmatch(_LIDC.pattern + "[a-z]?", name) or _TCIA.fullmatch(name))
 
 
 def known_as(given: str, patients: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from conftest import make_network
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
+from gcnn_cli.evaluation.leakage import find_leakage
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.phantom import write_phantom
@@ -64,12 +65,20 @@ def test_tables_alone_are_enough(run, tables, tmp_path):
     assert (out / "froc.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_json_on_stdout_is_all_there_is(run, tables):
+def test_stdout_holds_nothing_but_the_json(run, tables):
     done = run(*options(tables), "--json", "--bootstraps", 100)
     report = json.loads(done.stdout)
     assert len(report["operating_points"]) == 7
     assert report["bootstrap"]["seed"] == 0
     assert json.loads(run(*options(tables), "--json", "--bootstraps", 100).stdout) == report
+
+
+def test_froc_is_the_default(tables):
+    runner = CliRunner()
+    arguments = [*map(str, options(tables)), "--json", "--bootstraps", "0"]
+    named, default = (runner.invoke(app, ["evaluate", *flag, *arguments]) for flag in (["--froc"], []))
+    assert named.exit_code == default.exit_code == 0
+    assert named.stdout == default.stdout
 
 
 def test_missed_nodules_are_those_not_found_within_one_false_positive_per_scan(run, tables, tmp_path):
@@ -133,7 +142,7 @@ def test_predictions_for_another_scan_are_named(run, tables):
     assert run(*options(tables), "--allow-unknown").exit_code == 0
 
 
-def test_nodules_of_other_scans_are_left_out_and_said(run, tables):
+def test_nodules_of_other_scans_are_left_out_with_a_remark(run, tables):
     tables["series"].write_text("001\n002\n")
     tables["predictions"].write_text(HEADER + "001,0,0,0,0.5\n")
     done = run(*options(tables))
@@ -141,7 +150,7 @@ def test_nodules_of_other_scans_are_left_out_and_said(run, tables):
     assert "3 of 5 nodules lie in scans that are not listed" in done.stderr
 
 
-def test_what_is_missing_is_said(run, tables):
+def test_missing_tables_are_remarked(run, tables):
     done = run(*options(tables, "predictions", "annotations"))
     assert "no --series" in done.stderr
     assert "no --excluded" in done.stderr
@@ -209,6 +218,10 @@ def test_scans_that_were_trained_on_are_reported_and_refused_with_strict(run, la
     assert refused.exit_code == 3
     assert refused.stdout == ""
     assert "--strict: the training data holds 1 of the evaluated series" in refused.stderr
+
+
+def test_weights_that_hold_counts_alone_cannot_be_checked():
+    assert not find_leakage({"counts": {"training_series": 3}}, ["a"], ["p"]).known
 
 
 def test_strict_refuses_what_cannot_be_checked(run, tables):

@@ -91,7 +91,7 @@ def test_a_scan_of_luna16_without_rows_is_a_scan_without_nodules(luna, caplog):
     assert index.problems == ()  # readers agree to the pixel: twice the same excluded mark is none
 
 
-def test_seriesuids_says_which_scans_were_read(luna):
+def test_seriesuids_lists_the_scans_that_were_read(luna):
     write_rows(luna / "CSVFILES" / "seriesuids.csv", A, heading="")
     assert {name: scan.labelled for name, scan in by_name(read_index([luna])).items()} == {A: True, B: False}
 
@@ -260,7 +260,7 @@ def test_no_patient_id_is_kept_but_lidcs(tmp_path):
     assert known_as("someone else", index.patients) == ""
 
 
-def test_a_list_further_up_may_tell_the_patient(tmp_path):
+def test_a_list_further_up_may_name_the_patient(tmp_path):
     write_scan(tmp_path / "a" / "one.mha")
     write_rows(tmp_path / "a" / "annotations.csv", f"one,{INSIDE}")
     write_rows(tmp_path / "scans.csv", "one,LIDC-IDRI-0009", heading="seriesuid,patient")
@@ -268,7 +268,7 @@ def test_a_list_further_up_may_tell_the_patient(tmp_path):
     assert (scan.patient, len(scan.nodules)) == ("LIDC-IDRI-0009", 1)
 
 
-def test_cutouts_that_may_be_of_the_same_patients_are_told(luna, caplog):
+def test_cutouts_that_may_come_from_the_same_patients_raise_a_warning(luna, caplog):
     np.savez(luna / "LIDC-IDRI-0001_R_1.npz", hu=np.zeros((2, 4, 4), np.int16), mask=np.ones((2, 4, 4), bool))
     read_index([luna])
     assert "the patients of scans named by series are unknown" in caplog.text
@@ -331,7 +331,7 @@ def same_reader_file(folder):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "kind", "told", "used"),
+    ("spoil", "kind", "text", "used"),
     [
         (missing, MISSING, "annotations.csv: no scan of gone", ["good"]),
         (no_series, MISSING, "069.xml: no scan of 1.2.3.4", ["good"]),
@@ -347,7 +347,7 @@ def same_reader_file(folder):
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_what_does_not_fit_is_told_left_out_and_refused_if_asked(tmp_path, spoil, kind, told, used, caplog):
+def test_problems_are_reported_left_out_and_refused_with_strict(tmp_path, spoil, kind, text, used, caplog):
     write_scan(tmp_path / "good.mha")
     write_rows(tmp_path / "annotations.csv", f"good,{INSIDE}")
     assert read_index([tmp_path], strict=True).problems == ()
@@ -355,13 +355,13 @@ def test_what_does_not_fit_is_told_left_out_and_refused_if_asked(tmp_path, spoil
     index = read_index([tmp_path])
     assert sorted(scan.name for scan in index.scans) == sorted(used)
     assert [p.kind for p in index.problems] == [kind]
-    assert told in index.problems[0].text
+    assert text in index.problems[0].text
     assert f"{kind}: {index.problems[0].text}" in caplog.text
     assert f"problems with the labelled data: 1 {kind}" in caplog.text
     assert by_name(index)["good"].nodules == ((0.0, 30.0, -290.0, 6.0),)
     with pytest.raises(InputError, match=f"--strict: 1 {kind}; the first: ") as error:
         read_index([tmp_path], strict=True)
-    assert told in str(error.value)
+    assert text in str(error.value)
     assert "SECRET" not in caplog.text + str(error.value)
 
 
@@ -409,7 +409,7 @@ def test_ten_of_a_kind_are_listed_and_all_are_counted(caplog):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("annotations.csv", f"{COLUMNS}\nscan,1,2,nan,4\n", "line 2: coordZ is 'nan'"),
         ("annotations.csv", f"{COLUMNS}\n,1,2,3,4\n", "line 2: no seriesuid"),
@@ -421,10 +421,10 @@ def test_ten_of_a_kind_are_listed_and_all_are_counted(caplog):
         ("damaged.xml", "<LidcReadMessage>", "invalid XML"),
     ],
 )
-def test_damaged_label_files_are_refused(tmp_path, name, content, said):
+def test_damaged_label_files_are_refused(tmp_path, name, content, message):
     write_scan(tmp_path / "scan.mha")
     (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_index([tmp_path])
     assert str(tmp_path / name) in str(error.value)
     assert "\n" not in str(error.value)

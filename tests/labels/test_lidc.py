@@ -77,7 +77,7 @@ def test_an_outline_with_nothing_inside_still_has_a_place(tmp_path, series):
     assert 0 < mark.diameter_mm < 3
 
 
-def test_single_points_are_small_nodules_and_loci_are_none(tmp_path, series):
+def test_single_points_are_small_nodules_and_loci_are_not_nodules(tmp_path, series):
     scan, to_world = series
     small, other = placed(tmp_path, scan, ["", nodule(roi(uid(2), [(7, 9)]), small=True) + non_nodule(uid(8), 20, 3)])
     assert (small.kind, other.kind) == ("small", "non-nodule")
@@ -87,11 +87,11 @@ def test_single_points_are_small_nodules_and_loci_are_none(tmp_path, series):
 
 
 @pytest.mark.parametrize(
-    ("marks", "said"),
+    ("marks", "message"),
     [(roi("1.2.3", [(4, 5)]), "slice 1.2.3, which its series lacks"), (roi(uid(0), [(34, 5)]), "34 x 30")],
 )
-def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, said):
-    with pytest.raises(InputError, match=said):
+def test_marks_that_the_series_cannot_have_are_refused(tmp_path, series, marks, message):
+    with pytest.raises(InputError, match=message):
         placed(tmp_path, series[0], [nodule(marks)])
 
 
@@ -118,7 +118,7 @@ OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "invalid XML"),
         ("<LidcReadMessage><readingSession></LidcReadMessage>", "invalid XML"),
@@ -128,17 +128,17 @@ OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/hostname">]>'
         (message("", []), "no SeriesInstanceUid"),
     ],
 )
-def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
+def test_a_damaged_reader_file_is_one_line(tmp_path, content, message):
     path = tmp_path / "damaged.xml"
     path.write_text(content)
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         read_reading(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("marks", "said"),
+    ("marks", "message"),
     [
         (nodule(roi(uid(0), [])), "without points"),
         (nodule(roi("", [(1, 2)])), "without a slice"),
@@ -147,11 +147,11 @@ def test_a_damaged_reader_file_is_one_line(tmp_path, content, said):
         (nodule(roi(uid(0), [(1, 2)], "PERHAPS")), "must be TRUE or FALSE"),
     ],
 )
-def test_a_mark_that_cannot_be_understood_spoils_its_series_only(tmp_path, series, marks, said):
+def test_an_invalid_mark_spoils_its_series_only(tmp_path, series, marks, message):
     path = write_message(tmp_path / "odd.xml", SERIES, [nodule(roi(uid(1), [(1, 2)])), marks])
     reading = read_reading(path)
     assert (reading.series_uid, reading.marks) == (SERIES, ())
-    with pytest.raises(InputError, match=said) as error:
+    with pytest.raises(InputError, match=message) as error:
         place_marks(reading, series[0])
     assert str(error.value).startswith(str(path))
 
