@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 @app.command(epilog=EXIT_CODES)
 def evaluate(
     froc: Annotated[
-        bool, typer.Option("--froc", help="FROC and CPM by LUNA16's rules: the only measure, and the default.")
+        bool,
+        typer.Option(
+            "--froc", show_default=False, help="FROC and CPM by LUNA16's rules: the only measure, and the default."
+        ),
     ] = True,
     predictions: Annotated[
         Path | None,
@@ -54,7 +57,13 @@ def evaluate(
         typer.Option(help="Labelled folder: detect in its scans, then evaluate. Default: the sample scan."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Shipped name or path of a weights file.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            envvar="GCNN_MODEL",
+            help="Shipped name or path of a weights file. Default: octahedral, or the weights that the reports name.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, plots and detections.")] = None,

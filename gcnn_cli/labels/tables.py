@@ -10,8 +10,8 @@ Positions are LPS mm. Columns may stand in any order and others may stand betwee
 value, NaN, another separator, a heading in the middle.
 
 Diameters: positive, or -1 where nobody measured (`marks`). Zero and other negative numbers are invalid. LUNA16's
-tables hold none, LIDC-IDRI's reader files hold no diameters at all, and LUNA16's evaluation script would count a
-nodule of 0 mm that no prediction can hit.
+tables do not contain them, LIDC-IDRI's reader files contain no diameters at all, and LUNA16's evaluation script
+would count a nodule of 0 mm that no prediction can hit.
 
 Repetitions: a nodule or a listed scan that repeats an earlier row is left out and reported. One that contradicts
 it, with another diameter or another patient, raises InputError. Excluded marks may repeat: readers agree to the

@@ -192,7 +192,7 @@ def test_nearest_reads_a_point_of_the_curve():
 
 def test_the_threshold_at_a_rate_keeps_within_it():
     # One scan, false positives at 0.9 and 0.7, the nodule at 0.8. At 1 FP/scan 0.8 is the lowest threshold
-    # (0.7 lets the second in); at 1/2 even 0.9 is one too many: none. At 2 and above: 0.7, the last score there is.
+    # (0.7 lets the second in). At 1/2 even 0.9 is one too many: None. At 2 and above: 0.7, the last score.
     marks = [("a", FAR, 0, 0, 0.9), ("a", FAR, 9, 0, 0.7), ("a", 0, 0, 0, 0.8)]
     _, curve = froc_of(marks, [("a", 0, 0, 0, 8)])
     assert thresholds_at(curve, np.array([0.5, 1, 2, 8])) == [None, 0.8, 0.7, 0.7]

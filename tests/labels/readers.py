@@ -1,4 +1,4 @@
-"""Reader files as LIDC-IDRI has them, for nodules of known shape."""
+"""Making reader files in LIDC-IDRI's format, for nodules of known shape."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,26 +14,26 @@ NAMESPACE = 'xmlns="http://www.nih.gov"'
 
 
 def noise_hu(shape: tuple[int, int, int], seed: int = 0) -> NDArray[np.int16]:
-    """A scan of nothing."""
+    """Return a scan of noise."""
     return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
 
 
 def ball(shape: tuple[int, int, int], to_world: NDArray[np.float64], center_mm: Sequence[float], radius: float) -> Mask:
-    """Voxels [D, H, W] of a ball in LPS mm."""
+    """Return the mask [D, H, W] of a ball in LPS mm."""
     index = np.indices(shape).reshape(3, -1).T
     places = index @ to_world[:3, :3].T + to_world[:3, 3]
     return (np.linalg.norm(places - center_mm, axis=1) <= radius).reshape(shape)
 
 
 def center_and_diameter(mask: Mask, to_world: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-    """Of a mask's voxels: center of mass in LPS mm, and diameter of the ball of their volume."""
+    """Return a mask's center of mass in LPS mm, and the diameter of the ball with its volume."""
     index = np.argwhere(mask)
     volume = len(index) * abs(np.linalg.det(to_world[:3, :3]))
     return index.mean(axis=0) @ to_world[:3, :3].T + to_world[:3, 3], float(np.cbrt(6 * volume / np.pi))
 
 
 def outlined(mask: Mask, uid: Uid, inclusion: str = "TRUE") -> str:
-    """A roi for every slice of a mask without hollows: the pixels around it, in turn."""
+    """Return a roi for every slice of a mask without hollows: the pixels around it, in order of angle."""
     rois = []
     for number in np.flatnonzero(mask.any(axis=(1, 2))):
         ring = np.argwhere(ndimage.binary_dilation(mask[number]) & ~mask[number])
@@ -43,7 +43,7 @@ def outlined(mask: Mask, uid: Uid, inclusion: str = "TRUE") -> str:
 
 
 def roi(slice_uid: str, points: Sequence[Sequence[int]], inclusion: str = "TRUE") -> str:
-    """points: (x column, y row)."""
+    """Return a roi. points: (x column, y row)"""
     edges = "".join(f"<edgeMap><xCoord>{x}</xCoord><yCoord>{y}</yCoord></edgeMap>" for x, y in points)
     return (
         f"<roi><imageZposition>0 </imageZposition><imageSOP_UID>{slice_uid}</imageSOP_UID>"
@@ -64,7 +64,7 @@ def non_nodule(slice_uid: str, x: int, y: int) -> str:
 
 
 def message(series_uid: str, sessions: Sequence[str], *, root: str = "LidcReadMessage", extra: str = "") -> str:
-    """A reader file; one string of marks for each radiologist."""
+    """Return a reader file. sessions: the marks of each radiologist"""
     read = "".join(
         f"<readingSession><servicingRadiologistID>{n}</servicingRadiologistID>{marks}</readingSession>"
         for n, marks in enumerate(sessions)

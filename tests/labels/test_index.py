@@ -88,7 +88,7 @@ def test_a_scan_of_luna16_without_rows_is_a_scan_without_nodules(luna, caplog):
     assert {scan.layout for scan in index.scans} == {"LUNA16"}
     assert scans[A].labels == luna / "CSVFILES" / "annotations.csv"
     assert "LUNA16 layout, 2 scans: 2 labelled, with 1 nodules, 1 excluded marks, 0 candidates" in caplog.text
-    assert index.problems == ()  # readers agree to the pixel: twice the same excluded mark is none
+    assert index.problems == ()  # readers agree to the pixel: a repeated excluded mark is no problem
 
 
 def test_seriesuids_lists_the_scans_that_were_read(luna):
@@ -128,7 +128,7 @@ def test_candidates_come_with_their_class_the_second_list_before_the_first(luna)
     write_rows(luna / "CSVFILES" / "candidates_V2.csv", *rows, heading=heading)
     index = read_index([luna])
     assert by_name(index)[A].candidates.tolist() == [[0, 30, -290, 1], [5, 25, -280, 0]]
-    assert index.problems == ()  # candidates of a subset that is not here are nobody's loss
+    assert index.problems == ()  # candidates of a missing subset are no problem
     write_rows(luna / "CSVFILES" / "candidates_V2.csv", f"{A},0,30,-290,2", heading=heading)
     with pytest.raises(InputError, match=r"candidates_V2.csv, line 2: class must be 0 or 1, got 2"):
         read_index([luna])
