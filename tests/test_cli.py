@@ -166,7 +166,7 @@ def test_a_lung_mask_says_where_to_look(run, scans, phantom, tmp_path):
         (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "give one of them"),
         (["SCAN", "--fp-per-scan", "3"], 2, "stored: 1"),
         (["SCAN", "--model", "nothing"], 6, "no weights named 'nothing'"),
-        (["SCAN", "--device", "cuda:77"], 7, "not here"),
+        (["SCAN", "--device", "cuda:77"], 7, "not available"),
         (["SCAN", "--device", "abacus"], 7, "unknown device 'abacus'"),
         (["SCAN", "--series", "#1"], 2, "--series"),
         (["SCAN", "--resume", "--format", "csv"], 2, "--resume compares"),

@@ -1,4 +1,4 @@
-"""`gcnn info`, `gcnn models`, `gcnn verify`: what is at hand and whether it can be trusted."""
+"""`gcnn info`, `gcnn models` and `gcnn verify`: inspection of scans, weights and symmetry."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,15 @@ def info(
         Path | None,
         typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.", show_default=False),
     ] = None,
-    system: Annotated[bool, typer.Option("--system", help="Versions, devices and threads instead of a scan.")] = False,
+    system: Annotated[
+        bool, typer.Option("--system", help="Show versions, devices and threads instead of a scan.")
+    ] = False,
     allow_gaps: AllowGaps = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a path holds and whether its geometry can be trusted. Needs no weights."""
+    """Show the contents of a path and check its geometry. Needs no weights."""
     if (scan is None) != system:
-        raise UsageError("info needs a scan or --system, one of them")
+        raise UsageError("info takes either a scan or --system")
     if scan is None:
         from gcnn_cli.network.system import describe_system
 
@@ -35,11 +37,11 @@ def info(
 
 @app.command(epilog=EXIT_CODES)
 def models(as_json: AsJson = False) -> None:
-    """List the weights at hand, checked against their checksums."""
+    """List the shipped weights and check them against their checksums."""
     from gcnn_cli.network.weights import list_models
 
     rows = list_models()
-    if not as_json:  # a row as narrow as it can be: sha256 alone fills most of a terminal
+    if not as_json:  # narrow rows: sha256 alone fills most of a terminal
         rows = [
             {
                 "name": row["name"],
@@ -57,17 +59,18 @@ def models(as_json: AsJson = False) -> None:
 
 @app.command(epilog=EXIT_CODES)
 def verify(
-    model: Annotated[str, typer.Argument(help="Shipped name or path of a weights file.")] = DEFAULT_MODEL,
+    model: Annotated[str, typer.Argument(help="Name of shipped weights, or path of a weights file.")] = DEFAULT_MODEL,
     group: Annotated[
-        str | None, typer.Option(help="Turn by the elements of this group instead of the network's own.")
+        str | None,
+        typer.Option(help="Group whose elements turn the patches (default: the network's own).", show_default=False),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Also draw the error of each element into this PNG.", show_default=False)
+        Path | None, typer.Option(help="Also plot the error of each element to this PNG.", show_default=False)
     ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how far the score changes when a patch is turned, for every element of the group."""
+    """Measure the change of the score when a patch is turned, for every element of the group."""
     from gcnn_cli.errors import ModelError
     from gcnn_cli.files import check_not_existing, write_bytes
     from gcnn_cli.network.verify import TOLERANCE, invariance_errors
@@ -89,11 +92,10 @@ def verify(
         title = f"{Path(model).stem}, group {group or trained.group}"
         write_bytes(plot, error_plot([e.error for e in errors], TOLERANCE, title), overwrite=overwrite)
     worst = max(e.error for e in errors)
+    change = f"the largest relative change of the score is {worst:.1e}; at most {TOLERANCE:g} is allowed"
     if worst > TOLERANCE:
-        raise ModelError(
-            f"{model}: the score changes by {worst:.1e} (relative), more than {TOLERANCE:g}: not invariant"
-        )
-    typer.echo(f"largest relative change {worst:.1e}, at most {TOLERANCE:g} is allowed: invariant", err=True)
+        raise ModelError(f"{model}: not invariant: {change}")
+    typer.echo(f"invariant: {change}", err=True)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool = False) -> None:

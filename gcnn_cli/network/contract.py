@@ -1,4 +1,4 @@
-"""What a network expects of its input and what its output means. Both travel inside the weights file."""
+"""The contract of a network: the input that it takes and the meaning of its output. The weights file holds both."""
 
 import math
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from gcnn_cli.errors import ModelError, UsageError
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Cubes of side^3 voxels of spacing_mm, HU scaled from [hu_low, hu_high] to [-1, 1]."""
+    """Cubes of side^3 voxels of spacing_mm, HU scaled from [hu_low, hu_high] to [-1, 1]. Raises ModelError."""
 
     spacing_mm: float = 1.0
     side: int = 32
@@ -17,20 +17,20 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if type(self.side) is not int:
-            raise ModelError(f"a side is a whole number of voxels, got {self.side!r}")
+            raise ModelError(f"side must be an integer, got {self.side!r}")
         window = self.hu_high - self.hu_low
         if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and 0 < window < math.inf):
-            raise ModelError(f"unusable input contract {self}")
+            raise ModelError(f"invalid input contract: {self}")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Logit -> probability (Platt 1999), and where to cut.
+    """Map from logit to probability (Platt 1999), with the thresholds to report at. Raises ModelError.
 
     probability = 1 / (1 + exp(-(slope * logit + offset)))
 
-    threshold:        probability from which a candidate is reported by default
-    operating_points: false positives per scan -> probability, as pairs in ascending order
+    threshold:        lowest probability that is reported by default
+    operating_points: pairs of false positives per scan and the threshold that gives them, in ascending order
     """
 
     slope: float = 1.0
@@ -43,33 +43,35 @@ class Calibration:
         object.__setattr__(self, "operating_points", points)
         if not (0 < self.slope < math.inf and math.isfinite(self.offset) and 0 <= self.threshold <= 1):
             raise ModelError(
-                f"unusable calibration: slope {self.slope}, offset {self.offset}, threshold {self.threshold}"
+                f"invalid calibration: slope {self.slope}, offset {self.offset}, threshold {self.threshold}"
             )
         if not all(0 < rate < math.inf and 0 <= cut <= 1 for rate, cut in points):
-            raise ModelError(f"unusable operating points {points}: false positives per scan and a probability each")
+            raise ModelError(
+                f"invalid operating points {points}: must be pairs of false positives per scan and a probability"
+            )
 
     def probability(self, logit: float) -> float:
-        """The calibrated probability of one logit."""
+        """Return the calibrated probability of one logit."""
         x = self.slope * logit + self.offset
         return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
 
     def mapped(self, slope: float, offset: float, operating_points: tuple[tuple[float, float], ...]) -> "Calibration":
-        """This calibration followed by Platt's map of its probabilities, with operating points counted after it.
+        """Return this calibration followed by Platt's map of its probabilities, with operating points of the result.
 
-        The default threshold is the operating point of 1 false positive per scan. Raises ModelError without one.
+        The default threshold is the operating point at 1 false positive per scan. Raises ModelError without one.
         """
         threshold = dict(operating_points).get(1.0)
         if threshold is None:
-            raise ModelError("no operating point at 1 false positive per scan: there is no default threshold to store")
+            raise ModelError("no operating point at 1 false positive per scan to take the default threshold from")
         return Calibration(slope * self.slope, slope * self.offset + offset, threshold, operating_points)
 
     def threshold_at(self, fps_per_scan: float) -> float:
-        """The stored cut for a rate of false positives per scan. Raises UsageError where none is stored."""
+        """Return the threshold stored for a rate of false positives per scan. Raises UsageError without one."""
         for rate, cut in self.operating_points:
             if math.isclose(rate, fps_per_scan):
                 return cut
         rates = ", ".join(f"{rate:g}" for rate, _ in self.operating_points)
         raise UsageError(
             f"these weights store no operating point at {fps_per_scan:g} false positives per scan"
-            f" ({'stored: ' + rates if rates else 'they store none'}); use --threshold"
+            f" (stored: {rates or 'no points'}); use --threshold"
         )

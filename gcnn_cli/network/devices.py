@@ -1,4 +1,4 @@
-"""Devices, their precision, and the threads of this process."""
+"""Devices, their precision and memory, and the threads of this process."""
 
 import os
 
@@ -6,9 +6,12 @@ import torch
 
 from gcnn_cli.errors import DeviceError
 
+# Texts by which torch reports that memory ran out, where it raises no class of its own for it: Linux, Windows, Metal.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
+
 
 def choose_device(name: str) -> torch.device:
-    """A torch device from auto, cpu, cuda, cuda:N or mps. Only auto falls back. Raises DeviceError."""
+    """Return the torch device for auto, cpu, cuda, cuda:N or mps. Only auto falls back. Raises DeviceError."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -18,29 +21,49 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device {name!r} is not here: {torch.cuda.device_count()} CUDA devices found")
+        raise DeviceError(f"device {name!r} is not available: {torch.cuda.device_count()} CUDA devices found")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError("device 'mps' is not here: torch reports no Metal device")
+        raise DeviceError("device 'mps' is not available: torch reports no Metal device")
     if device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"unsupported device {name!r}: use auto, cpu, cuda, cuda:N or mps")
     return device
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 natively; emulated it would only be slower."""
+    """Return True if the device multiplies bfloat16 natively; emulation is slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        onednn = torch.backends.mkldnn
+        return bool(onednn.is_available() and onednn.enabled and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return False
 
 
+def autocast(device: torch.device, *, bfloat16: bool | None = None) -> torch.autocast:
+    """Return a context in which networks compute in bfloat16, or in float32.
+
+    bfloat16: default: where the device multiplies it natively
+    """
+    enabled = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return True if an exception means that host or device memory ran out.
+
+    On a CPU torch raises a plain RuntimeError, which only its text tells from a defect.
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
 def cpu_cores() -> int:
-    """Cores that this process may use, which on a shared machine are not all that it has."""
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def use_threads(number: int) -> None:
-    """Compute on so many threads in this process, which has not computed yet: PyTorch's, and ITK's."""
+    """Set the number of threads of PyTorch and ITK in this process. Call before any computation."""
     torch.set_num_threads(number)
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(number)

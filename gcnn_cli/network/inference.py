@@ -1,8 +1,8 @@
-"""A trained network made fast: the same function as its GCNN, computed as an ordinary CNN.
+"""Inference with a trained network: the same function as its GCNN, computed faster as an ordinary CNN.
 
 Kernels are expanded over the group once, the norms are folded into the convolutions
 (w' = scale w, b' = scale b + shift), data is laid out channels-last, and bfloat16 is used where
-the processor multiplies it natively. Group pooling stays a reshape and a maximum.
+the processor multiplies it natively. Group pooling stays a reshape and a maximum or mean.
 """
 
 import logging
@@ -16,31 +16,31 @@ from torch import Tensor, nn
 
 from gcnn_cli.errors import DeviceError, ModelError
 from gcnn_cli.network.architecture import GCNN, ConvBlock
-from gcnn_cli.network.devices import has_fast_bfloat16
+from gcnn_cli.network.devices import autocast, has_fast_bfloat16, is_out_of_memory
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
 from gcnn_cli.symmetry.layers import LAYOUT
 
 log = logging.getLogger("gcnn")
 
-# Of patches taken at once on a CPU: the maps of more do not stay in its cache, and take up to 1.7 times as long.
+# Voxels of patches per batch on a CPU. The maps of larger batches do not stay in its cache and take up to 1.7 times as
+# long.
 _CACHED_VOXELS = 1 << 17
-_CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
 class FoldedGCNN(nn.Module):
-    """The inference form of a GCNN in eval mode: patches [B, 1, *grid] -> logits [B]."""
+    """The inference form of a GCNN: patches [B, 1, *grid] -> logits [B]. Raises ModelError outside eval mode."""
 
     def __init__(self, network: GCNN) -> None:
         super().__init__()
         if network.training:
-            raise ModelError("only a network in eval mode has fixed norms to fold; call .eval() first")
+            raise ModelError("only a network in eval mode can be folded; call .eval() first")
         layers: list[nn.Module] = []
         for block in network.blocks:
             assert isinstance(block, ConvBlock)  # for the type checker
             layers += _folded(block)
-        # Of the whole: `to` sets the strides of a single input channel too, by which torch chooses the layout.
+        # On the whole: `to` sets the strides of a single input channel too, by which torch chooses the layout.
         self.layers = nn.Sequential(*layers).to(memory_format=LAYOUT[network.group.dimension])  # type: ignore[call-overload]
         self.linear = network.linear
         self.order = network.group.order
@@ -49,32 +49,30 @@ class FoldedGCNN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).to(self.linear.weight.dtype)
         pooled = y.amax(dim=2) if self.group_pool == "max" else y.mean(dim=2)
-        with torch.autocast(x.device.type, enabled=False):  # the last sum is worth full precision
-            # Row by row, where a matrix product would sum in an order that depends on the size of the batch.
+        with torch.autocast(x.device.type, enabled=False):  # the last sum deserves full precision
+            # By row: a matrix product would sum in an order that depends on the size of the batch.
             logits: Tensor = (pooled * self.linear.weight[0]).sum(dim=1) + self.linear.bias
         return logits
 
 
 @torch.no_grad()
 def _folded(block: ConvBlock) -> list[nn.Module]:
-    conv = block.conv
-    dimension, order = conv.group.dimension, conv.group.order
+    dimension, order = block.conv.group.dimension, block.conv.group.order
     scale, shift = (v.repeat_interleave(order) for v in block.norm.scale_and_shift())
-    weight = conv.expanded_weight() * scale.view(-1, 1, *(1,) * dimension)
-    plain = _CONV[dimension](weight.shape[1], weight.shape[0], weight.shape[2], padding=conv.padding)
-    plain.weight = nn.Parameter(weight)
-    plain.bias = nn.Parameter(conv.expanded_bias() * scale + shift)
+    plain = block.conv.export()
+    plain.weight *= scale.view(-1, 1, *(1,) * dimension)
+    plain.bias = nn.Parameter(shift if plain.bias is None else plain.bias * scale + shift)
     pool = [] if block.pool is None else [_POOL[dimension](2)]
-    # The maximum of what is above zero is what is above zero of the maximum: pooled first there is less to do.
+    # ReLU and maximum commute. Pooled first, the map has fewer values for the ReLU.
     return [plain, *pool, nn.ReLU(inplace=True)]
 
 
 @dataclass(frozen=True, eq=False)
 class Scorer:
-    """Scores patches on one device. Made once, used for every batch.
+    """A network that scores patches on one device.
 
-    average_over: name of a group; the logit is then the mean over all its turned copies of the
-    patch (test-time group pooling), which makes any network invariant under that group.
+    average_over: name of a group. The logit is the mean over all copies of the patch that its elements turn
+                  (test-time augmentation), which makes any network invariant under that group.
     """
 
     network: nn.Module
@@ -83,18 +81,18 @@ class Scorer:
     average_over: str = "trivial"
 
     def __post_init__(self) -> None:
-        make_group(self.average_over)  # raises ModelError for an unknown one, before a scan is read
+        make_group(self.average_over)  # raises ModelError for an unknown name before a scan is read
 
     @torch.inference_mode()
     def score(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
-        """Logits [N] of all patches [B, 1, *grid].
+        """Return the logits [N] of all patches, given in batches [B, 1, *grid].
 
-        Where a batch does not fit the device's memory, it and those after it are cut in halves, which is said once
-        for each size. Raises DeviceError when a single patch does not fit, ModelError for scores that are no numbers.
+        A batch that does not fit into memory is halved, and so are those after it, with one warning for each size.
+        Raises DeviceError if a single patch does not fit, ModelError for scores that are not finite.
         """
         # On the device until the end: a GPU works on one batch while the next is cut.
         logits = [torch.zeros(0, device=self.device)]
-        most = 0  # patches at once; 0 while every batch has fitted
+        most = 0  # patches per batch; 0 while every batch has fitted
         for batch in batches:
             waiting = self._cached_parts(batch)
             while waiting:
@@ -104,7 +102,9 @@ class Scorer:
                     continue
                 try:
                     logits.append(self._score_batch(part))
-                except torch.OutOfMemoryError:
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
                     most = self._half_of(part)
                     waiting.insert(0, part)
         scores: NDArray[np.float32] = torch.cat(logits).cpu().numpy()
@@ -113,23 +113,24 @@ class Scorer:
         return scores
 
     def _cached_parts(self, batch: Tensor) -> list[Tensor]:
-        """On a CPU parts whose maps stay in its cache, elsewhere the whole."""
+        """Split a batch into parts whose maps stay in a CPU's cache; on other devices, return it whole."""
         if self.device.type != "cpu":
             return [batch]
         return list(batch.split(max(1, _CACHED_VOXELS // max(1, batch[:1].numel()))))
 
     def _half_of(self, batch: Tensor) -> int:
-        """How many patches to try next. Raises DeviceError after a single one."""
+        """Return half the size of a batch that did not fit. Raises DeviceError for a single patch."""
         if len(batch) == 1:
-            raise DeviceError(f"{self.device} ran out of memory with a single patch; use --device cpu") from None
+            remedy = "free some memory" if self.device.type == "cpu" else "use --device cpu"
+            raise DeviceError(f"{self.device} ran out of memory with a single patch; {remedy}") from None
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         half = len(batch) // 2
-        log.warning("%s ran out of memory with %d patches at once: going on with %d", self.device, len(batch), half)
+        log.warning("%s ran out of memory with %d patches per batch; continuing with %d", self.device, len(batch), half)
         return half
 
     def _score_batch(self, batch: Tensor) -> Tensor:
-        # The patches, not the scan to cut them from, go to the device: they have fewer voxels.
+        # Patches are cut on the host and then moved: they have fewer voxels than the scan.
         batch = batch.pin_memory() if self.device.type == "cuda" else batch
         moved = batch.to(self.device, non_blocking=self.device.type == "cuda")
         copies = [self._forward(rotate(moved, matrix)) for matrix in make_group(self.average_over).matrices]
@@ -137,7 +138,7 @@ class Scorer:
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=LAYOUT[batch.ndim - 2])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with autocast(self.device, bfloat16=self.bfloat16):
             y: Tensor = self.network(batch)
         return y.float()
 
@@ -145,6 +146,10 @@ class Scorer:
 def make_scorer(
     network: GCNN, device: torch.device, *, average_over: str = "trivial", bfloat16: bool | None = None
 ) -> Scorer:
-    """A Scorer for a network in eval mode. bfloat16=None: where the device has it natively."""
+    """Return a Scorer for a network in eval mode.
+
+    average_over: see Scorer
+    bfloat16:     default: where the device multiplies it natively
+    """
     folded = FoldedGCNN(network).to(device).eval()
     return Scorer(folded, device, has_fast_bfloat16(device) if bfloat16 is None else bfloat16, average_over)

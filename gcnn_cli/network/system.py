@@ -1,4 +1,4 @@
-"""What this machine computes with: libraries, devices, threads."""
+"""Description of this machine: libraries, devices and threads."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ _LIBRARIES = (
 
 
 def describe_system() -> list[dict[str, Any]]:
-    """Rows of what and its value, in a fixed order. Nothing is imported to learn a version."""
+    """Return rows of a property and its value, in a fixed order, without importing the libraries."""
     rows = {"gcnn": __version__, "Python": platform.python_version(), "system": platform.platform()}
     rows |= {name: _version(name) for name in _LIBRARIES}
     rows["CPU cores"] = str(os.cpu_count())

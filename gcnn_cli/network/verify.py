@@ -1,4 +1,4 @@
-"""Proof by measurement: does turning a patch leave a network's score alone?"""
+"""Measurement of a network's invariance: the change of its score when a patch is turned."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,13 @@ TOLERANCE = 1e-5  # relative, in float32
 
 
 @dataclass(frozen=True)
-class ElementError:
-    """One element of the group and the largest relative change of the score under it."""
+class ElementDeviation:
+    """The largest relative change of the score under one element of the group.
+
+    element: index in the group's order
+    matrix:  its signed permutation of (z, y, x)
+    error:   max |score(g x) - score(x)| / max |score(x)|
+    """
 
     element: int
     matrix: tuple[tuple[int, ...], ...]
@@ -24,20 +29,22 @@ class ElementError:
 
 
 @torch.no_grad()
-def invariance_errors(network: GCNN, *, group: str | None = None, patches: int = 8) -> list[ElementError]:
-    """The change of the score for every element, on seeded random patches with structure, in float32.
+def invariance_errors(network: GCNN, *, group: str | None = None, patches: int = 8) -> list[ElementDeviation]:
+    """Return the change of the score for every element, on seeded random patches with structure, in float32.
 
-    Measured on the folded form that detection runs. group: another group than the network's own.
+    Measured on the folded form that detection runs.
+
+    group: name of the group whose elements turn the patches (default: the network's own)
     """
     tested: Group = make_group(group or network.config.group)
     side = network.config.side
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(patches, 1, *(side,) * tested.dimension, generator=generator)
-    # Smoothed, or all structure would be finer than anything in a scan.
+    # Smoothed: unsmoothed noise is finer than any structure in a scan.
     smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * tested.dimension))
     x = torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
     errors = equivariance_errors(FoldedGCNN(network), x, tested, act_on_image, invariant)
     return [
-        ElementError(g, tuple(tuple(int(v) for v in row) for row in tested.matrices[g]), error)
+        ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in tested.matrices[g]), error)
         for g, error in enumerate(errors)
     ]

@@ -1,11 +1,12 @@
-"""Weights file <-> network: a safetensors file that explains itself.
+"""Weights files: safetensors with all that is needed to use the network.
 
 The header's one entry, `gcnn`, is JSON: format number, name, network config, input contract,
 calibration, operating points, provenance and the sha256 of the tensors. Group tables are not
-stored: they are made again from the group's name. Nothing in the file is executable.
+stored: they are computed from the group's name. Nothing in the file is executable.
 
-Two checks on load: the tensors against the header's own sha256 (damage), and, for the weights
-that ship, the whole file against `manifest.json` beside them (exchange).
+Loading makes two checks: the tensors against the header's own sha256, and shipped weights
+against `manifest.json` beside them. Both detect damage and accidental exchange. Neither is a
+signature: who can write the weights can write the manifest, too.
 """
 
 import hashlib
@@ -16,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from gcnn_cli.errors import ModelError, UsageError
@@ -34,7 +35,10 @@ _KEY = "gcnn"
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with everything that its scores mean. sha256 is the file's; empty before it is written."""
+    """A network with its input contract and the meaning of its scores.
+
+    sha256: of the weights file; empty for a model that has not been written
+    """
 
     name: str
     network: GCNN
@@ -49,20 +53,20 @@ class TrainedModel:
         return self.network.config.group
 
     def recalibrated(self, calibration: Calibration, *, name: str) -> "TrainedModel":
-        """The same network under another name, with another meaning of its scores. Not written yet: no sha256."""
+        """Return the same network under another name, with another calibration. It has no sha256 until written."""
         provenance = {**self.provenance, "recalibrated_from": self.sha256}
         return replace(self, name=name, calibration=calibration, provenance=provenance, sha256="")
 
 
 def models_folder() -> Path:
-    """Where the shipped weights lie: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the shipped weights: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     installed = package / "models"
     return installed if installed.is_dir() else package.parent / "models"
 
 
 def find_weights(model: str) -> Path:
-    """Path of a weights file from a shipped name or a path. Raises ModelError when there is none."""
+    """Return the path of a weights file, given by shipped name or path. Raises ModelError if there is no such file."""
     shipped = models_folder() / f"{model}{SUFFIX}"
     if shipped.is_file():
         return shipped
@@ -70,11 +74,11 @@ def find_weights(model: str) -> Path:
     if path.is_file():
         return path
     names = sorted(p.stem for p in models_folder().glob(f"*{SUFFIX}"))
-    raise ModelError(f"no weights named {model!r} and no such file; shipped: {', '.join(names) or 'none'}")
+    raise ModelError(f"no weights named {model!r} and no such file; shipped: {', '.join(names) or 'no weights'}")
 
 
 def load_model(model: str) -> TrainedModel:
-    """Load and check weights by shipped name or path, in eval mode on the CPU. Raises ModelError."""
+    """Load and check weights by shipped name or path; the network is in eval mode on the CPU. Raises ModelError."""
     path = find_weights(model)
     try:
         content = path.read_bytes()
@@ -83,9 +87,8 @@ def load_model(model: str) -> TrainedModel:
     sha256 = hashlib.sha256(content).hexdigest()
     _check_manifest(path, sha256)
     try:
-        with safe_open(path, framework="pt") as file:
-            header = dict(json.loads((file.metadata() or {})[_KEY]))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        state = load(content)  # these bytes, which were hashed, and not the file again, which may have changed
+        header = _header(content)
     except (SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{path}: not a gcnn weights file, or damaged ({' '.join(str(error).split())[:120]})"
@@ -95,24 +98,36 @@ def load_model(model: str) -> TrainedModel:
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
     if not all(bool(value.isfinite().all()) for value in state.values()):
-        raise ModelError(f"{path}: holds NaN or infinite weights: its training has failed")
+        raise ModelError(f"{path}: contains NaN or infinite weights: its training failed")
     try:
         return _make_model(header, state, sha256)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
-        raise ModelError(f"{path}: header and tensors do not fit ({' '.join(str(error).split())[:160]})") from None
+        raise ModelError(f"{path}: header and tensors do not match ({' '.join(str(error).split())[:160]})") from None
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """Return gcnn's header from the bytes of a weights file. Raises KeyError, TypeError or ValueError without one.
+
+    The layout of safetensors: length of the JSON in 8 bytes, little-endian, then the JSON, then the tensors.
+    """
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length])["__metadata__"]
+    return dict(json.loads(metadata[_KEY]))
 
 
 def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: str) -> TrainedModel:
-    """The model of a header and its tensors. Raises ModelError, or what their contradictions raise."""
+    """Build the model of a header and its tensors. Raises ModelError, or the exceptions that contradictions cause."""
     name, provenance, config = header["name"], header["provenance"], NetworkConfig(**header["network"])
     if not isinstance(name, str) or not name.isprintable() or not name or not isinstance(provenance, dict):
-        raise TypeError(f"name {name!r} or provenance")
+        raise TypeError(f"invalid name {name!r} or provenance")
     spec = InputSpec(**header["input"])
     if spec.side != config.side:
         raise ValueError(f"patches of side {spec.side} for a network of side {config.side}")
     if len(config.fields) > len(state):
         raise ValueError(f"{len(config.fields)} layers and {len(state)} tensors")
-    if config.kernel_values > sum(value.numel() for value in state.values()):  # a small file makes no large network
+    if config.kernel_values > sum(
+        value.numel() for value in state.values()
+    ):  # a small file must not make a large network
         raise ValueError("the network is of another size than the tensors")
     network = GCNN(config)
     if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
@@ -122,12 +137,14 @@ def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: 
 
 
 def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> str:
-    """Write a weights file through a temporary name; returns its sha256. Raises UsageError if it exists.
+    """Write a weights file through a temporary name and return its sha256. Raises UsageError if it exists.
 
-    Among the shipped weights the manifest is brought up to date.
+    Among the shipped weights, its line of the manifest is written too. The other lines stay as they are: files that
+    were altered are still refused. Raises ModelError for a damaged manifest.
     """
     if path.exists() and not overwrite:
         raise UsageError(f"{path}: exists already; choose another name or --overwrite")
+    sums = _read_manifest(path.parent) if _is_shipped(path) else {}
     state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
     header = {
         "format": FORMAT,
@@ -139,14 +156,16 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
         "tensors_sha256": tensors_sha256(state),
     }
     content = save(state, metadata={_KEY: json.dumps(header, sort_keys=True)})
-    write_bytes(path, content, overwrite=True)  # whether it may was asked above
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_bytes(path, content, overwrite=True)  # checked above
     if _is_shipped(path):
-        write_manifest(path.parent)
-    return hashlib.sha256(content).hexdigest()
+        text = json.dumps({**sums, path.name: sha256}, indent=2, sort_keys=True) + "\n"
+        write_bytes(path.parent / MANIFEST, text.encode(), overwrite=True)
+    return sha256
 
 
 def tensors_sha256(state: Mapping[str, Tensor]) -> str:
-    """Checksum over names, shapes, types and bytes of all tensors, in the order of their names."""
+    """Return the sha256 of names, shapes, types and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
@@ -155,33 +174,36 @@ def tensors_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write_manifest(folder: Path) -> None:
-    """Record the sha256 of every weights file in a folder."""
-    sums = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.glob(f"*{SUFFIX}"))}
-    (folder / MANIFEST).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
-
-
 def _is_shipped(path: Path) -> bool:
     return path.resolve().parent == models_folder().resolve()
 
 
 def _check_manifest(path: Path, sha256: str) -> None:
-    """Shipped weights must be the ones in the manifest; weights elsewhere have none to answer to."""
+    """Raise ModelError for shipped weights that are not the manifest's. Weights elsewhere have no manifest."""
     if not _is_shipped(path):
         return
     manifest = path.parent / MANIFEST
-    try:
-        expected = json.loads(manifest.read_text(encoding="utf-8")).get(path.name)
-    except (OSError, ValueError):
-        raise ModelError(f"{manifest}: missing or damaged; reinstall gcnn") from None
-    if expected != sha256:
+    if not manifest.exists():
+        raise ModelError(f"{manifest}: missing; reinstall gcnn")
+    if _read_manifest(path.parent).get(path.name) != sha256:
         raise ModelError(f"{path}: sha256 {sha256[:12]}… is not the manifest's: altered or incomplete; reinstall gcnn")
 
 
-def list_models() -> list[dict[str, Any]]:
-    """The shipped weights as rows: name, group, parameters, size, input, checksum, what was measured, the card.
+def _read_manifest(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each weights file by name; empty without a manifest. Raises ModelError for a damaged one."""
+    manifest = folder / MANIFEST
+    try:
+        return dict(json.loads(manifest.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError):
+        raise ModelError(f"{manifest}: unreadable or damaged; reinstall gcnn") from None
 
-    measured: figures of the header, from the last validation of their training; the card says on what.
+
+def list_models() -> list[dict[str, Any]]:
+    """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
+
+    measured: figures of the last validation in training, from the header; the card describes the data
     """
     rows = []
     for path in sorted(models_folder().glob(f"*{SUFFIX}")):
@@ -205,7 +227,7 @@ def list_models() -> list[dict[str, Any]]:
 
 
 def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
-    """Figures of the last validation, by name; empty where the header has none."""
+    """Return the figures of the last validation, by name; empty if the header has no validation."""
     validation = provenance.get("validation")
     figures = validation.get("validation") if isinstance(validation, Mapping) else None
     if not isinstance(figures, Mapping):

@@ -1,12 +1,12 @@
 """Finite symmetry groups of the voxel grid, as data.
 
 An element is a signed permutation matrix acting on centered coordinates, (z, y, x) in three
-dimensions and (y, x) in two. It maps voxels to voxels exactly: no interpolation and no
-tolerance. A group is three arrays: the matrices, the Cayley table and the inverses; layers
+dimensions and (y, x) in two. It maps voxels to voxels exactly, without interpolation or
+tolerance. A group is three arrays: the matrices, the Cayley table and the inverses. Layers
 need nothing else. Element 0 is the identity.
 
-Names: the point groups in Schoenflies notation (main axis z), and the planar groups p4 and
-p4m of Cohen & Welling 2016 (arXiv:1602.07576), of which these are the point parts.
+Names: point groups in Schoenflies notation (main axis z), and p4 and p4m of Cohen & Welling
+2016 (arXiv:1602.07576) for the point groups of these planar groups.
 """
 
 from collections.abc import Iterable
@@ -45,7 +45,7 @@ GENERATORS: dict[str, tuple[int, tuple[Matrix, ...]]] = {  # name: (dimension, g
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """A finite group of signed permutation matrices.
+    """A finite group of signed permutation matrices, of order G in d dimensions.
 
     matrices: int8  [G, d, d]
     product:  int64 [G, G], matrices[product[g, h]] == matrices[g] @ matrices[h]
@@ -64,19 +64,19 @@ class Group:
 
     @property
     def dimension(self) -> int:
-        """2 for planar groups, 3 for the others."""
+        """Number of spatial axes: 2 for planar groups, 3 for the others."""
         return int(self.matrices.shape[1])
 
 
 @cache
 def make_group(name: str) -> Group:
-    """Close the named group's generators under multiplication. Raises ModelError for an unknown name."""
+    """Return the named group, closed under multiplication. Raises ModelError for an unknown name."""
     if name not in GENERATORS:
         raise ModelError(f"unknown group {name!r}: choose one of {', '.join(GENERATORS)}")
     dimension, generators = GENERATORS[name]
     matrices = _closure(dimension, generators)
     index = {matrix.tobytes(): g for g, matrix in enumerate(matrices)}
-    # A product that is missing is a KeyError here: closure is proved by construction.
+    # A missing product raises KeyError here: closure is proved by construction.
     product = np.array([[index[(a @ b).tobytes()] for b in matrices] for a in matrices])
     inverse = np.argmax(product == 0, axis=1)
     for array in (matrices, product, inverse):
@@ -85,7 +85,7 @@ def make_group(name: str) -> Group:
 
 
 def _closure(dimension: int, generators: Iterable[Matrix]) -> NDArray[np.int8]:
-    """All products of the generators [G, d, d]: the identity first, the rest in sorted order."""
+    """Return all products of the generators [G, d, d]: the identity first, the rest in sorted order."""
     identity = np.eye(dimension, dtype=np.int8)
     steps = [np.array(generator, dtype=np.int8) for generator in generators]
     found = {identity.tobytes(): identity}

@@ -1,8 +1,8 @@
-"""The law, measured: how far a function is from commuting with every element of a group.
+"""Equivariance, measured for every element of a group.
 
     error(g) = max |function(g x) - g function(x)| / max |function(x)|
 
-A function that returns NaN has broken the law: its error is infinite.
+The error of a function that returns NaN is infinite.
 """
 
 import math
@@ -18,7 +18,7 @@ Action = Callable[[Tensor, int, Group], Tensor]
 def equivariance_errors(
     function: Callable[[Tensor], Tensor], x: Tensor, group: Group, act_in: Action, act_out: Action
 ) -> list[float]:
-    """The relative error of each element, in the group's order."""
+    """Return the relative error of each element, in the group's order."""
     y = function(x).detach()
     scale = float(y.abs().max())
     return [
@@ -30,12 +30,12 @@ def equivariance_errors(
 def equivariance_error(
     function: Callable[[Tensor], Tensor], x: Tensor, group: Group, act_in: Action, act_out: Action
 ) -> float:
-    """The largest relative error over the group; NaN counts as infinite."""
+    """Return the largest relative error over the group."""
     return max(equivariance_errors(function, x, group, act_in, act_out))
 
 
 def invariant(y: Tensor, g: int, group: Group) -> Tensor:
-    """The action on a result that must not change: y itself."""
+    """Return y itself: the action on a result that must not change."""
     del g, group
     return y
 

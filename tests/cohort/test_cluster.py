@@ -167,7 +167,7 @@ def test_a_worker_that_would_search_otherwise_stops_the_cohort(thin, weights, mo
         (replace(good, sha256="0"), ModelError, "other weights here"),
         (replace(good, version="0"), UsageError, "has gcnn .* install one version"),
         (replace(good, model="/none"), ModelError, "no weights named"),
-        (replace(good, device="cuda:77"), DeviceError, "not here"),
+        (replace(good, device="cuda:77"), DeviceError, "not available"),
         (replace(good, average_over="C9"), ModelError, "unknown group"),
     ):
         with pytest.raises(error, match=f"worker on .*{text}"):

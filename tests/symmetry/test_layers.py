@@ -1,4 +1,4 @@
-"""conv(g f) = g conv(f), for every element of every group, in two and three dimensions; and how it can break."""
+"""conv(g f) = g conv(f), for every element of every group, in two and three dimensions; and mutants that break it."""
 
 import math
 
@@ -11,8 +11,9 @@ from gcnn_cli.errors import ModelError
 from gcnn_cli.symmetry.actions import act_on_features, act_on_image, rotate
 from gcnn_cli.symmetry.groups import GENERATORS, make_group
 from gcnn_cli.symmetry.laws import equivariance_error, invariant
-from gcnn_cli.symmetry.layers import GroupConv, GroupPool, LiftingConv, SpatialPool
+from gcnn_cli.symmetry.layers import GroupConv, LiftingConv
 from gcnn_cli.symmetry.norms import FieldNorm
+from gcnn_cli.symmetry.pools import GroupPool, MaxPool, MeanPool
 
 TOLERANCE = 1e-10
 BROKEN = 1e-2
@@ -81,17 +82,18 @@ def test_group_convolution_is_the_sum_it_claims_to_be(name):
 @pytest.mark.parametrize("training", [False, True])
 def test_norm_commutes(name, training):
     group = make_group(name)
-    layer = seeded(FieldNorm(2)).train(training)
+    layer = seeded(FieldNorm(group, 2)).train(training)
     assert equivariance_error(layer, features(group), group, act_on_features, act_on_features) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GENERATORS)
-@pytest.mark.parametrize("kind", ["max", "mean"])
-def test_pools_commute(name, kind):
+def test_pools_commute(name):
     group = make_group(name)
     x = features(group)
-    assert equivariance_error(SpatialPool(group, kind), x, group, act_on_features, act_on_features) < TOLERANCE
-    assert equivariance_error(GroupPool(kind), x, group, act_on_features, act_on_image) < TOLERANCE
+    for pool in (MaxPool(group), MeanPool(group)):
+        assert equivariance_error(pool, x, group, act_on_features, act_on_features) < TOLERANCE
+    for kind in ("max", "mean"):
+        assert equivariance_error(GroupPool(group, kind), x, group, act_on_features, act_on_image) < TOLERANCE
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -102,6 +104,37 @@ def test_the_action_is_a_group_action(name):
         for h in range(0, group.order, 5):
             twice = act_on_features(act_on_features(x, h, group), g, group)
             assert torch.equal(twice, act_on_features(x, int(group.product[g, h]), group))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_layer_and_its_export_agree_and_share_nothing(name, bias):
+    group = make_group(name)
+    lift = seeded(LiftingConv(group, 2, 3, bias=bias))
+    conv = seeded(GroupConv(group, 2, 3, side=2, pad=False, bias=bias))
+    for layer, x in ((lift, image(group)), (conv, features(group))):
+        plain, channels = layer.export(), x if layer is lift else x.flatten(1, 2)
+        expected = layer(x).flatten(1, 2)
+        assert torch.allclose(plain(channels), expected, atol=TOLERANCE)
+        for value in layer.parameters():
+            nn.init.zeros_(value)
+        assert torch.allclose(plain(channels), expected, atol=TOLERANCE)
+        assert (plain.bias is not None) == bias
+
+
+def test_a_layer_shows_its_shape():
+    group = make_group("O")
+    layers = nn.Sequential(LiftingConv(group, 1, 4), GroupConv(group, 4, 8, side=2, pad=False, bias=False))
+    layers.extend([FieldNorm(group, 8), MaxPool(group), GroupPool(group)])
+    text = str(layers)
+    for line in (
+        "LiftingConv(O, 1, 4, side=3, padding=1, bias=True)",
+        "GroupConv(O, 4, 8, side=2, padding=0, bias=False)",
+        "O, 8\n",
+        "MaxPool(O)",
+        "GroupPool(O, max)",
+    ):
+        assert line in text
 
 
 def test_the_trivial_group_is_an_ordinary_convolution():
@@ -175,7 +208,7 @@ def test_what_would_break_the_law_is_refused():
     with pytest.raises(ModelError, match="even side 4"):
         LiftingConv(group, 1, 1, side=4)
     with pytest.raises(ModelError, match="even grid"):
-        SpatialPool(group)(features(group, side=5))
+        MaxPool(group)(features(group, side=5))
 
 
 def test_invariant_leaves_its_argument_alone():
