@@ -34,6 +34,10 @@ def test_autocast_takes_bfloat16_only_where_it_is_fast(monkeypatch):
     with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None), autocast(CPU):  # emulated, 30 to 50 times slower
         assert not has_fast_bfloat16(CPU)
         assert (a @ a).dtype == torch.float32
+    with monkeypatch.context() as patched:  # AVX-512 without BF16, which torch calls supported
+        patched.setattr("platform.machine", lambda: "x86_64")
+        patched.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        assert not has_fast_bfloat16(CPU)
     monkeypatch.setattr("gcnn_cli.network.devices.has_fast_bfloat16", lambda device: False)
     with autocast(CPU):
         assert (a @ a).dtype == torch.float32
