@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gcnn_cli.errors import ModelError, UsageError
+from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.devices import is_out_of_memory
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -74,11 +75,14 @@ def find_weights(model: str) -> Path:
     if path.is_file():
         return path
     names = sorted(p.stem for p in models_folder().glob(f"*{SUFFIX}"))
-    raise ModelError(f"no weights named {model!r} and no such file; shipped: {', '.join(names) or 'no weights'}")
+    raise ModelError(f"no weights named {model!r} and no such file; shipped: {', '.join(names) or 'nothing'}")
 
 
 def load_model(model: str) -> TrainedModel:
-    """Load and check weights by shipped name or path; the network is in eval mode on the CPU. Raises ModelError."""
+    """Load and check weights by shipped name or path. Raises ModelError, DeviceError.
+
+    The network is in eval mode on the CPU.
+    """
     path = find_weights(model)
     try:
         content = path.read_bytes()
@@ -102,6 +106,8 @@ def load_model(model: str) -> TrainedModel:
     try:
         return _make_model(header, state, sha256)
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise DeviceError(f"{path}: not enough memory to load these weights") from None
         raise ModelError(f"{path}: header and tensors do not match ({' '.join(str(error).split())[:160]})") from None
 
 
@@ -128,10 +134,10 @@ def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: 
     if config.kernel_values > sum(
         value.numel() for value in state.values()
     ):  # a small file must not make a large network
-        raise ValueError("the network is of another size than the tensors")
+        raise ValueError("the network and the tensors differ in size")
     network = GCNN(config)
     if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
-        raise ValueError("the network is of another size than the tensors")
+        raise ValueError("the network and the tensors differ in size")
     network.load_state_dict(state)
     return TrainedModel(name, network.eval(), spec, Calibration(**header["calibration"]), provenance, sha256)
 

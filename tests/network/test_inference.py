@@ -89,7 +89,7 @@ def test_out_of_memory_halves_the_batch_with_a_warning(network, caplog, most, av
     assert warnings == [
         f"cpu ran out of memory with {a} patches per batch; continuing with {b}" for a, b in itertools.pairwise(tried)
     ]
-    assert sum(size > most for size in small.sizes) == len(warnings)  # what failed once is not tried again
+    assert sum(size > most for size in small.sizes) == len(warnings)  # a size that failed is not tried again
 
 
 def test_too_little_memory_for_a_single_patch_is_an_error(network):
@@ -99,7 +99,7 @@ def test_too_little_memory_for_a_single_patch_is_an_error(network):
 
 
 class Greedy(Small):
-    """A network on a CPU: beyond its number of patches it asks for more memory than any machine has."""
+    """A network that requests more memory than any machine has for more than `most` patches."""
 
     def forward(self, x):
         if len(x) > self.most:

@@ -23,7 +23,7 @@ def test_the_score_ignores_orientation(name):
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_a_training_step_keeps_the_law(name):
-    """The defect of the first published code: what is untied drifts apart in training."""
+    """Untied parameters, the defect of the first published code, drift apart in training."""
     network = make_network(name).double().train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(3):
@@ -85,7 +85,9 @@ def test_fields_follow_from_the_group(group):
     config = NetworkConfig(group=group)
     assert config.fields == FIELDS[group]
     assert NetworkConfig(group=group, fields=(1, 2), pool_after=()).fields == (1, 2)
-    parameters = GCNN(config).parameters_count  # a table of equal capacity: no group has half or twice O's
+    parameters = GCNN(
+        config
+    ).parameters_count  # equal capacity: no group has less than half or more than twice the parameters of O
     assert 0.5 < parameters / GCNN(NetworkConfig(group="O")).parameters_count < 2
 
 

@@ -11,7 +11,7 @@ from network.patches import patches
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from gcnn_cli.errors import ModelError, UsageError
+from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network import weights
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
@@ -92,7 +92,7 @@ def test_shipped_weights_answer_to_the_manifest(model, tmp_path, monkeypatch):
 
 
 def test_what_was_hashed_is_what_is_loaded(model, tmp_path, monkeypatch):
-    """A file that is exchanged between reading and parsing."""
+    """The file is exchanged between reading and parsing."""
     path, other = tmp_path / "small.safetensors", tmp_path / "other.safetensors"
     sha256 = save_model(model, path)
     save_model(replace(model, name="other", network=make_network("C4")), other)
@@ -133,7 +133,7 @@ def test_a_damaged_manifest_is_refused_and_not_replaced(model, tmp_path, monkeyp
     assert manifest.read_text() == text
 
 
-def test_shipped_weights_bear_the_name_they_are_asked_for_by():
+def test_shipped_weights_have_the_name_of_their_file():
     for name in ("octahedral", "plain", "candidates"):
         assert load_model(name).name == name
 
@@ -155,7 +155,7 @@ def test_operating_points_are_looked_up_not_invented():
 
 
 def resigned(path, **changes):
-    """A weights file with other header entries, or with `tensors` changed, and the checksum made right again."""
+    """Change header entries of a weights file, and its tensors by the functions `tensors`; correct the checksum."""
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["gcnn"])
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -169,21 +169,21 @@ def resigned(path, **changes):
 
 
 HEADERS = {
-    "a name that is no text": ({"name": 7}, "do not match"),
+    "a name that is not a string": ({"name": 7}, "do not match"),
     "a name with a line break": ({"name": "a\nb"}, "do not match"),
     "provenance": ({"provenance": [1]}, "do not match"),
-    "a group of no name": ({"network": {"group": ["O"]}}, "do not match|unknown group"),
-    "fields that are no numbers": ({"network": {"fields": ["2", "2", "3"]}}, "must be integers"),
-    "a side that is no whole number": ({"network": {"side": 8.0}, "input": {"side": 8.0}}, "must be integers"),
+    "a list for a group": ({"network": {"group": ["O"]}}, "do not match|unknown group"),
+    "fields that are not numbers": ({"network": {"fields": ["2", "2", "3"]}}, "must be integers"),
+    "a side that is a float": ({"network": {"side": 8.0}, "input": {"side": 8.0}}, "must be integers"),
     "sides that differ": ({"input": {"side": 16}}, "patches of side 16 for a network of side 8"),
     "more layers than tensors": ({"network": {"fields": [2] * 10**5}}, "100000 layers"),
-    "a network that no memory holds": ({"network": {"fields": [2, 2, 2**40]}}, "another size"),
-    "a window without an end": ({"input": {"hu_high": float("inf")}}, "invalid input contract"),
-    "an offset that is no number": ({"calibration": {"offset": float("nan")}}, "invalid calibration"),
-    "a slope without an end": ({"calibration": {"slope": float("inf")}}, "invalid calibration"),
+    "a network too large for any memory": ({"network": {"fields": [2, 2, 2**40]}}, "differ in size"),
+    "an infinite window": ({"input": {"hu_high": float("inf")}}, "invalid input contract"),
+    "an offset of NaN": ({"calibration": {"offset": float("nan")}}, "invalid calibration"),
+    "an infinite slope": ({"calibration": {"slope": float("inf")}}, "invalid calibration"),
     "operating points": ({"calibration": {"operating_points": [[1, 7.5]]}}, "invalid operating points"),
-    "operating points of one": ({"calibration": {"operating_points": [[1]]}}, "do not match"),
-    "no operating points": ({"calibration": {"operating_points": [["x", "y"]]}}, "do not match"),
+    "operating points of one number": ({"calibration": {"operating_points": [[1]]}}, "do not match"),
+    "operating points of text": ({"calibration": {"operating_points": [["x", "y"]]}}, "do not match"),
 }
 
 
@@ -194,13 +194,20 @@ def test_headers_that_no_training_writes_are_refused(model, tmp_path, changes, m
         load_model(resigned(tmp_path / "small.safetensors", **changes))
 
 
-def test_endless_headers_are_refused(model, tmp_path):
+def test_headers_nested_too_deeply_or_of_another_type_are_refused(model, tmp_path):
     path = tmp_path / "small.safetensors"
     save_model(model, path)
     for text in ("[" * 100_000, "[]", "7"):
         save_file({"a": torch.zeros(1)}, path, {"gcnn": text})
         with pytest.raises(ModelError, match="not a gcnn weights file|of format None"):
             load_model(str(path))
+
+
+def test_too_little_memory_for_the_network_is_not_a_damaged_file(model, tmp_path, monkeypatch):
+    save_model(model, tmp_path / "small.safetensors")
+    monkeypatch.setattr(weights, "GCNN", lambda config: torch.empty(1 << 60, dtype=torch.uint8))
+    with pytest.raises(DeviceError, match="not enough memory to load these weights"):
+        load_model(str(tmp_path / "small.safetensors"))
 
 
 def test_weights_of_a_failed_training_are_refused(model, tmp_path):

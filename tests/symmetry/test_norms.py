@@ -26,7 +26,7 @@ def test_the_optimization_equals_the_definition(name, channels_last):
     nn.init.normal_(layer.norm.bias, generator=generator)
     expected = copy.deepcopy(layer)
     ours, theirs = (x.clone().requires_grad_(True) for _ in range(2))
-    for _ in range(2):  # the second step starts from running statistics that are not the first ones
+    for _ in range(2):  # the second step starts from other running statistics
         y, z = layer(ours), expected.definition(theirs)
         torch.testing.assert_close(y, z, rtol=1e-12, atol=1e-12)
         (y * pull).sum().backward()
