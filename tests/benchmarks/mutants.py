@@ -40,7 +40,10 @@ from cosmic_ray.plugins import get_operator, operator_names
 ROOT = Path(__file__).parents[2]
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "groups": (
-        ("symmetry/groups.py", "symmetry/actions.py", "symmetry/laws.py", "symmetry/layers.py", "symmetry/norms.py"),
+        tuple(
+            f"symmetry/{name}.py"
+            for name in ("groups", "shapes", "actions", "laws", "layers", "pools", "norms", "fast_norm")
+        ),
         ("symmetry",),
     ),
     "geometry": (
