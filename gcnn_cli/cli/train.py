@@ -60,10 +60,10 @@ def train(
     With several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
     """
     from gcnn_cli.network.devices import choose_device
-    from gcnn_cli.training.distributed import join_team, leave_team
+    from gcnn_cli.training.distributed import join_process_group, leave_process_group
 
-    team = join_team(choose_device(device))
-    errors = start(quiet or not team.leads, verbose, threads)
+    process = join_process_group(choose_device(device))
+    errors = start(quiet or not process.is_main, verbose, threads)
 
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.training.loop import Interrupted
@@ -93,11 +93,11 @@ def train(
             )
 
         try:
-            run_training(run, watch=watch, should_stop=lambda: bool(wish()), team=team)
-            team.meet()
+            run_training(run, watch=watch, should_stop=lambda: bool(wish()), process=process)
+            process.barrier()
         except Interrupted:
-            if team.leads:
+            if process.is_main:
                 typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
             raise typer.Exit(128 + (wish() or signal.SIGTERM)) from None
         finally:
-            leave_team()
+            leave_process_group()

@@ -25,7 +25,7 @@ from gcnn_cli.locks import claimed
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.samples.prepare import Prepared
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.split import is_held_out, nested_subset
 from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint

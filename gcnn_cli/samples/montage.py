@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from gcnn_cli.samples.samples import KINDS, Sample
+from gcnn_cli.samples.sample import KINDS, Sample
 
 COLUMNS = 12
 _WINDOW_HU = (-1000, 300)

@@ -13,7 +13,7 @@ from gcnn_cli.labels.patients import known_as
 from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples
 from gcnn_cli.samples.split import SplitConfig, is_held_out
 

@@ -20,7 +20,7 @@ from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import ScanEntry
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume

@@ -16,7 +16,7 @@ from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.marks import radius_mm
 from gcnn_cli.samples.donors import Donor
 from gcnn_cli.samples.preprocessed import PreprocessedScan, preprocess_scan
-from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
+from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
 from gcnn_cli.samples.transplant import blend, match_noise
 
 log = logging.getLogger("gcnn")

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group

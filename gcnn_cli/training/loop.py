@@ -19,10 +19,10 @@ from torch import nn
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.augment import AugmentConfig, make_batch
 from gcnn_cli.training.checkpoint import Checkpoint
-from gcnn_cli.training.distributed import Team
+from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.sampling import BatchSampler, slab_chances
 from gcnn_cli.training.validation import validate
 
@@ -85,7 +85,7 @@ def train_network(
     *,
     checkpoint: Checkpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
+    process: Process | None = None,
 ) -> tuple[GCNN, list[Progress]]:
     """Train, from scratch or from the checkpoint; the averaged network in eval mode on the CPU, and its validations.
 
@@ -94,22 +94,22 @@ def train_network(
     """
     if {s.label for s in training} != {0, 1}:
         raise InputError("training needs nodules and candidates that are none; one of the two is missing")
-    team = team or Team()
-    run = _Run(training, config, team)
+    process = process or Process()
+    run = _Run(training, config, process)
     if checkpoint and (state := checkpoint.load()):
         run.restore(state)
     while not run.done:
-        if team.anyone(should_stop()):
-            if checkpoint and team.leads:
+        if process.all_reduce_any(should_stop()):
+            if checkpoint and process.is_main:
                 checkpoint.save(run.state())
             raise Interrupted
         run.advance()
         period_ends = run.step % config.validate_every == 0 or run.step == config.steps
-        figures = team.from_leader(lambda: validate(run.average, validation, config.input)) if period_ends else {}
+        figures = process.broadcast(lambda: validate(run.average, validation, config.input)) if period_ends else {}
         notify(run.tell(figures))
         if period_ends:
             run.close_period(figures)
-            if checkpoint and team.leads:
+            if checkpoint and process.is_main:
                 checkpoint.save(run.state())
     return run.result()
 
@@ -117,15 +117,15 @@ def train_network(
 class _Run:
     """Everything that changes while training: what a checkpoint holds."""
 
-    def __init__(self, training: list[Sample], config: TrainConfig, team: Team) -> None:
+    def __init__(self, training: list[Sample], config: TrainConfig, process: Process) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.training = training
-        self.team = team
-        self.network = GCNN(config.network).train().to(team.device)
+        self.process = process
+        self.network = GCNN(config.network).train().to(process.device)
         self.average: GCNN = copy.deepcopy(self.network).eval()
         self.best = copy.deepcopy(self.average.state_dict())
-        self.trained = team.wrap(self.network)
+        self.trained = process.wrap(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -146,24 +146,24 @@ class _Run:
 
     def advance(self) -> None:
         """One optimization step."""
-        config, team, started = self.config, self.team, time.monotonic()
+        config, process, started = self.config, self.process, time.monotonic()
         self.step += 1
         rng = np.random.default_rng([config.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        indices = self.sampler.draw(config.batch_size * team.size, rng)
-        batch = [self.training[n] for n in team.part_of(indices)]
-        own = rng if team.size == 1 else np.random.default_rng([config.seed, self.step, team.rank])
+        indices = self.sampler.draw(config.batch_size * process.world_size, rng)
+        batch = [self.training[n] for n in process.shard(indices)]
+        own = rng if process.world_size == 1 else np.random.default_rng([config.seed, self.step, process.rank])
         patches, labels = make_batch(batch, config.input, config.augment, self.chances, own)
-        patches = patches.to(team.device, memory_format=torch.channels_last_3d)
-        with torch.autocast(team.device.type, torch.bfloat16):
+        patches = patches.to(process.device, memory_format=torch.channels_last_3d)
+        with torch.autocast(process.device.type, torch.bfloat16):
             logits = self.trained(patches)
-        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.to(team.device), reduction="none")
+        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.to(process.device), reduction="none")
         self.optimizer.zero_grad()
         losses.mean().backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.schedule.step()
-        all_losses = team.whole_of(losses.detach()).cpu()
+        all_losses = process.all_gather(losses.detach()).cpu()
         self.sampler.update(indices, all_losses.numpy())
         # A short memory at first, or the average would remember the random start.
         _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
@@ -172,7 +172,7 @@ class _Run:
         self.seconds += time.monotonic() - started
 
     def tell(self, figures: dict[str, float]) -> Progress:
-        rate = self.since * self.config.batch_size * self.team.size / max(self.seconds, 1e-9)
+        rate = self.since * self.config.batch_size * self.process.world_size / max(self.seconds, 1e-9)
         return Progress(self.step, self.loss_sum / self.since, rate, figures)
 
     def close_period(self, figures: dict[str, float]) -> None:

@@ -18,7 +18,7 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.calibration import error_on_unseen, fit_platt
 from gcnn_cli.evaluation.froc import RATES, Floats, froc_curve, thresholds_at
 from gcnn_cli.network.contract import Calibration
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.validation import candidate_outcomes
 
 ENOUGH_SCANS = 8  # held-out labelled scans from which on they alone set the operating points

@@ -15,7 +15,7 @@ from typing import Any
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.network.architecture import FIELDS, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.augment import AugmentConfig
 from gcnn_cli.training.loop import TrainConfig

@@ -24,7 +24,7 @@ from gcnn_cli.samples.montage import draw_montage
 from gcnn_cli.samples.prepare import Prepared, prepare
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
-from gcnn_cli.training.distributed import Team
+from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
@@ -71,20 +71,20 @@ def run_training(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
+    process: Process | None = None,
 ) -> TrainedModel | None:
     """Prepare, train, calibrate, write. `watch` sees every step.
 
-    None where only a montage was asked for, and in every process of a team but the first.
+    Return None if only a montage was requested, and on every rank but 0.
 
     Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
     """
     started = time.monotonic()
-    team = team or Team()
+    process = process or Process()
     config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     recipe = config.recipe
     cache = config.cache or config.folder / "cache"
-    prepared = team.in_turn(
+    prepared = process.main_first(
         lambda: prepare(list(config.data), recipe.samples, recipe.split, strict=config.strict, cache=cache)
     )
     training = prepared.training
@@ -101,9 +101,9 @@ def run_training(
         config.checkpoint_path,
         fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training)),
     )
-    if team.leads and not config.resume:
+    if process.is_main and not config.resume:
         checkpoint.path.unlink(missing_ok=True)
-    with _reporting(config, recipe, watch) if team.leads else nullcontext(_nothing) as notify:
+    with _reporting(config, recipe, watch) if process.is_main else nullcontext(_nothing) as notify:
         network, validations = train_network(
             training,
             prepared.validation,
@@ -111,9 +111,9 @@ def run_training(
             notify,
             checkpoint=checkpoint,
             should_stop=should_stop,
-            team=team,
+            process=process,
         )
-    if not team.leads:
+    if not process.is_main:
         return None
     study = _study(network, prepared, recipe)
     provenance = provenance_of(recipe, prepared, Counter(s.kind for s in training), validations, study)
@@ -147,7 +147,7 @@ def _reporting(
 
 
 def _nothing(_: Progress) -> None:
-    """The first process of a team speaks for the others."""
+    """Rank 0 alone reports."""
 
 
 def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:

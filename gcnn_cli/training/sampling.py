@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 
 # Of each class, the share of the batch that each kind should have; kinds without samples give way.
 SHARES = {

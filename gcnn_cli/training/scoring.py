@@ -5,7 +5,7 @@ from torch import Tensor
 
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.augment import plain_batch
 
 

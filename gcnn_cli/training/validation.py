@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from gcnn_cli.evaluation.froc import RATES, Outcomes, froc_curve, sensitivity_at
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.scoring import score_samples
 
 

@@ -23,7 +23,7 @@ from gcnn_cli.experiment.curve_files import curve_text
 from gcnn_cli.experiment.runs import Split, plan_runs, read_results, write_test
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.phantom import write_phantom
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 
 scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
 

@@ -15,7 +15,7 @@ from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.samples.prepare import prepare
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage

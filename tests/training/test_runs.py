@@ -23,7 +23,7 @@ from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples import preprocessed
 from gcnn_cli.samples.preprocessed import preprocess_scan
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network

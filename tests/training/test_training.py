@@ -16,7 +16,7 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples.donors import read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.samples.split import is_held_out
