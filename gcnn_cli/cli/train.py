@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
-from gcnn_cli.cli.stopping import wish_to_stop
+from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
     from gcnn_cli.training.loop import Progress
@@ -83,7 +83,7 @@ def train(
     if montage:
         check_not_existing([montage], overwrite=overwrite)
     started = time.monotonic()
-    with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
+    with errors.status("reading and searching the scans") as status, stop_requests() as wish:
 
         def watch(line: "Progress") -> None:
             left = (recipe.train.steps - line.step) * recipe.train.batch_size / max(line.patches_per_s, 1e-9)
