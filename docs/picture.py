@@ -17,7 +17,6 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-SCAN = ROOT / "sample_data" / "thorax_dicom"
 PICTURE = Path(__file__).parent / "img" / "report.png"
 WIDTH = 840
 GAP = 16

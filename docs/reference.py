@@ -22,7 +22,7 @@ INTRODUCTION = """\
 
 This page is generated from the command line by `python docs/reference.py`.
 `gcnn COMMAND --help` prints the same.
-An option with a variable takes its value from the environment where the command line does not give it.
+An option with a variable takes its value from that environment variable unless the command line sets it.
 """
 _KINDS = {Path: "PATH", str: "TEXT", int: "N", float: "X"}
 
@@ -46,17 +46,15 @@ def _section(name: str, command: Callable[..., Any]) -> str:
     for parameter in inspect.signature(command).parameters.values():
         kind, info = get_args(hints[parameter.name])
         if isinstance(info, ArgumentInfo):
-            arguments.append(f"| `{_argument(parameter, info)}` | {_default(parameter)} | {_cell(info.help)} |")
+            arguments.append(f"| `{_argument(parameter, info)}` | {_meaning(parameter, info)} |")
         else:
-            option = _option(parameter.name, kind, info)
-            variable = f"`{info.envvar}`" if info.envvar else ""
-            options.append(f"| {option} | {_default(parameter)} | {variable} | {_cell(info.help)} |")
+            options.append(f"| {_option(parameter.name, kind, info)} | {_meaning(parameter, info)} |")
     parts = [f"## {name}"]
     if command.__doc__:
         parts += [" ".join(_escaped(paragraph).split()) for paragraph in command.__doc__.split("\n\n")]
     if arguments:
-        parts.append("\n".join(["| argument | default | meaning |", "|---|---|---|", *arguments]))
-    parts.append("\n".join(["| option | default | variable | meaning |", "|---|---|---|---|", *options]))
+        parts.append("\n".join(["| argument | meaning |", "|---|---|", *arguments]))
+    parts.append("\n".join(["| option | meaning |", "|---|---|", *options]))
     return "\n\n".join(parts)
 
 
@@ -83,16 +81,18 @@ def _takes(kind: Any) -> str:
     return _KINDS[kind]
 
 
-def _default(parameter: inspect.Parameter) -> str:
+def _meaning(parameter: inspect.Parameter, info: Any) -> str:
+    """Return the help text, the default and the environment variable as the cell of a table."""
+    parts = [_escaped(" ".join((info.help or "").split())).replace("|", r"\|")]
     if parameter.default is parameter.empty:
-        return "required"
-    if isinstance(parameter.default, bool):
-        return "on" if parameter.default else ""
-    return "" if parameter.default is None else f"`{parameter.default}`"
-
-
-def _cell(text: str | None) -> str:
-    return _escaped(" ".join((text or "").split())).replace("|", r"\|")
+        parts.append("Required.")
+    elif parameter.default is True:
+        parts.append("Default: on.")
+    elif parameter.default not in (None, False):
+        parts.append(f"Default: `{parameter.default}`.")
+    if info.envvar:
+        parts.append(f"Variable: `{info.envvar}`.")
+    return " ".join(parts)
 
 
 def _escaped(text: str) -> str:
