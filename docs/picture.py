@@ -49,18 +49,8 @@ def side_by_side(parts: list[Image.Image]) -> Image.Image:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "gcnn_cli",
-            "detect",
-            SCAN.relative_to(ROOT),
-            "--format",
-            "html",
-            "--out",
-            folder,
-        ]
-        subprocess.run(command, cwd=ROOT, check=True)
+        detect = ["detect", "sample_data/thorax_dicom", "--format", "html", "--out", folder]
+        subprocess.run([sys.executable, "-m", "gcnn_cli", *detect], cwd=ROOT, check=True)
         drawn = side_by_side(columns(next(Path(folder).glob("*.html"))))
     PICTURE.parent.mkdir(exist_ok=True)
     drawn.quantize(COLORS).save(PICTURE, optimize=True)
