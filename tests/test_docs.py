@@ -8,6 +8,10 @@ import sys
 import pytest
 
 from gcnn_cli.cli import app
+from gcnn_cli.cli.app import EXIT_CODES
+from gcnn_cli.cohort.summary import COLUMNS as COHORT_COLUMNS
+from gcnn_cli.output.csv_format import RICH_COLUMNS
+from gcnn_cli.output.formats import FORMATS
 
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FIGURE = re.compile(r"\d+\.\d+(?:e-\d+)?|\b\d{2,}\b")
@@ -71,6 +75,22 @@ def test_every_result_of_the_readme_stands_in_its_source(readme, root):
         source = (root / LINK.search(link)[1]).read_text("utf-8")
         missing = [figure for figure in FIGURE.findall(question + measured) if figure not in source]
         assert not missing, f"{row}: {missing}"
+
+
+@pytest.mark.parametrize(
+    ("page", "title", "names"),
+    [
+        ("using", "Output fields", RICH_COLUMNS),
+        ("using", "Formats", FORMATS),
+        ("using", "Exit codes", re.findall(r"\b(\d+) ", EXIT_CODES)),
+        ("cohorts", "cohort.csv and cohort.json", COHORT_COLUMNS),
+    ],
+)
+def test_a_table_lists_what_the_code_has(root, page, title, names):
+    text = section((root / "docs" / f"{page}.md").read_text("utf-8"), re.escape(title))
+    cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")][1:]
+    listed = [name for cell in cells for name in re.findall(r"[\w-]+", re.sub(r"\(.*?\)", "", cell))]
+    assert sorted(listed) == sorted(names)
 
 
 def test_the_tree_of_the_architecture_has_every_room(root):
