@@ -56,6 +56,14 @@ def test_the_readmes_command_prints_its_table(readme, root, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thorax.nodules.csv", "thorax.nodules.json"]
 
 
+@pytest.mark.slow
+def test_the_lines_of_python_find_the_samples_nodules(root, monkeypatch):
+    monkeypatch.chdir(root)
+    names = {}
+    exec(block((root / "docs" / "using.md").read_text("utf-8"), "python"), names)
+    assert len(names["report"].nodules) == 9
+
+
 def test_the_readmes_layers_run(readme):
     names = {}
     exec(block(readme, "python"), names)
