@@ -15,7 +15,7 @@ from gcnn_cli.labels.patients import lidc_patient, patient_of, pseudonym
 from gcnn_cli.labels.problems import UNREADABLE, Problem
 from gcnn_cli.scan.dicom.series import Series, find_series
 from gcnn_cli.scan.folders import image_files, is_subset
-from gcnn_cli.scan.images.image_file import read_grid, stem_of
+from gcnn_cli.scan.images.image_file import read_lattice, stem_of
 from gcnn_cli.scan.lattice import Lattice
 
 
@@ -71,7 +71,7 @@ def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
 def _image(path: Path, in_subset: bool) -> FoundScan:
     name = stem_of(path)
     try:
-        return FoundScan(path, (name,), patient_of(name), in_subset, read_grid(path))
+        return FoundScan(path, (name,), patient_of(name), in_subset, read_lattice(path))
     except GcnnError as error:
         return FoundScan(path, (name,), patient_of(name), in_subset, problem=str(error))
 

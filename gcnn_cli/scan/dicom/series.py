@@ -22,7 +22,8 @@ from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
 from gcnn_cli.scan.dicom.pixels import stack_hu
 from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
-from gcnn_cli.scan.volume import FARTHEST_MM, Source, Volume
+from gcnn_cli.scan.lattice import FARTHEST_MM
+from gcnn_cli.scan.volume import Source, Volume
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _LONGEST_TEXT = 64  # characters, of a UID or a description

@@ -1,4 +1,4 @@
-"""The geometry gate, on bare planes: what is a stack, and what is named when it is none."""
+"""The geometry gate, on bare planes: sound stacks pass, and the slice at fault is named."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from scan.scans import axial, oblique
 
 from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
-from gcnn_cli.scan.volume import MAX_SPACING_MM
+from gcnn_cli.scan.lattice import MAX_SPACING_MM
 
 STACKS = {"axial": axial(), "oblique": oblique(), "descending": axial() @ np.diag([-1.0, 1, 1, 1])}
 
@@ -218,6 +218,14 @@ def test_a_normal_is_needed() -> None:
 def test_pixel_spacing_must_be_positive(spacing: tuple[float, float]) -> None:
     planes = [replace(p, pixel_spacing=spacing) for p in planes_of(axial())]
     assert "pixel spacing must be positive" in judge(planes).problem
+
+
+def test_a_sound_stack_can_be_made_a_volume() -> None:
+    """The gate refuses whatever a volume would refuse: voxels finer than any CT, axes that are slightly skewed."""
+    fine = [replace(p, pixel_spacing=(0.005, 0.7)) for p in planes_of(axial())]
+    assert "finer than any CT" in judge(fine).problem
+    skew = [replace(p, column_direction=(0.0015, 1.0, 0.0)) for p in planes_of(axial())]
+    assert "not orthogonal" in judge(skew).problem
 
 
 @pytest.mark.parametrize(("mm", "sound"), [(5.0, True), (MAX_SPACING_MM, True), (6.5, False)])

@@ -53,7 +53,7 @@ def test_another_frame_is_refused(scan: Path) -> None:
         read_volume(changed(scan, space="scanner-xyz"))
 
 
-def test_no_frame_is_said(scan: Path) -> None:
+def test_a_missing_frame_gives_a_warning(scan: Path) -> None:
     volume = read_volume(changed(scan, space="", space_directions="", space_origin="", spacings="0.7 0.8 2.5"))
     np.testing.assert_allclose(volume.spacing_zyx, [2.5, 0.8, 0.7])
     assert "LPS was assumed" in volume.source.warnings[0]
