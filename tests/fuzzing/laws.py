@@ -33,8 +33,8 @@ from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.formats import write_report
 from gcnn_cli.output.json_reading import read_report
 from gcnn_cli.scan.images.image_file import read_lattice, read_mask, suffix_of
+from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.summary import summarize
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.training.recipe import read_recipe, recipe_text
 
@@ -111,7 +111,7 @@ def _expect(holds: object, what: str) -> None:
 def _read_scan(path: Path) -> None:
     """Everything that reads scans: the summary and the header may refuse less, never differently."""
     with contextlib.suppress(GcnnError):
-        summarize(path)
+        describe_scan(path)
     grid = None
     if suffix_of(path) and path.is_file():
         with contextlib.suppress(GcnnError):
@@ -129,8 +129,10 @@ def _read_scan(path: Path) -> None:
 
 def _check_geometry(volume: Volume) -> None:
     _expect(min(volume.shape) >= 2 and volume.hu.size < 2**26, f"shape {volume.shape}")
-    transforms = (volume.to_world, volume.lattice.to_index)
-    _expect(all(np.isfinite(matrix).all() for matrix in transforms), "an affine that is not finite")
+    _expect(
+        np.isfinite(volume.to_world).all() and np.isfinite(volume.lattice.to_index).all(),
+        "an affine that is not finite",
+    )
     _expect(volume.spacing_zyx.min() > 1e-3 and volume.spacing_zyx.max() < 10, f"spacing {volume.spacing_zyx}")
     _expect(np.abs(volume.to_world[:3, 3]).max() < 1e6, f"origin {volume.to_world[:3, 3]}")
 

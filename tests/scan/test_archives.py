@@ -14,8 +14,8 @@ from scan.scans import axial, some_hu, write_series
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan import archives
+from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.summary import summarize
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def packed(path: Path, members, *, method=zipfile.ZIP_DEFLATED, link: str = "") 
 
 
 def refused(path: Path, temporary: Path, reason: str) -> None:
-    for read in (read_volume, summarize):
+    for read in (read_volume, describe_scan):
         with pytest.raises(InputError, match=reason) as refusal:
             read(path)
         assert str(refusal.value).startswith(f"{path}: ")
@@ -106,7 +106,7 @@ def test_methods_that_unpack_without_a_bound_are_refused(tmp_path, temporary, sl
     refused(packed(tmp_path / "a.zip", slices, method=method), temporary, "another method than deflate")
 
 
-def test_a_full_disk_is_said_before_it_is_full(tmp_path, temporary, slices, monkeypatch) -> None:
+def test_a_zip_larger_than_the_disk_is_refused_before_it_is_unpacked(tmp_path, temporary, slices, monkeypatch) -> None:
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
     refused(packed(tmp_path / "a.zip", slices), temporary, "more than .* has room for")
 
