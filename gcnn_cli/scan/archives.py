@@ -53,10 +53,10 @@ def _check_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> Non
     declared = sum(member.file_size for member in members)
     if declared > most or len(members) > _MAX_MEMBERS:
         raise InputError(
-            f"{path}: declares {len(members)} files of {declared / _GIB:.1f} GiB in all, more than a scan of its size"
+            f"{path}: declares {len(members)} files of {declared / _GIB:.1f} GiB in all: too much for a zip of its size"
         )
     if declared > shutil.disk_usage(folder).free:
-        raise InputError(f"{path}: unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has room for")
+        raise InputError(f"{path}: unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has space for")
 
 
 def _check_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
@@ -67,7 +67,7 @@ def _check_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
         if stat.S_ISLNK(member.external_attr >> 16):
             raise InputError(f"{path}: holds a symbolic link ({member.filename!r})")
         if member.compress_type not in _METHODS:
-            raise InputError(f"{path}: is packed by another method than deflate; pack the folder again")
+            raise InputError(f"{path}: is not packed with deflate; pack the folder again")
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:

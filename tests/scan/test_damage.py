@@ -1,6 +1,6 @@
-"""Files whose headers lie: refused in one line, before memory is taken for what they claim.
+"""Files whose headers declare wrong sizes: refused in one line, before memory is allocated.
 
-Each case stands for inputs that a fuzzer found; `tests/fuzzing` looks for more.
+Each case represents inputs that a fuzzer found; `tests/fuzzing` looks for more.
 """
 
 import gzip
@@ -120,7 +120,7 @@ NRRD = {
     "two values": (["sizes: 7 6 5", "Sizes: 7 5 6"], "two values for 'Sizes'"),
     "axes": (["dimension: 4"], "number of its axes"),
     "text": (["encoding: ascii"], "must be raw or gzip"),
-    "type": (["type: block"], "voxels of type 'block'"),
+    "type": (["type: block"], "invalid voxel type 'block'"),
     "byte order": (["endian: middle"], "little or big endian"),
     "negative sizes": (["sizes: -7 -6 5"], "a size of -7x-6x5"),
     "byte skip": (["byte skip: -7"], "its byte skip is '-7'"),
@@ -142,7 +142,7 @@ def test_nrrd_headers_that_contradict_themselves_are_refused(
 
 
 def test_a_long_line_without_a_field_does_not_end_the_process(tmp_path: Path) -> None:
-    """It does within ITK, whose parser has no room for the message."""
+    """ITK's parser has no room for the message and ends the process."""
     path = write_file(tmp_path / "a.nrrd", some_hu(), axial())
     path.write_bytes(path.read_bytes().replace(b"\ntype", b"\n" + b"9" * 5000 + b"\ntype", 1))
     with pytest.raises(InputError, match="its header is damaged at '9999"):
@@ -160,8 +160,8 @@ def test_a_long_line_without_a_field_does_not_end_the_process(tmp_path: Path) ->
 def test_an_assumed_place_gives_a_warning(tmp_path: Path, name: str, field: str, warning: str) -> None:
     path = write_file(tmp_path / name, some_hu(), axial())
     path.write_bytes(path.read_bytes().replace(field.encode(), b"Comment" if name == "a.mha" else b"content", 1))
-    (said,) = read_volume(path).source.warnings
-    assert re.search(warning, said)
+    (given,) = read_volume(path).source.warnings
+    assert re.search(warning, given)
 
 
 @pytest.mark.parametrize(("name", "field"), [("a.mha", "ElementSpacing"), ("a.nrrd", "space directions")])
@@ -314,7 +314,7 @@ def test_a_jpeg_of_another_shape_than_the_header_says_is_refused(tmp_path: Path,
     at = content.index(b"\xff\xc3") + offset
     content[at : at + (2 if offset in (5, 7) else 1)] = value.to_bytes(2 if offset in (5, 7) else 1, "big")
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"002\.dcm: .*of another size or type"):
+    with pytest.raises(InputError, match=r"002\.dcm: .*differs from its header in size or type"):
         read_volume(folder)
 
 
@@ -326,7 +326,7 @@ def test_a_jpeg_2000_of_another_shape_is_refused(tmp_path: Path, offset: int, va
     at, width = content.index(b"\xff\x4f\xff\x51") + offset, {8: 4, 12: 4, 40: 2, 42: 1}[offset]
     content[at : at + width] = value.to_bytes(width, "big")
     (folder / "002.dcm").write_bytes(content)
-    with pytest.raises(InputError, match=r"002\.dcm: .*of another size or type"):
+    with pytest.raises(InputError, match=r"002\.dcm: .*differs from its header in size or type"):
         read_volume(folder)
 
 
@@ -342,7 +342,7 @@ def test_decoders_say_nothing_on_stderr(tmp_path: Path, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize("length", [70, 100, 500])
 def test_damaged_run_lengths_are_refused(tmp_path: Path, length: int, capfd: pytest.CaptureFixture[str]) -> None:
-    """The fast decoder panics, which is no Exception of Python's, and prints."""
+    """The fast decoder prints, and panics with a BaseException."""
 
     def edit(number: int, dataset: Dataset) -> None:
         dataset.compress(RLELossless, generate_instance_uid=False)

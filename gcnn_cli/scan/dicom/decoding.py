@@ -67,7 +67,7 @@ def _check_declared_size(dataset: Any) -> None:
         for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
             found = _codestream_shape(stream)
             if found and (found[:3] != (rows, columns, 1) or not 2 <= found[3] <= bits):
-                raise DeclaredSizeError("the compressed image is of another size or type than the header says")
+                raise DeclaredSizeError("the compressed image differs from its header in size or type")
 
 
 def _is_encapsulated(pixels: bytes) -> bool:

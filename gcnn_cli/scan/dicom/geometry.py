@@ -62,7 +62,7 @@ class Verdict:
     """Judgment of the gate. `problem` is empty for a sound stack; then order and to_world are set.
 
     order:    indices of the slices to keep, along the normal
-    places:   of those slices along the first axis of to_world, in voxels; empty for 0, 1, 2, ...
+    places:   their places along the first axis of to_world, in voxels; empty for 0, 1, 2, ...
     fillable: the only problem is a gap that allow_gaps would fill
     """
 

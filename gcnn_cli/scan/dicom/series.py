@@ -168,12 +168,12 @@ def read_series(
 
 
 def no_series(path: Path) -> InputError:
-    """The error for a folder without DICOM."""
+    """Return the error for a folder without DICOM."""
     return InputError(f"{path}: no DICOM series in this folder; give an image file by its own name")
 
 
 def fillable_hint(verdict: Verdict) -> str:
-    """The end of a message about a problem that --allow-gaps would solve; else empty."""
+    """Return the end of a message about a problem that --allow-gaps would solve, or an empty string."""
     return " (--allow-gaps interpolates over it)" if verdict.fillable else ""
 
 

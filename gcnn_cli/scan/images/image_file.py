@@ -62,7 +62,7 @@ def read_mask(path: Path) -> Volume:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not suffix_of(path):
-        raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
+        raise InputError(f"{path}: a mask must be one of {' '.join(SUFFIXES)}")
     values, stored = _load(path)
     mask = (values > 0).astype(np.int16)
     sha256 = content_sha256(mask, stored.to_world)

@@ -60,7 +60,7 @@ def nrrd_header(path: Path) -> StoredImage:
     size, to_world = _size_and_place(path, fields)
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
-        raise InputError(f"{path}: voxels of type {kind!r}; a CT has whole numbers, float or double")
+        raise InputError(f"{path}: invalid voxel type {kind!r}; must be an integer type, float or double")
     if encoding not in _IS_PACKED:
         raise InputError(f"{path}: its encoding is {encoding!r}; must be raw or gzip")
     packed, endian = _IS_PACKED[encoding], _ENDIANS.get(fields.get("endian", "").lower())

@@ -107,7 +107,7 @@ def test_spacing_may_be_uneven_by_one_percent(to_world: np.ndarray, off_by: floa
 
 
 def test_rounding_excuses_no_more_than_it_can_do() -> None:
-    """0.1 mm of 2.5 mm is above 1 %: let through where positions are written to 0.1 mm, refused where to more."""
+    """0.1 mm of 2.5 mm is above 1 %: passes for positions with one decimal, is refused with more."""
     planes = planes_of(axial())
     shifted = [moved(p, np.array([0, 0, 0.1])) if n > 5 else p for n, p in enumerate(planes)]
     assert judge(shifted).problem == ""
@@ -191,7 +191,7 @@ def test_two_slices_are_a_stack() -> None:
 
 
 def test_directions_are_made_unit_vectors() -> None:
-    """Cosines written with few decimals must not stretch the pixels; what is far from a unit vector is refused."""
+    """Cosines written with few decimals must not stretch the pixels; vectors far from unit length are refused."""
     planes = planes_of(axial())
 
     def scaled(row: float, column: float) -> list[Plane]:

@@ -1,4 +1,4 @@
-"""DICOM folders: which series, which slices, in which order; and refusals without names of patients."""
+"""DICOM folders: choice of the series, order of the slices, and refusals without names of patients."""
 
 import shutil
 from collections.abc import Callable

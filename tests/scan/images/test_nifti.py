@@ -104,7 +104,7 @@ def test_a_pair_of_header_and_image_is_refused(scan: Path) -> None:
 @pytest.mark.parametrize("missing", [1, 100, 419])
 @pytest.mark.parametrize("packed", [False, True])
 def test_missing_voxels_are_refused(tmp_path: Path, scan: Path, missing: int, packed: bool) -> None:
-    """ITK reads what is there and leaves the rest as it is found in memory."""
+    """ITK reads the truncated voxels and leaves the rest uninitialized."""
     content = scan.read_bytes()[:-missing]
     path = tmp_path / ("b.nii.gz" if packed else "b.nii")
     path.write_bytes(gzip.compress(content) if packed else content)
