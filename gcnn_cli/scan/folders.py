@@ -54,11 +54,6 @@ def visible_files(folder: Path) -> list[Path]:
     return sorted(path for path in below if path.is_file())
 
 
-def image_files(folder: Path) -> list[Path]:
-    """List the files of a folder that are scans by their names, as `select_images`."""
-    return select_images(visible_files(folder))
-
-
 def select_images(files: Iterable[Path]) -> list[Path]:
     """Select the files that are scans by their names: in LUNA16's layout, only those in its subsets."""
     images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
