@@ -12,6 +12,7 @@ import json
 import os
 import zipfile
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from numpy.typing import NDArray
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate
-from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.detection.lungs import LungConfig, bounding_box, segment_lungs
 from gcnn_cli.errors import InputError
 from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
+from gcnn_cli.scan.lattice import Lattice
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
 
@@ -56,14 +58,19 @@ class PreprocessedScan:
     spacing_mm: float
     scored: NDArray[np.float64]
 
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The lattice of `hu`."""
+        depth, height, width = self.hu.shape
+        return Lattice((depth, height, width), self.to_world)
+
     def index_zyx(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return voxel indices [N, 3], (z, y, x), of positions [N, 3] in LPS mm."""
-        inverse = np.linalg.inv(self.to_world)
-        return np.asarray(positions_mm @ inverse[:3, :3].T + inverse[:3, 3])
+        return self.lattice.index_zyx(positions_mm)
 
     def position_mm(self, index_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return positions [N, 3] in LPS mm of voxel indices [N, 3], (z, y, x)."""
-        return np.asarray(index_zyx @ self.to_world[:3, :3].T + self.to_world[:3, 3])
+        return self.lattice.position_mm(index_zyx)
 
 
 def preprocess_scan(
@@ -104,15 +111,11 @@ def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detec
     count = config.transplants_per_scan + config.shams_per_scan
     places, pieces = (choose_places(grid.hu, lungs, count, rng) for _ in range(2))
     # Cubes around places in the lungs reach half their side beyond them: air is outside the scan only.
-    spans = [np.flatnonzero(lungs.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    low = np.array([max(0, int(s[0]) - config.side) if len(s) else 0 for s in spans])
-    high = [min(n, int(s[-1]) + config.side + 1) if len(s) else n for s, n in zip(spans, grid.shape, strict=True)]
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    to_world = grid.to_world.copy()
-    to_world[:3, 3] = grid.position_mm(low[None].astype(float))[0]
+    box = bounding_box(lungs, config.side)
+    low = np.array([span.start for span in box])
     return PreprocessedScan(
         np.ascontiguousarray(np.round(grid.hu[box]).astype(np.int16)),
-        to_world,
+        grid.lattice.cropped(box).to_world,
         _indices(found, grid) - low,
         places - low,
         pieces - low,
