@@ -154,7 +154,7 @@ def test_a_bug_at_one_scan_is_recorded_as_one(three, weights, tmp_path, monkeypa
     done = run_detect(three, "--model", weights, "--out", out)
     assert done.exit_code == 8
     assert [row["status"] for row in summary_rows(out)] == ["done", "failed", "done"]
-    assert "a bug, please report it: KeyError in search.py, line" in summary_rows(out)[1]["reason"]
+    assert "a bug, please report it: KeyError in jobs.py, line" in summary_rows(out)[1]["reason"]
     assert "Jane" not in done.output + caplog.text + (out / "cohort.json").read_text()
     alone = run_detect(three / "scan01.mhd", "--model", weights, "--out", tmp_path / "other")
     assert isinstance(alone.exception, KeyError)  # of one scan a bug keeps its traceback
