@@ -35,7 +35,7 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
         for path, part in parts.items():
             part.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
     finally:
         for part in parts.values():
             with suppress(OSError):

@@ -84,7 +84,8 @@ def _alone_in(folder: Path | None) -> Iterator[None]:
     with claimed(lock) as holder:
         if holder:
             raise OutputError(
-                f"{folder}: {holder} is writing a batch here; wait for it or give another --out"
-                f" (if there is no such process any more, delete {lock})"
+                f"{holder} is writing a batch here; wait for it or give another --out"
+                f" (if there is no such process any more, delete {lock})",
+                path=folder,
             )
         yield

@@ -191,5 +191,5 @@ def _detector(settings: DetectorSettings) -> Detector:
     use_threads(settings.threads or get_worker().state.nthreads)
     trained = load_model(settings.model)
     if trained.sha256 != settings.sha256:
-        raise ModelError(f"{settings.model}: other weights here than where the cohort was started")
+        raise ModelError("other weights here than where the cohort was started", path=settings.model)
     return make_detector(trained, choose_device(settings.device), average_over=settings.average_over)

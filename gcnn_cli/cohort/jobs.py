@@ -89,8 +89,7 @@ def search(job: Job, detector: Detector, notify: Notify = quiet) -> Outcome:
     try:
         made = _search(job, detector, tell)
     except GcnnError as error:
-        named = error if str(job.scan.path) in str(error) else type(error)(f"{job.scan.path}: {error}")
-        made = Outcome(failure=Failure(stage, named))
+        made = Outcome(failure=Failure(stage, error.located(job.scan.path)))
     except Exception as error:
         # A night's work does not end at one scan that nobody has thought of. It is recorded as what it is; its
         # message is not, as it may quote a header.
@@ -154,7 +153,7 @@ def _read(path: Path, root: Path, read: Callable[[Path], Volume]) -> Volume:
     try:
         volume = read(root / path)
     except GcnnError as error:
-        raise type(error)(str(error).replace(f"{root}/", "")) from None
+        raise error.moved(root, Path()) from None
     return Volume(volume.hu, volume.to_world, replace(volume.source, path=str(path)))
 
 

@@ -104,13 +104,13 @@ def _read_list(argument: Path, read_stdin: Callable[[], bytes]) -> list[Path]:
         try:
             content = Path(name).read_bytes()
         except OSError as error:
-            raise InputError(f"{name}: the list of scans cannot be read: {error.strerror}") from None
+            raise InputError(f"the list of scans cannot be read: {error.strerror}", path=name) from None
     lines = [line.strip(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
     if any(b"\0" in line for line in lines):
-        raise InputError(f"{name}: not a list of scans, a path on each line")
+        raise InputError("not a list of scans, a path on each line", path=name)
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
-        raise UsageError(f"{name}: an empty list of scans")
+        raise UsageError("an empty list of scans", path=name)
     return paths
 
 

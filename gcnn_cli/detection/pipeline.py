@@ -83,7 +83,7 @@ def detect(
 def _given_mask(mask: Volume, grid: Volume) -> Mask:
     lungs = resample_mask(mask, grid)
     if not lungs.any():
-        raise InputError(f"{mask.source.path}: the lung mask does not cover any part of the scan")
+        raise InputError("the lung mask does not cover any part of the scan", path=mask.source.path)
     return lungs
 
 

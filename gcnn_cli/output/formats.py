@@ -87,7 +87,7 @@ def check_formats(formats: tuple[str, ...], scan: Path) -> None:
     if "sr" not in formats:
         return
     if not scan.is_dir() and suffix_of(scan):
-        raise UsageError(f"{scan}: a DICOM SR refers to the DICOM series of a study, and this is none; leave out sr")
+        raise UsageError("a DICOM SR refers to the DICOM series of a study, and this is none; leave out sr", path=scan)
     if find_spec("highdicom") is None:
         raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
 

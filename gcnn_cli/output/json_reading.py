@@ -31,9 +31,9 @@ def read_report(path: Path) -> Report:
     try:
         data = parse_json(path.read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from None
     except ValueError:  # damaged JSON and text that is not UTF-8
-        raise InputError(f"{path}: not a JSON file; give the .nodules.json that gcnn detect wrote") from None
+        raise InputError("not a JSON file; give the .nodules.json that gcnn detect wrote", path=path) from None
     return parse_report(data, path)
 
 
@@ -57,15 +57,15 @@ def parse_report(data: Any, path: Path) -> Report:
     """One report from its parsed JSON, which `path` held. Raises InputError as `read_report`."""
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, dict) or schema.get("name") != SCHEMA_NAME:
-        raise InputError(f"{path}: not a report of gcnn; give the .nodules.json that gcnn detect wrote")
+        raise InputError("not a report of gcnn; give the .nodules.json that gcnn detect wrote", path=path)
     if schema.get("version") != SCHEMA_VERSION:
-        raise InputError(f"{path}: report of version {schema.get('version')}; this gcnn reads {SCHEMA_VERSION}")
+        raise InputError(f"report of version {schema.get('version')}; this gcnn reads {SCHEMA_VERSION}", path=path)
     try:
         return _report(data)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise InputError(f"{path}: damaged report: {' '.join(str(error).split())[:120]}") from None
+        raise InputError(f"damaged report: {' '.join(str(error).split())[:120]}", path=path) from None
     except GcnnError as error:
-        raise InputError(f"{path}: damaged report: {error}") from None
+        raise InputError(f"damaged report: {error}", path=path) from None
 
 
 def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
@@ -78,8 +78,9 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
     volume = read_volume(path, series=source.series_uid if of_series else None, allow_gaps=source.gaps_filled)
     if not source.sha256 or volume.source.sha256 != source.sha256:
         raise InputError(
-            f"{path}: not the scan of this result: the checksum of its voxels is"
-            f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…"
+            "not the scan of this result: the checksum of its voxels is"
+            f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…",
+            path=path,
         )
     scan = ScanSummary.of(volume)
     scan = replace(scan, source=replace(scan.source, warnings=source.warnings))

@@ -62,9 +62,9 @@ def structured_report(report: Report, volume: Volume) -> bytes:
     """
     source = volume.source
     if source.kind != "dicom":
-        raise UsageError(f"{source.path}: a DICOM SR refers to the DICOM series of a study, and this is none")
+        raise UsageError("a DICOM SR refers to the DICOM series of a study, and this is none", path=source.path)
     if not source.frame_of_reference_uid:
-        raise InputError(f"{source.path}: the series names no frame of reference, so an SR cannot state positions")
+        raise InputError("the series names no frame of reference, so an SR cannot state positions", path=source.path)
     evidence = read_evidence(source)
     for header in evidence.headers:
         for keyword in _TYPE_2:
@@ -77,7 +77,9 @@ def structured_report(report: Report, volume: Volume) -> bytes:
             buffer = io.BytesIO()
             document.save_as(buffer, enforce_file_format=True)
         except DAMAGE as error:
-            raise InputError(f"{source.path}: its headers cannot be taken over into an SR: {reason(error)}") from None
+            raise InputError(
+                f"its headers cannot be taken over into an SR: {reason(error)}", path=source.path
+            ) from None
     return buffer.getvalue()
 
 
