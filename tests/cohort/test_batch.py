@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from cohort.thin import contents, copy_scans, run_detect, summary_rows, write_weights
+from lock_texts import signed
 from scan.scans import axial, some_hu, write_series
 
 import gcnn_cli.cohort.jobs as searching
@@ -190,7 +191,7 @@ def test_two_runs_do_not_share_a_folder(three, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     lock = out / ".gcnn.lock"
-    lock.write_text(f"{socket.gethostname()} {os.getppid()}")
+    lock.write_text(signed(os.getppid()))
     done = run_detect(three, "--model", weights, "--out", out)
     assert (done.exit_code, done.stdout) == (9, "")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
@@ -204,7 +205,7 @@ def test_two_runs_do_not_share_a_folder(three, weights, tmp_path):
 def test_the_lock_and_the_leftovers_of_a_killed_run_are_cleared(three, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".gcnn.lock").write_text(f"{socket.gethostname()} 4194999")  # above any process number
+    (out / ".gcnn.lock").write_text(signed(4194999))  # above any process number
     for name in (".scan00.nodules.csv.99.part", ".cohort.json.99.part", ".other.csv.99.part"):
         (out / name).write_text("half")
     assert run_detect(three, "--model", weights, "--out", out, "--resume").exit_code == 0
