@@ -4,6 +4,7 @@ The text says what failed, quotes the offending value and names the remedy. It n
 a patient's name or identifier.
 """
 
+import errno
 import unicodedata
 from pathlib import Path
 from typing import Self
@@ -20,11 +21,11 @@ def printable(text: str) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory ran out: Python's, NumPy's, or an allocator's of PyTorch.
+    """Return whether memory ran out: for Python, NumPy, the system or one of PyTorch's allocators.
 
     PyTorch raises OutOfMemoryError for an accelerator, but a plain RuntimeError for the CPU.
     """
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
     text = str(error) if isinstance(error, RuntimeError) else ""
     return type(error).__name__ == "OutOfMemoryError" or any(

@@ -33,6 +33,12 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Raises OutputError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write through a temporary name in the same folder. Raises UsageError if the file exists, OutputError."""
     write_together({path: content}, overwrite=overwrite)

@@ -127,7 +127,7 @@ def test_resume_skips_what_is_done_and_replaces_nothing_unasked(run, scans, tmp_
     assert (again.exit_code, again.stdout) == (0, "")
     assert path.stat().st_mtime_ns == before
     other = ("detect", scans / "thorax.mhd", "--resume", "--threshold", "0.5")
-    assert "is of another threshold" in error_line(run(*other), 2)
+    assert "was made with another threshold;" in error_line(run(*other), 2)
     assert path.stat().st_mtime_ns == before
     assert run(*other, "--overwrite").exit_code == 0
     assert path.stat().st_mtime_ns > before
@@ -135,7 +135,7 @@ def test_resume_skips_what_is_done_and_replaces_nothing_unasked(run, scans, tmp_
     assert run(*other).exit_code == 0
     json.loads(path.read_text())
     path.write_text("damaged")
-    assert "is of another scan" in error_line(run(*other), 2)
+    assert "exists and is damaged;" in error_line(run(*other), 2)
 
 
 def test_two_runs_find_the_same(run, scans):
@@ -163,13 +163,13 @@ def test_a_lung_mask_says_where_to_look(run, scans, phantom, tmp_path):
     [
         (["nothing.mhd"], 3, "no such file or folder"),
         (["SCAN", "--format", "xml"], 2, "unknown format 'xml'"),
-        (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "give one of them"),
+        (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "exclude each other"),
         (["SCAN", "--fp-per-scan", "3"], 2, "stored: 1"),
         (["SCAN", "--model", "nothing"], 6, "no weights named 'nothing'"),
         (["SCAN", "--device", "cuda:77"], 7, "not available"),
         (["SCAN", "--device", "abacus"], 7, "unknown device 'abacus'"),
         (["SCAN", "--series", "#1"], 2, "--series"),
-        (["SCAN", "--resume", "--format", "csv"], 2, "--resume compares"),
+        (["SCAN", "--resume", "--format", "csv"], 2, "--resume needs the JSON"),
         (["SCAN", "SCAN"], 2, "would both write"),
         (["SCAN", "--average-over", "C9"], 6, "unknown group"),
         (["SCAN", "--lung-mask", "none.mha"], 3, "no such file"),

@@ -62,7 +62,7 @@ def structured_report(report: Report, volume: Volume) -> bytes:
     """
     source = volume.source
     if source.kind != "dicom":
-        raise UsageError("a DICOM SR refers to the DICOM series of a study, and this is none", path=source.path)
+        raise UsageError("a DICOM SR refers to a DICOM series, and this is an image file", path=source.path)
     if not source.frame_of_reference_uid:
         raise InputError("the series names no frame of reference, so an SR cannot state positions", path=source.path)
     evidence = read_evidence(source)

@@ -136,7 +136,7 @@ def test_nothing_is_replaced_unasked(tmp_path):
 
 @pytest.mark.parametrize("name", ["html", "png", "sr"])
 def test_pictures_and_evidence_need_the_scan(tmp_path, name):
-    with pytest.raises(UsageError, match="none was given"):
+    with pytest.raises(UsageError, match="no scan was given"):
         write_report(make_report(), output_paths(tmp_path, tmp_path, ("csv", name)), overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
