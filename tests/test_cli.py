@@ -1,6 +1,7 @@
 """The command line from outside: what is printed where, which code it ends with, what is left on disk."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -256,6 +257,52 @@ def test_options_come_from_the_environment_too(run, scans, monkeypatch):
     monkeypatch.setenv("GCNN_OUT", "-")
     monkeypatch.setenv("GCNN_THRESHOLD", "0.9999")
     assert json.loads(run("detect", scans / "thorax.mhd").stdout)["threshold"] == 0.9999
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (MemoryError(), 7, "this machine ran out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+            7,
+            "out of memory",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "w.pt"), 9, "w.pt: cannot be written: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 9, "x: cannot be read or written: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 9, "stdout: cannot be written: No space left on device"),
+    ],
+)
+def test_errors_of_the_system_are_one_line(run, scans, monkeypatch, error, code, text):
+    """Wherever they come from; what is neither clearly reading nor clearly writing is not called either."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gcnn_cli.network.weights.load_model", fail)
+    assert text in error_line(run("detect", scans / "thorax.mhd"), code)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("nothing known"), KeyError("x")])
+def test_a_bug_keeps_its_traceback(run, scans, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gcnn_cli.network.weights.load_model", fail)
+    result = run("detect", scans / "thorax.mhd")
+    assert result.exception is error
+    assert result.exit_code == 1
+
+
+def test_a_file_name_cannot_command_the_terminal(run, scans, tmp_path):
+    """In what is said of files that are no scans, too."""
+    folder = tmp_path / "in"
+    shutil.copytree(scans, folder)
+    (folder / "\x1b[2Jnotes\n.txt").write_text("")
+    result = run("detect", folder, "--out", "out", "--threshold", "0.9")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert "\\x1b[2Jnotes\\n.txt: not a scan" in result.stderr
 
 
 # Whole processes

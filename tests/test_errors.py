@@ -7,6 +7,14 @@ import pytest
 import torch
 
 from gcnn_cli.errors import GcnnError, InputError, is_out_of_memory
+from gcnn_cli.evaluation.inputs import _sha256
+from gcnn_cli.experiment.arms import Arm
+from gcnn_cli.experiment.runs import Run, Split, is_done, write_test
+from gcnn_cli.labels.entries import ScanEntry
+from gcnn_cli.samples.preprocessed import preprocess_scan
+from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.training.metrics import Metrics
+from gcnn_cli.training.recipe import Recipe
 
 
 @pytest.mark.parametrize("spoiled", ["a\nb", "a\rb", "\x1b[2Jgone", "a\x00", "\u2028", "\u202eb.mha", "\udcff"])
@@ -45,6 +53,32 @@ def test_an_error_names_its_scan_once() -> None:
     assert str(InputError("damaged", path="in/scan/1.dcm").located(scan)) == "in/scan/1.dcm: damaged"
     assert str(InputError("empty", path="mask.mha").located(scan)) == "in/scan: mask.mha: empty"
     assert str(InputError("cut", path="in/scan.zraw").located(scan)) == "in/scan: in/scan.zraw: cut"
+
+
+def unreadable(path: Path) -> Path:
+    """A file that is there and cannot be read: its folder is one."""
+    path.mkdir(parents=True)
+    return path
+
+
+def test_a_file_that_cannot_be_read_is_not_called_unwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What earlier runs left, and the tables that are evaluated."""
+    path = unreadable(tmp_path / "file")
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    run = Run(Arm("O", "O", (2, 2)), 4, 0)
+    unreadable(tmp_path / "runs" / f"{run.name}.json")
+    unreadable(tmp_path / "metrics.jsonl")
+    unreadable(tmp_path / "test.json")
+    split, recipe = Split([], [], [], "mark"), Recipe()
+    for read in (
+        lambda: _sha256(path),
+        lambda: is_done(run, split, recipe, tmp_path),
+        lambda: write_test(split, tmp_path),
+        lambda: Metrics(tmp_path, tensorboard=False, resume=True),
+        lambda: preprocess_scan(ScanEntry(path, "1", "p", labelled=False), SampleConfig(), 0, tmp_path),
+    ):
+        with pytest.raises(InputError, match="cannot be read: "):
+            read()
 
 
 def test_what_runs_out_of_memory_is_known_as_that() -> None:
