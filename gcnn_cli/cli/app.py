@@ -77,7 +77,7 @@ ModelOption = Annotated[
     str, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Name of shipped weights, or path of a weights file.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace existing files.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Print nothing but errors to stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Print only errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="GCNN_VERBOSE", help="Log every stage.")]
 AllowGaps = Annotated[
     bool,

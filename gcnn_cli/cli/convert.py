@@ -33,7 +33,7 @@ def convert(
     )
 
     requested = parse_formats(formats)
-    wanting = formats_from_scan(requested)
+    from_scan = formats_from_scan(requested)
     if scan is not None:
         check_formats(requested, scan)
 
@@ -44,15 +44,15 @@ def convert(
     report = read_report(result)
     if lung_mask is not None and not needs_lungs(requested):
         raise UsageError("--lung-mask is for html and png; neither is requested")
-    if wanting and scan is None:
+    if from_scan and scan is None:
         raise UsageError(
-            f"{' and '.join(wanting)}: the scan is needed; give it with --scan"
+            f"{' and '.join(from_scan)}: the scan is needed; give it with --scan"
             f" (it was read from {report.scan.source.path})"
         )
     paths = result_paths(result, out, requested)
     check_not_existing(list(paths.values()), overwrite=overwrite)
     volume = None
-    if wanting and scan is not None:
+    if from_scan and scan is not None:
         report, volume = read_same_scan(report, scan)
         if needs_lungs(requested):
             report = with_lungs(report, volume, lung_mask)

@@ -88,7 +88,7 @@ def detect(
         str,
         typer.Option(
             envvar="GCNN_AVERAGE_OVER",
-            help="Test-time group pooling: average the score over all rotations of the patch by this group.",
+            help="Test-time group pooling: average the score over the patch as moved by every element of this group.",
         ),
     ] = "trivial",
     allow_gaps: AllowGaps = False,

@@ -31,7 +31,7 @@ class ScanJob:
     """One scan and what is requested for it.
 
     number: index of the scan in the cohort
-    alone:  whether it is no part of a batch; then a bug keeps its traceback
+    alone:  whether the scan is not part of a batch; a bug then keeps its traceback
     """
 
     scan: Scan

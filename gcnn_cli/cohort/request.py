@@ -34,7 +34,7 @@ class Request:
 
     @property
     def replaces(self) -> bool:
-        """Whether files may be replaced: --resume completes the set of an interrupted run of the same request."""
+        """Return whether files may be replaced. --resume completes the set of an interrupted run."""
         return self.overwrite or self.resume
 
     def paths(self, scan: Scan) -> dict[str, Path]:

@@ -84,7 +84,7 @@ def formats_from_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def needs_lungs(formats: Iterable[str]) -> bool:
-    """Whether one of the formats shows the lungs."""
+    """Return whether one of the formats shows the lungs."""
     return any(FORMATS[name].needs_lungs for name in formats)
 
 
@@ -122,7 +122,7 @@ def named_paths(name: str, folder: Path, formats: tuple[str, ...]) -> dict[str, 
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file has the name of an output file."""
+    """Return whether a file has the name of an output file."""
     return path.name.endswith(tuple(fmt.ending for fmt in FORMATS.values()))
 
 

@@ -48,7 +48,7 @@ def png_montage(report: Report, volume: Volume) -> bytes:
         return axes
 
     def write(left: float, top: float, text: str, size: float, **style: Any) -> None:
-        # A $ in a file's name is no formula.
+        # A $ in a file name does not start a formula.
         figure.text(left / width, 1 - top / height, text, fontsize=size, va="top", parse_math=False, **style)
 
     write(0.2, 0.12, _short(report.scan.source.series_uid, width), 9, weight="bold")
