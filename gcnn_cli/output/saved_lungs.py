@@ -14,10 +14,10 @@ from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.scan.images.image_file import read_mask
 from gcnn_cli.scan.resample import resample, resample_mask
-from gcnn_cli.scan.volume import MAX_SPACING_MM, Volume
+from gcnn_cli.scan.volume import Volume
 
 _DEFAULT_SPACING_MM = 1.0
-_FINEST_MM = 0.3  # a report can state any number, and a finer grid would only fill the memory
+_FINEST_MM, _COARSEST_MM = 0.3, 5.0  # a report can state any number; a finer grid would only fill the memory
 
 
 def with_lungs(report: Report, volume: Volume, mask_path: Path | None = None) -> Report:
@@ -48,6 +48,6 @@ def with_lungs(report: Report, volume: Volume, mask_path: Path | None = None) ->
 def _spacing_of(report: Report) -> float:
     """Return the spacing in mm of the detection grid; where the report states none, that of the shipped weights."""
     stated = report.options.get("spacing_mm")
-    if isinstance(stated, (int, float)) and math.isfinite(stated) and _FINEST_MM <= stated <= MAX_SPACING_MM:
+    if isinstance(stated, (int, float)) and math.isfinite(stated) and _FINEST_MM <= stated <= _COARSEST_MM:
         return float(stated)
     return _DEFAULT_SPACING_MM
