@@ -291,8 +291,8 @@ def test_info_describes_the_system(run):
     assert rows["torch"][0].isdigit()
     assert "scores in" in rows["device cpu"]
     assert int(rows["threads"]) >= 1
-    assert "one of them" in refusal(run("info"), 2)
-    assert "one of them" in refusal(run("info", "a.mhd", "--system"), 2)
+    assert "either a scan or --system" in refusal(run("info"), 2)
+    assert "either a scan or --system" in refusal(run("info", "a.mhd", "--system"), 2)
 
 
 def test_models_are_listed_with_their_figures(run, root):
