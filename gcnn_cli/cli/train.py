@@ -38,6 +38,7 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(min=0, help="Of the choice of held-out patients; 0 if not told.")
     ] = None,
+    fold: Annotated[int | None, typer.Option(min=1, help="Which of the folds of [split] is held out, from 1.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of searched scans, to share between runs; beside --out if not told.")
     ] = None,
@@ -76,7 +77,12 @@ def train(
             "network": {"group": group},
             "train": {"steps": steps, "seed": seed},
             "samples": {"subset": samples},
-            "split": {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed},
+            "split": {
+                "hold_out": tuple(hold_out) if hold_out else None,
+                "share": hold_out_share,
+                "seed": split_seed,
+                "fold": fold,
+            },
         },
     )
     run = RunConfig(tuple(data), out, recipe, cache, montage, tensorboard, overwrite, resume, strict)

@@ -1,6 +1,7 @@
 """Training batches: cubes -> patches, varied as scans vary.
 
-For each sample, at random: complete cubes lose slices as stacks do (`slabs`), the cube is smoothed as thicker
+For each sample, at random: complete cubes lose slices as stacks do (`slabs`) and others the rim that chunks lack
+(`rims`), the cube is smoothed as thicker
 slices and softer kernels would, the patch is turned by an element of Oh, shifted, perhaps turned by a small
 angle and scaled, its HU shifted and scaled a little, noise is added.
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.samples.rims import narrow
 from gcnn_cli.samples.samples import Sample
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.symmetry.actions import rotate
@@ -49,15 +51,27 @@ class AugmentConfig:
         make_group(self.turn_group)  # raises for an unknown name
 
 
+@dataclass(frozen=True)
+class Chances:
+    """How often (negatives, positives) lose what others lack, so that it says nothing about the class.
+
+    slab: complete cubes lose slices as stacks do (`slabs`)
+    rim:  cubes that are not of a chunk lose their rim (`rims`)
+    """
+
+    slab: tuple[float, float] = (0.0, 0.0)
+    rim: tuple[float, float] = (0.0, 0.0)
+
+
 def make_batch(
     samples: list[Sample],
     spec: InputSpec,
     config: AugmentConfig,
-    slab_chance: tuple[float, float],
+    chances: Chances,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Patches [B, 1, side, side, side] and labels [B]. slab_chance: for complete (negatives, positives)."""
-    cubes = np.stack([_with_slab(sample, slab_chance[sample.label], rng) for sample in samples])
+    """Patches [B, 1, side, side, side] and labels [B]."""
+    cubes = np.stack([_cube_of(sample, spec.spacing_mm, chances, rng) for sample in samples])
     varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / spec.spacing_mm, rng)
     patches = _cut_varied(varied, spec.side, config, rng)
     patches = _vary_hu(patches, config, rng)
@@ -68,20 +82,27 @@ def make_batch(
 def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
     """The samples' central patches without variation, for validation; missing slices filled in."""
     rng = np.random.default_rng(0)
-    cubes = torch.from_numpy(np.stack([_with_slab(sample, 0.0, rng) for sample in samples]))
+    cubes = torch.from_numpy(np.stack([_cube_of(sample, spec.spacing_mm, Chances(), rng) for sample in samples]))
     margin = (cubes.shape[-1] - spec.side) // 2
     inner = slice(margin, margin + spec.side)
     return scale_hu(cubes[:, inner, inner, inner], spec).unsqueeze(1)
 
 
-def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _cube_of(sample: Sample, spacing_mm: float, chances: Chances, rng: np.random.Generator) -> NDArray[np.float32]:
+    cube = _with_slab(sample, chances.slab[sample.label], spacing_mm, rng)
+    if "chunk" not in sample.kind and (chance := chances.rim[sample.label]) and rng.random() < chance:
+        return narrow(cube, spacing_mm, rng)
+    return cube
+
+
+def _with_slab(sample: Sample, chance: float, spacing_mm: float, rng: np.random.Generator) -> NDArray[np.float32]:
     cube = sample.hu.astype(np.float32)
     if not sample.complete:
         return extend_slab(cube, sample.first, sample.stop, rng)
     if rng.random() >= chance:
         return cube
     # Heights as the stacks': a median of 7.5 mm, a quarter above 12.
-    height = int(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30))
+    height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / spacing_mm)
     first = (len(cube) - height) // 2
     return extend_slab(cube, first, first + height, rng)
 

@@ -153,7 +153,11 @@ def _nothing(_: Progress) -> None:
 def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:
     """Calibration from the held-out samples and the candidates of every labelled scan."""
     labelled = set(prepared.labelled_series)
-    counted = [s for s in prepared.training if s.kind in ("candidate", "mark") and s.series in labelled]
+    counted = [
+        s
+        for s in prepared.training
+        if s.kind in ("candidate", "mark") and s.series in labelled and not recipe.split.folds
+    ]  # with folds every scan is held out from one network: nothing is counted twice
     samples = [*prepared.validation, *counted]
     logits = score_samples(network, samples, recipe.train.input).numpy()
     return study_operation(samples, logits, [n < len(prepared.validation) for n in range(len(samples))])

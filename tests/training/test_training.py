@@ -22,9 +22,9 @@ from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.samples.split import is_held_out
 from gcnn_cli.samples.transplant import blend, choose_places, soften
 from gcnn_cli.training import augment
-from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
+from gcnn_cli.training.augment import AugmentConfig, Chances, make_batch, plain_batch
 from gcnn_cli.training.loop import TrainConfig, train_network
-from gcnn_cli.training.sampling import BatchSampler, slab_chances
+from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
 from gcnn_cli.training.validation import validate
 
 SPEC = InputSpec(side=16)
@@ -210,9 +210,17 @@ def test_missing_slices_keep_the_wall_and_lose_the_nodule():
 def test_both_classes_lose_slices_equally_often():
     samples = [sample(1, "stack", stop=8), sample(1, "cube"), sample(0, "candidate"), sample(0, "beside", stop=8)]
     negatives, positives = slab_chances(samples, 0.5)
-    # stacks: 0.45 of 0.65 positives lose slices already; besides: 0.2 of 0.9 negatives.
+    # stacks: 0.3 of 0.4 positives lose slices already; besides: 0.15 of 0.85 negatives.
     assert positives == 0
-    assert 0.2 / 0.9 + (1 - 0.2 / 0.9) * negatives == pytest.approx(0.5)
+    assert 0.15 / 0.85 + (1 - 0.15 / 0.85) * negatives == pytest.approx(0.5)
+
+
+def test_both_classes_lose_their_rim_as_often_as_chunks_do():
+    samples = [sample(1, "chunk"), sample(1, "cube"), sample(0, "candidate"), sample(0, "chunk beside")]
+    negatives, positives = rim_chances(samples)
+    assert positives == 0  # 0.3 of 0.4 have none already
+    assert 0.05 / 0.75 + (1 - 0.05 / 0.75) * negatives == pytest.approx(0.3 / 0.4)
+    assert rim_chances(samples[1:3]) == (0, 0)
 
 
 def test_batches_are_balanced_and_come_from_their_seed():
@@ -248,8 +256,8 @@ def test_blur_smooths_every_cube_along_and_across_its_slices_by_its_own_widths()
 
 def test_an_augmented_batch_is_a_batch_of_patches():
     samples = [sample(1, "cube"), sample(0, "candidate"), sample(1, "stack", first=8, stop=16)]
-    patches, labels = make_batch(samples, SPEC, AugmentConfig(), (0.5, 0.5), np.random.default_rng(0))
-    again, _ = make_batch(samples, SPEC, AugmentConfig(), (0.5, 0.5), np.random.default_rng(0))
+    patches, labels = make_batch(samples, SPEC, AugmentConfig(), Chances((0.5, 0.5)), np.random.default_rng(0))
+    again, _ = make_batch(samples, SPEC, AugmentConfig(), Chances((0.5, 0.5)), np.random.default_rng(0))
     assert patches.shape == (3, 1, 16, 16, 16)
     assert torch.equal(patches, again)
     assert labels.tolist() == [1, 0, 1]
