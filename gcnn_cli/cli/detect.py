@@ -74,12 +74,13 @@ def detect(
         Path | None, typer.Option(envvar="GCNN_LUNG_MASK", help="Mask file: look only where it is above 0.")
     ] = None,
     average_over: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="GCNN_AVERAGE_OVER",
-            help="Test-time group pooling: mean score over the patch turned by every element of this group.",
+            help="Test-time group pooling: mean score over the patch turned by every element of this group;"
+            " default: the group that the weights were calibrated with.",
         ),
-    ] = "trivial",
+    ] = None,
     allow_gaps: AllowGaps = False,
     overwrite: Overwrite = False,
     resume: Annotated[
@@ -111,6 +112,7 @@ def detect(
 
     errors = start(quiet, verbose, threads)
     trained = load_model(model)
+    average_over = trained.calibration.average_over if average_over is None else average_over
     if fp_per_scan is not None:
         threshold = trained.calibration.threshold_at(fp_per_scan)
     request = Request(
