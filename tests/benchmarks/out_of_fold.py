@@ -15,6 +15,7 @@ out is measured. Prints Markdown.
 
 import argparse
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -157,10 +158,9 @@ def show(name: str, members: list[TrainedModel], held_out: list[HeldOut], averag
         for n, value in enumerate(values):
             bounds = "" if RATES[n] != 1 else " ({:.3f}-{:.3f})".format(*interval(repeats[:, n]))
             cells.append(f"{value:.3f}{bounds}")
-        of_whom = len(set(scores.nodule_patient[chosen]))
-        print(
-            f"| {kind} | {chosen.sum()} | {of_whom} | {' | '.join(cells)} | {values.mean():.3f} ({low:.3f}-{high:.3f}) |"
-        )
+        cells.append(f"{values.mean():.3f} ({low:.3f}-{high:.3f})")
+        size = f"{chosen.sum()} | {len(set(scores.nodule_patient[chosen]))}"
+        print(f"| {kind} | {size} | {' | '.join(cells)} |")
     show_sizes(scores)
     show_scans(scored)
     calibration, basis = calibrate_out_of_fold(scored, average_over)
@@ -173,7 +173,7 @@ def show(name: str, members: list[TrainedModel], held_out: list[HeldOut], averag
 
 def show_sizes(scores: Scores) -> None:
     print("\n| diameter mm | nodules | at 1 | at 4 |\n|---|---|---|---|")
-    for low, high in zip(SIZES_MM, SIZES_MM[1:], strict=False):
+    for low, high in pairwise(SIZES_MM):
         chosen = (scores.diameter_mm >= low) & (scores.diameter_mm < high)
         if chosen.any():
             values = sensitivities(scores, chosen)
@@ -195,9 +195,8 @@ def show_scans(scored: OutOfFold) -> None:
         own = matches.nodule_score[matches.nodule_scan == n]
         wrong = matches.predictions.value[(matches.mark_scan == n) & (matches.mark_fate == FALSE)]
         text = " ".join(f"{x:.1f}" for x in sorted(own, reverse=True))
-        print(
-            f"| {series[-14:]} | {len(own)} | {np.isfinite(own).sum()} | {(own > cut).sum()} | {(wrong > cut).sum()} | {text} |"
-        )
+        figures = (len(own), np.isfinite(own).sum(), (own > cut).sum(), (wrong > cut).sum(), text)
+        print(f"| {series[-14:]} | " + " | ".join(map(str, figures)) + " |")
 
 
 if __name__ == "__main__":
