@@ -13,6 +13,7 @@ from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.errors import InputError
+from gcnn_cli.network.contract import Calibration
 from gcnn_cli.scan.resample import resample, resample_mask
 from gcnn_cli.scan.volume import Volume
 
@@ -65,7 +66,7 @@ def detect(
         for candidate, probability in zip(candidates, probabilities, strict=True)
         if probability >= threshold
     ]
-    nodules = tuple(_report_nodule(volume, s) for s in merge_duplicates(scored, config.merge))
+    nodules = tuple(_report_nodule(volume, s, model.calibration) for s in merge_duplicates(scored, config.merge))
     return Report(
         scan=ScanSummary.of(volume),
         model=ModelSummary(model.name, model.sha256, model.group),
@@ -90,7 +91,7 @@ def _given_mask(mask: Volume, grid: Volume) -> Mask:
     return lungs
 
 
-def _report_nodule(volume: Volume, scored: Scored) -> Nodule:
+def _report_nodule(volume: Volume, scored: Scored, calibration: Calibration) -> Nodule:
     measurement = scored.measurement
     index = volume.index_zyx(np.array(measurement.position_mm))
     slice_index = int(np.clip(np.round(index[0]), 0, volume.shape[0] - 1))
@@ -103,4 +104,5 @@ def _report_nodule(volume: Volume, scored: Scored) -> Nodule:
         volume_mm3=measurement.volume_mm3,
         slice=slice_index + 1,
         sop_instance_uid=uids[slice_index] if uids else "",
+        fp_per_scan=calibration.fp_per_scan(scored.probability),
     )
