@@ -1,7 +1,7 @@
 """Which patient is a cube from? Found by its pixels, so that no patient stands on both sides of a split.
 
 The cubes' patients are unknown, and many show a nodule that a stack shows too. A cube's central slices are
-compared with every slice of every stack by normalized cross-correlation within a few voxels.
+compared with every slice of every stack and chunk by normalized cross-correlation within a few voxels.
 Unrelated nodules reach about 0.8, the same nodule 0.95 and more.
 """
 
@@ -25,7 +25,7 @@ _SEARCH = 31
 def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
     """The entries with patients filled in where the pixels tell; still empty where they do not."""
     known = [entry for entry in entries if entry.patient]
-    unknown = [entry for entry in entries if not entry.patient]
+    unknown = [entry for entry in entries if not entry.patient and entry.masked]  # cubes
     if not known or not unknown:
         return entries
     slices, owners = [], []

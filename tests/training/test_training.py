@@ -1,6 +1,7 @@
 """Training data is what it says, splits keep patients apart, and a short run makes usable weights."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,15 @@ def test_a_cube_is_known_by_its_pixels(tmp_path):
     patients = {entry.name: entry.patient for entry in identify_patients(entries)}
     assert patients["cube"] == "LIDC-IDRI-0002"
     assert patients["other"] == ""
+    # Chunks, which have no mask, are as good to know a cube by; of an unknown patient they stay what they are.
+    with np.load(entries[2].path) as data:
+        np.savez(tmp_path / "chunk.npz", **{name: data[name] for name in data.files if name != "mask"})
+    chunk = CutoutEntry(tmp_path / "chunk.npz", "chunk", "LIDC-IDRI-0009", masked=False)
+    patients = {entry.name: entry.patient for entry in identify_patients([chunk, *entries[:2], *entries[3:]])}
+    assert patients["cube"] == "LIDC-IDRI-0009"
+    unknown = replace(chunk, patient="")
+    patients = {entry.name: entry.patient for entry in identify_patients([unknown, *entries])}
+    assert (patients["chunk"], patients["cube"]) == ("", "LIDC-IDRI-0002")
 
 
 # Samples
@@ -299,8 +309,11 @@ def test_one_class_is_not_enough():
 def test_the_shared_folder_is_read_as_its_readme_says(shared_data):
     index = read_index([shared_data])
     names = {scan.name: scan for scan in index.scans}
-    assert len(index.cutouts) == 830 + 134
+    assert len(index.cutouts) == 827 + 134 + 262
     assert sum(entry.patient == "" for entry in index.cutouts) == 134
+    assert sum(not entry.masked for entry in index.cutouts) == 262
+    kept_apart = {"LIDC-IDRI-0004", "LIDC-IDRI-0007", "LIDC-IDRI-0010"}  # for an independent test
+    assert not kept_apart & set(index.patients)
     assert names["LIDC-IDRI-0132a"].patient == names["LIDC-IDRI-0132b"].patient
     with (shared_data / "annotations.csv").open() as file:
         assert sum(len(scan.nodules) for scan in index.scans) == len(list(csv.DictReader(file)))
