@@ -16,6 +16,7 @@ def combine(
     average_over: Annotated[
         str, typer.Option(help="Mean score over the patch turned by this group's elements, in detection too.")
     ] = "Oh",
+    cache: Annotated[Path | None, typer.Option(help="Folder that `gcnn train --cache` wrote, to save time.")] = None,
     device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -42,6 +43,7 @@ def combine(
             out.stem,
             average_over=average_over,
             device=choose_device(device),
+            cache=cache,
             notify=status.update,
         )
     sha256 = save_model(committee, out, overwrite=overwrite)

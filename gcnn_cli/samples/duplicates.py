@@ -5,7 +5,10 @@ compared with every slice of every stack and chunk by normalized cross-correlati
 Unrelated nodules reach about 0.8, the same nodule 0.95 and more.
 """
 
+import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import CutoutEntry
 
 SAME_NODULE = 0.95
@@ -22,12 +26,32 @@ _TEMPLATE = 21  # mm, in voxels of 1 mm
 _SEARCH = 31
 
 
-def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
-    """The entries with patients filled in where the pixels tell; still empty where they do not."""
+def identify_patients(entries: list[CutoutEntry], cache: Path | None = None) -> list[CutoutEntry]:
+    """The entries with patients filled in where the pixels tell; still empty where they do not.
+
+    cache: folder that keeps what was found for these files (name, size, time); default: it is found again
+    """
     known = [entry for entry in entries if entry.patient]
     unknown = [entry for entry in entries if not entry.patient and entry.masked]  # cubes
     if not known or not unknown:
         return entries
+    note = None if cache is None else cache / f"patients-{_signature([*known, *unknown])}.json"
+    if note is not None and note.is_file():
+        patients = json.loads(note.read_text("utf-8"))
+    else:
+        patients = _compare(known, unknown)
+        if note is not None:
+            write_bytes(note, json.dumps(patients).encode(), overwrite=True)
+    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
+
+
+def _signature(entries: list[CutoutEntry]) -> str:
+    stats = [(e.name, e.patient, (s := e.path.stat()).st_size, s.st_mtime_ns) for e in entries]
+    return hashlib.sha256(json.dumps([SAME_NODULE, stats]).encode()).hexdigest()[:32]
+
+
+def _compare(known: list[CutoutEntry], unknown: list[CutoutEntry]) -> dict[str, str]:
+    """Name of a cube -> its patient, where one of the known nodules is the same."""
     slices, owners = [], []
     for entry in known:
         data = entry.read()
@@ -44,7 +68,7 @@ def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
         best = int(match.argmax())
         if float(match[best]) >= SAME_NODULE:
             patients[entry.name] = owners[best]
-    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
+    return patients
 
 
 def _search_windows(

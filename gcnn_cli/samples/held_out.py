@@ -31,13 +31,15 @@ class HeldOut:
     nodules: tuple[HeldOutNodule, ...]
 
 
-def read_held_out(folders: list[Path], samples: SampleConfig, splits: list[SplitConfig]) -> list[HeldOut]:
+def read_held_out(
+    folders: list[Path], samples: SampleConfig, splits: list[SplitConfig], cache: Path | None = None
+) -> list[HeldOut]:
     """Return what each split holds out, in their order. Cut-outs of unknown patients are held out by none.
 
     Raises InputError for folders without a usable scan and for damaged cut-outs.
     """
     found = read_index(folders)
-    index = DataIndex(found.scans, tuple(identify_patients(list(found.cutouts))))
+    index = DataIndex(found.scans, tuple(identify_patients(list(found.cutouts), cache)))
     held = [held_out_patients(index, split) for split in splits]
     nodules: list[list[HeldOutNodule]] = [[] for _ in splits]
     for entry in index.cutouts:

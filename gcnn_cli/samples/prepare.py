@@ -52,7 +52,7 @@ def prepare(
     Scans that cannot be read are reported and left out; with strict every problem is an InputError.
     """
     index = read_index(folders, strict=strict)
-    cutouts = identify_patients(list(index.cutouts))
+    cutouts = identify_patients(list(index.cutouts), cache)
     unknown = sum(not entry.patient for entry in cutouts)
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)

@@ -25,11 +25,13 @@ def combine_folds(
     *,
     average_over: str,
     device: torch.device,
+    cache: Path | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[TrainedModel, OutOfFold]:
     """Return the committee of one network for each fold, and what its calibration was made from.
 
-    folders: the data that the members were trained on; what each had held out is scored by it alone.
+    folders: the data that the members were trained on; what each had held out is scored by it alone
+    cache:   folder that their training kept what it found in
 
     Raises InputError where the members are not the folds of one split or the data do not hold their patients.
     """
@@ -37,7 +39,7 @@ def combine_folds(
     splits = check_folds(members)
     notify("reading the data")
     samples = SampleConfig(**members[0].provenance["recipe"]["samples"])
-    held_out = read_held_out(folders, samples, splits)
+    held_out = read_held_out(folders, samples, splits, cache)
     for member, held in zip(members, held_out, strict=True):
         present = {nodule.sample.patient for nodule in held.nodules} | {scan.patient for scan in held.scans}
         if present & set(member.provenance["training_patients"]):

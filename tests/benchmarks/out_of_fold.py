@@ -38,17 +38,18 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("folds", nargs="+")
     parser.add_argument("--average-over", default="Oh", help="test-time pooling over this group; default: Oh")
+    parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     arguments = parser.parse_args()
     members = [load_model(path) for path in arguments.folds]
     splits = [split_of(member) for member in members]
-    held_out = read(arguments.data, members[0], splits)
+    held_out = read(arguments, members[0], splits)
     if not arguments.beside:
         show("folds", members, held_out, arguments.average_over)
         return
     other = load_model(arguments.beside)
     show("folds", members, [unseen(held, other) for held in held_out], arguments.average_over)
-    others = [unseen(held, other) for held in read(arguments.data, other, splits)]
+    others = [unseen(held, other) for held in read(arguments, other, splits)]
     show(other.name, [other] * len(members), others, other.calibration.average_over)
 
 
@@ -57,9 +58,9 @@ def split_of(member: TrainedModel) -> SplitConfig:
     return SplitConfig(**{**split, "hold_out": tuple(split["hold_out"])})
 
 
-def read(data: Path, model: TrainedModel, splits: list[SplitConfig]) -> list[HeldOut]:
-    known = {key: value for key, value in model.provenance["recipe"]["samples"].items()}
-    return read_held_out([data], SampleConfig(**known), splits)
+def read(arguments: argparse.Namespace, model: TrainedModel, splits: list[SplitConfig]) -> list[HeldOut]:
+    samples = SampleConfig(**model.provenance["recipe"]["samples"])
+    return read_held_out([arguments.data], samples, splits, arguments.cache)
 
 
 def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:

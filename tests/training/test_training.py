@@ -1,6 +1,7 @@
 """Training data is what it says, splits keep patients apart, and a short run makes usable weights."""
 
 import csv
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -146,6 +147,15 @@ def test_a_cube_is_known_by_its_pixels(tmp_path):
     chunk = CutoutEntry(tmp_path / "chunk.npz", "chunk", "LIDC-IDRI-0009", masked=False)
     patients = {entry.name: entry.patient for entry in identify_patients([chunk, *entries[:2], *entries[3:]])}
     assert patients["cube"] == "LIDC-IDRI-0009"
+    # What a cache holds is of these files as they are.
+    cache = tmp_path / "cache"
+    asked = [chunk, *entries[:2], *entries[3:]]
+    assert identify_patients(asked, cache) == identify_patients(asked, cache)
+    (note,) = cache.iterdir()
+    note.write_text('{"cube": "LIDC-IDRI-0001"}')
+    assert {e.name: e.patient for e in identify_patients(asked, cache)}["cube"] == "LIDC-IDRI-0001"
+    os.utime(entries[3].path, (1, 1))
+    assert {e.name: e.patient for e in identify_patients(asked, cache)}["cube"] == "LIDC-IDRI-0009"
     unknown = replace(chunk, patient="")
     patients = {entry.name: entry.patient for entry in identify_patients([unknown, *entries])}
     assert (patients["chunk"], patients["cube"]) == ("", "LIDC-IDRI-0002")
