@@ -44,9 +44,9 @@ def read_held_out(
     nodules: list[list[HeldOutNodule]] = [[] for _ in splits]
     for entry in index.cutouts:
         folds = [n for n, patients in enumerate(held) if entry.patient in patients]
-        nodule = _read_nodule(entry, samples) if folds else None
-        for n in folds if nodule else ():
-            nodules[n] += [nodule] if nodule else []
+        if folds and (nodule := _read_nodule(entry, samples)):
+            for n in folds:
+                nodules[n].append(nodule)
     return [
         HeldOut(tuple(s for s in index.scans if s.labelled and s.patient in patients), tuple(of_fold))
         for patients, of_fold in zip(held, nodules, strict=True)

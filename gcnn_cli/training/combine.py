@@ -105,6 +105,7 @@ def _provenance(members: Sequence[TrainedModel], basis: dict[str, float]) -> dic
         "training_patients": patients,
         "held_out_patients": [],
         "out_of_fold": basis,
+        "validation": {"validation": {name: basis[name] for name in ("cpm", "sensitivity_at_1")}},
         "members": [
             {
                 "sha256": member.sha256,

@@ -27,6 +27,7 @@ from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.samples.held_out import HeldOut, HeldOutNodule
 from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.operating_points import calibrate
+from gcnn_cli.training.validation import rate_figures
 
 _RATES = (*RATES, 16.0, 32.0, 64.0)  # up to the number of candidates: every finding has a rate of false positives
 _CERTAIN = 1e-12
@@ -129,6 +130,7 @@ def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibra
         "candidates_per_scan": scored.candidates / len(found.nodules),
         "prior": prior,
         "expected_calibration_error": error,
+        **rate_figures(outcomes),
     }
     return replace(calibration, average_over=average_over), basis
 

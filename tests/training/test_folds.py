@@ -107,6 +107,7 @@ def test_the_folds_become_one_file(trained, tmp_path):
     ]
     basis = model.provenance["out_of_fold"]
     assert basis["scans"] == 2
+    assert model.provenance["validation"]["validation"]["cpm"] == basis["cpm"]
     assert basis["nodules_in_scans"] == 14
     assert "exists already" in combine(trained, out, 1, 2).stderr
 

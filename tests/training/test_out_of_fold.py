@@ -1,5 +1,7 @@
 """What scores mean, from what no network has seen: probabilities at the candidates' prior, rates of false positives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from gcnn_cli.evaluation.tables import Marks
@@ -46,6 +48,16 @@ def test_the_prior_is_that_of_the_candidates(scored):
     assert basis["candidates_per_scan"] == 100
     assert (basis["scans"], basis["nodules_in_scans"], basis["nodules_in_cutouts"]) == (SCANS, NODULES, CUTOUTS)
     assert basis["expected_calibration_error"] < 0.01
+
+
+def test_figures_are_over_scans_and_cutouts_and_know_of_the_missed(scored):
+    _, basis = calibrate_out_of_fold(scored, "Oh")
+    cut = np.sort(scored.false_positives)[-SCANS - 1]
+    found = [*scored.matches.nodule_score, *scored.nodule_logits] > cut
+    assert basis["sensitivity_at_1"] == pytest.approx(found.mean(), abs=0.02)
+    missed = np.where(np.arange(NODULES) < 2, -np.inf, scored.matches.nodule_score)
+    without = replace(scored, matches=replace(scored.matches, nodule_score=missed))
+    assert calibrate_out_of_fold(without, "Oh")[1]["cpm"] < basis["cpm"]
 
 
 def test_probabilities_are_those_of_the_mixture(scored):
