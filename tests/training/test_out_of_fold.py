@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from gcnn_cli.evaluation.tables import Marks
 
 from gcnn_cli.evaluation.matching import FALSE, HIT, IGNORED, Matches
+from gcnn_cli.labels.marks import Marks
 from gcnn_cli.samples.held_out import HeldOutNodule
 from gcnn_cli.samples.samples import Sample
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold
