@@ -78,7 +78,7 @@ class CutoutEntry:
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{self.path}: not a nodule cut-out, or damaged ({error})") from None
         if arrays["hu"].ndim != 3 or (self.masked and arrays["hu"].shape != arrays["mask"].shape):
-            raise InputError(f"{self.path}: hu and mask must have the same shape [D, H, W]")
+            raise InputError(f"{self.path}: hu, and mask where there is one, must have one shape [D, H, W]")
         return arrays
 
 

@@ -98,7 +98,7 @@ def test_a_header_with_another_number_of_members_is_refused(model, tmp_path, mem
         header = file.metadata()["gcnn"].replace('"members": 3', f'"members": {members}')
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     save_file(state, path, metadata={"gcnn": header})
-    with pytest.raises(ModelError, match="do not fit"):
+    with pytest.raises(ModelError, match="do not match"):
         load_model(str(path))
 
 
