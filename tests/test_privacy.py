@@ -26,8 +26,8 @@ from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.formats import FORMATS
 from gcnn_cli.output.sr import structured_report
+from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.summary import summarize
 
 PACKAGE = Path(__file__).resolve().parents[1] / "gcnn_cli"
 # What an SR takes over, and what it must not.
@@ -149,7 +149,7 @@ def test_an_sr_of_a_series_without_a_name_has_none(tmp_path):
 
 def test_only_the_sr_sees_headers():
     """Every other output is made of a Report and a Volume, which hold none: whoever reads headers is listed here."""
-    sources = ("gcnn_cli.scan.dicom.evidence", "gcnn_cli.scan.dicom.dataset", "pydicom")
+    sources = (*(f"gcnn_cli.scan.dicom.{name}" for name in ("evidence", "headers", "dataset")), "pydicom")
     readers = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -157,8 +157,8 @@ def test_only_the_sr_sees_headers():
         if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith(sources))
         or (isinstance(node, ast.Import) and any(alias.name.startswith("pydicom") for alias in node.names))
     }
-    in_scan = {"dicom", "dicom_file", "evidence", "pixels", "stored_pixels", "writing"}
-    assert readers == {"output/sr.py", *(f"scan/{name}.py" for name in in_scan)}
+    in_dicom = {"dataset", "decoding", "evidence", "headers", "pixels", "series"}
+    assert readers == {"output/sr.py", "scan/writing.py", *(f"scan/dicom/{name}.py" for name in in_dicom)}
 
 
 # Damage: lengths that let one element run on into the next, and values that do not fit their type.
@@ -168,7 +168,7 @@ def said_of(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     """Everything that reading a folder says: rows of info, warnings, errors, identities, the log."""
     texts = []
     caplog.clear()
-    for look in (summarize, lambda path: read_volume(path, allow_gaps=True).source, _sr_error):
+    for look in (describe_scan, lambda path: read_volume(path, allow_gaps=True).source, _sr_error):
         try:
             texts.append(repr(look(folder)))
         except GcnnError as error:

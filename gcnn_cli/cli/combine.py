@@ -29,15 +29,16 @@ def combine(
     from gcnn_cli.errors import UsageError
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.network.devices import choose_device
-    from gcnn_cli.network.weights import SUFFIX, load_model, save_model
-    from gcnn_cli.training.combine import combine_folds
+    from gcnn_cli.network.weights import SUFFIX, save_model
+    from gcnn_cli.training.combine import combine_folds, read_fold
+    from gcnn_cli.training.provenance import run_folder, write_names
 
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: a weights file ends in {SUFFIX}")
     check_not_existing([out], overwrite=overwrite)
-    members = [load_model(str(path)) for path in folds]
+    members = [read_fold(path) for path in folds]
     with errors.status("") as status:
-        committee, _ = combine_folds(
+        committee, names = combine_folds(
             members,
             list(data),
             out.stem,
@@ -47,5 +48,6 @@ def combine(
             notify=status.update,
         )
     sha256 = save_model(committee, out, overwrite=overwrite)
+    write_names(names, run_folder(out), sha256)
     if not quiet:
         typer.echo(f"{out}: {len(members)} networks, sha256 {sha256}", err=True)

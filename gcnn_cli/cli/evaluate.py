@@ -3,7 +3,7 @@
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -127,7 +127,7 @@ def evaluate(
     run = run_evaluation(
         inputs,
         config,
-        Weights(trained.name, trained.sha256, trained.provenance) if trained else None,
+        Weights(trained.name, trained.sha256, _training_data(trained, model)) if trained else None,
         compare=compare,
         calibrate=calibrate,
         allow_unknown=allow_unknown,
@@ -210,7 +210,7 @@ def _detect(
     if not scans:
         raise InputError(f"{folder}: no labelled scan")
     if strict:  # before hours of detection
-        find_leakage(trained.provenance, [s.name for s in scans], [s.patient for s in scans]).check()
+        find_leakage(_training_data(trained, model), [s.name for s in scans], [s.patient for s in scans]).check()
     errors.print(NOTICE, style="dim")
     with tempfile.TemporaryDirectory() as temporary, errors.status("") as status:
         reports = detect_labelled(
@@ -233,6 +233,18 @@ def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None
     if model is not None:
         return load_model(model)
     return next((load_model(row["name"]) for row in list_models() if row["sha256"] == sha256), None)
+
+
+def _training_data(trained: "TrainedModel", model: str | None) -> dict[str, Any]:
+    """Return the provenance, with the names of the training data if the folder of its run is beside the weights.
+
+    It is for the leakage check alone: weights that are written again must not name data that they did not name.
+    """
+    from gcnn_cli.network.weights import find_weights
+    from gcnn_cli.training.provenance import read_data_names, run_folder
+
+    names = read_data_names(run_folder(find_weights(model)), trained.sha256) if model else {}
+    return {**names, **trained.provenance}
 
 
 def _save_calibrated(trained: "TrainedModel", evaluation: "Evaluation", path: Path, overwrite: bool) -> None:

@@ -30,9 +30,9 @@ def info(
 
         _show(describe_system(), as_json)
     else:
-        from gcnn_cli.scan.summary import summarize
+        from gcnn_cli.scan.info import describe_scan
 
-        _show(summarize(scan, allow_gaps=allow_gaps), as_json)
+        _show(describe_scan(scan, allow_gaps=allow_gaps), as_json)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Quiet, Threads, Verbose, app, start
-from gcnn_cli.cli.stopping import wish_to_stop
+from gcnn_cli.cli.stopping import stop_requests
 from gcnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,31 +19,40 @@ if TYPE_CHECKING:
 
 @app.command("learning-curve", epilog=EXIT_CODES)
 def learning_curve(
-    data: Annotated[list[Path], typer.Option("--data", help="Folder of labelled data; may be repeated.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; repeatable.")],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the experiment. The same command goes on where it stands.")
+        Path, typer.Option("--out", "-o", help="Folder of the experiment; rerun the same command to continue it.")
     ],
-    groups: Annotated[
-        str, typer.Option(help="Comma list of groups, and of 'unturned' and 'wide' (see --help's end).")
-    ] = "trivial,wide,O,D4h,Oh",
-    samples: Annotated[str, typer.Option(help="Comma list of numbers of training samples.")] = "30,300,3000",
-    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm at each number of samples.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps of every training.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="TOML recipe, as for gcnn train.")] = None,
-    hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Patient to test on; may be repeated.")
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="TOML file of settings, as for gcnn train; the options below override it."),
     ] = None,
-    hold_out_share: Annotated[float | None, typer.Option(min=0, max=0.9, help="Share of the others held out.")] = None,
-    split_seed: Annotated[int | None, typer.Option(min=0, help="Of the choice of held-out patients.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder of searched scans; inside --out if not told.")] = None,
-    only_table: Annotated[bool, typer.Option("--only-table", help="Train nothing: tables of what is there.")] = False,
+    groups: Annotated[
+        str, typer.Option(help="Comma-separated arms: groups, 'unturned', 'wide' (described above).")
+    ] = "trivial,wide,O,D4h,Oh",
+    samples: Annotated[str, typer.Option(help="Comma-separated numbers of training samples.")] = "30,300,3000",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm at each number of samples.")] = 3,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimization steps of every training (default: 1200).")
+    ] = None,
+    hold_out: Annotated[list[str] | None, typer.Option("--hold-out", help="Patient to test on; repeatable.")] = None,
+    hold_out_share: Annotated[
+        float | None, typer.Option(min=0, max=0.9, help="Share of the other patients to hold out (default: 0.2).")
+    ] = None,
+    split_seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of preprocessed scans (default: OUT/cache).")] = None,
+    only_table: Annotated[
+        bool, typer.Option("--only-table", help="Train nothing; make the tables of finished trainings.")
+    ] = False,
     threads: Threads = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Measure how many samples each symmetry needs: score on held-out patients against training samples.
+    """Measure the score on held-out patients against the number of training samples, for each symmetry.
 
-    'unturned' is the plain CNN without augmentation by turning, 'wide' the plain CNN at O's computing time.
+    Other arms: 'unturned' (plain CNN, no augmentation by turning) and 'wide' (plain CNN, as much arithmetic as O's).
     """
     errors = start(quiet, verbose, threads)
 
@@ -60,13 +69,13 @@ def learning_curve(
     except ValueError:
         counts = ()
     if not counts or min(counts) < 2:
-        raise UsageError(f"--samples is a comma list of numbers of at least 2, got {samples!r}")
+        raise UsageError(f"--samples must be comma-separated numbers of at least 2, got {samples!r}")
     split = {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed}
     recipe = read_recipe(config, {"train": {"steps": steps}, "split": split})
     named = tuple(name.strip() for name in groups.split(",") if name.strip())
     arms = make_arms(named, recipe.train.network)
     if not only_table:
-        with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
+        with errors.status("reading and preprocessing scans") as status, stop_requests() as signal_number:
             prepared = prepare(
                 list(data), recipe.samples, recipe.split, cache=cache or out / "cache", held_out_transplants=True
             )
@@ -80,21 +89,22 @@ def learning_curve(
                 remaining = (left * recipe.train.steps - line.step) * per_step / 60
                 status.update(
                     f"{run.name}: step {line.step}/{recipe.train.steps}  loss {line.loss:.3f}  {left} trainings left,"
-                    f" about {remaining:.0f} min at the mean pace of the arms seen so far"
+                    f" about {remaining:.0f} min at the mean pace of the arms so far"
                 )
 
             try:
-                run_all(plan_runs(arms, counts, seeds), parts, recipe, out, watch=watch, should_stop=lambda: wish() > 0)
+                runs = plan_runs(arms, counts, seeds)
+                run_all(runs, parts, recipe, out, watch=watch, should_stop=lambda: signal_number() > 0)
             except Interrupted:
-                typer.echo("stopped; the same command goes on from here", err=True)
-                raise typer.Exit(128 + wish()) from None
+                typer.echo("stopped; rerun the same command to continue", err=True)
+                raise typer.Exit(128 + signal_number()) from None
     test, results = read_results(out)
     cells = make_cells(test, results)
     kinds = {kind: test["kind"].count(kind) for kind in sorted(set(test["kind"]))}
     hours = sum(r["seconds"] for r in results if r["pooled_over"] == "trivial") / 3600
     about = {
         "command": shlex.join(["gcnn", *sys.argv[1:]]),
-        "data": f"Test set, of patients and scans that no training or choice touched: {kinds}; {len(results)} results,"
+        "data": f"Test set of patients and scans that no training or choice used: {kinds}; {len(results)} results,"
         f" {hours:.1f} hours of training.",
         "written": time.strftime("%Y-%m-%d"),
     }

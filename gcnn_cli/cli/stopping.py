@@ -1,4 +1,4 @@
-"""Long work that is asked to stop does so where it can go on later."""
+"""Graceful stops: a long run that is asked to stop does so at a step from which it can continue."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -6,19 +6,22 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def wish_to_stop() -> Iterator[Callable[[], int]]:
-    """SIGTERM and Ctrl-C become a wish (the signal's number), heard between two steps; a second one is not held."""
-    heard: list[int] = []
+def stop_requests() -> Iterator[Callable[[], int]]:
+    """Turn SIGTERM and Ctrl-C into requests, and yield a function that returns the signal's number, 0 without one.
+
+    The run asks between two steps. A second signal acts at once, as it would without this context.
+    """
+    received: list[int] = []
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def hear(number: int, _: object) -> None:
-        heard.append(number)
+    def receive(number: int, _: object) -> None:
+        received.append(number)
         signal.signal(number, previous[signal.Signals(number)])
 
     for number in previous:
-        signal.signal(number, hear)
+        signal.signal(number, receive)
     try:
-        yield lambda: heard[0] if heard else 0
+        yield lambda: received[0] if received else 0
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

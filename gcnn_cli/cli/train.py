@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
-from gcnn_cli.cli.stopping import wish_to_stop
+from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
     from gcnn_cli.training.loop import Progress
@@ -16,37 +16,43 @@ if TYPE_CHECKING:
 
 @app.command(epilog=EXIT_CODES)
 def train(
-    data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; may be repeated.")
-    ],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; repeatable.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of every choice; the options below come before it.")
+        Path | None, typer.Option("--config", help="TOML file of all settings; the options below override it.")
     ] = None,
-    group: Annotated[str | None, typer.Option(help="Symmetry group, O if not told; 'trivial': the plain CNN.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps; 1200 if not told.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the weights and of every batch; 0 if not told.")] = None,
+    group: Annotated[str | None, typer.Option(help="Symmetry group; 'trivial' is the plain CNN (default: O).")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps (default: 1200).")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the weights and batches (default: 0).")] = None,
     samples: Annotated[
-        int | None, typer.Option(min=2, help="Train on this many samples, half nodules; smaller ones are parts.")
+        int | None,
+        typer.Option(min=2, help="Train on a balanced subset of this size; smaller subsets are nested (default: all)."),
     ] = None,
     hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Patient kept out of training; may be repeated.")
+        list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")
     ] = None,
     hold_out_share: Annotated[
-        float | None, typer.Option(min=0, max=0.9, help="Share of the other patients kept out; 0.2 if not told.")
+        float | None, typer.Option(min=0, max=0.9, help="Share of the other patients to keep out (default: 0.2).")
     ] = None,
     split_seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the choice of held-out patients; 0 if not told.")
+        int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
     ] = None,
     fold: Annotated[int | None, typer.Option(min=1, help="Which of the folds of [split] is held out, from 1.")] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder of searched scans, to share between runs; beside --out if not told.")
+        Path | None, typer.Option(help="Folder of preprocessed scans, shared by runs (default: OUT.run/cache).")
     ] = None,
     montage: Annotated[
-        Path | None, typer.Option(help="Draw samples of every kind into this PNG to look at them, and do not train.")
+        Path | None, typer.Option(help="Draw samples of every kind into this PNG; do not train.")
     ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard's log too.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint of an earlier run.")] = False,
+    name_data: Annotated[
+        bool,
+        typer.Option(
+            "--name-data",
+            help="Name series and patients in the weights file, for leakage checks on public data (default: counts).",
+        ),
+    ] = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write a TensorBoard log.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
     ] = False,
@@ -56,15 +62,15 @@ def train(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Train weights from labelled scans.
+    """Train weights on labeled scans.
 
-    With several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
+    On several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
     """
     from gcnn_cli.network.devices import choose_device
-    from gcnn_cli.training.distributed import join_team, leave_team
+    from gcnn_cli.training.distributed import join_process_group, leave_process_group
 
-    team = join_team(choose_device(device))
-    errors = start(quiet or not team.leads, verbose, threads)
+    process = join_process_group(choose_device(device))
+    errors = start(quiet or not process.is_main, verbose, threads)
 
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.training.loop import Interrupted
@@ -85,25 +91,36 @@ def train(
             },
         },
     )
-    run = RunConfig(tuple(data), out, recipe, cache, montage, tensorboard, overwrite, resume, strict)
+    run = RunConfig(
+        data=tuple(data),
+        out=out,
+        recipe=recipe,
+        cache=cache,
+        montage=montage,
+        tensorboard=tensorboard,
+        overwrite=overwrite,
+        resume=resume,
+        strict=strict,
+        name_data=name_data,
+    )
     if montage:
         check_not_existing([montage], overwrite=overwrite)
     started = time.monotonic()
-    with errors.status("reading and searching the scans") as status, wish_to_stop() as wish:
+    with errors.status("reading and preprocessing scans") as status, stop_requests() as signal_number:
 
         def watch(line: "Progress") -> None:
             left = (recipe.train.steps - line.step) * recipe.train.batch_size / max(line.patches_per_s, 1e-9)
             status.update(
                 f"step {line.step}/{recipe.train.steps}  loss {line.loss:.3f}  {line.patches_per_s:.1f} patches/s"
-                f"  about {left / 60:.0f} min left, {(time.monotonic() - started) / 60:.0f} min so far"
+                f"  about {left / 60:.0f} min left, {(time.monotonic() - started) / 60:.0f} min elapsed"
             )
 
         try:
-            run_training(run, watch=watch, should_stop=lambda: bool(wish()), team=team)
-            team.meet()
+            run_training(run, watch=watch, should_stop=lambda: bool(signal_number()), process=process)
+            process.barrier()
         except Interrupted:
-            if team.leads:
-                typer.echo(f"stopped; the same command with --resume goes on from {run.checkpoint_path}", err=True)
-            raise typer.Exit(128 + (wish() or signal.SIGTERM)) from None
+            if process.is_main:
+                typer.echo(f"stopped; rerun with --resume to continue from {run.checkpoint_path}", err=True)
+            raise typer.Exit(128 + (signal_number() or signal.SIGTERM)) from None
         finally:
-            leave_team()
+            leave_process_group()

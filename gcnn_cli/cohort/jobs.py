@@ -126,8 +126,10 @@ def make_job(scan: Scan, request: Request, number: int = 0, *, alone: bool = Tru
 def _search(job: Job, detector: Detector, notify: Notify) -> Outcome:
     notify("reading")
     root, lung_mask = job.request.root, job.request.lung_mask
+    scan, allow_gaps = job.scan, job.request.allow_gaps
+    found = scan.found if Path.cwd() == root else None  # its paths are as the user named them
     volume = _read(
-        job.scan.path, root, lambda path: read_volume(path, series=job.scan.series, allow_gaps=job.request.allow_gaps)
+        scan.path, root, lambda path: read_volume(path, series=scan.series, found=found, allow_gaps=allow_gaps)
     )
     mask = None if lung_mask is None else _read(lung_mask, root, read_mask)
     if job.earlier and _is_same(job, job.earlier, volume, mask, detector) and job.earlier.complete:

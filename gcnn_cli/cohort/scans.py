@@ -9,14 +9,14 @@ scans are set aside, each with its reason.
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.output.formats import is_result, output_name
-from gcnn_cli.scan.dicom.series import Series, find_series, is_dicom
-from gcnn_cli.scan.folders import image_files, visible_files
+from gcnn_cli.scan.dicom.series import Series, series_among
+from gcnn_cli.scan.folders import is_dicom, select_images, visible_files
 from gcnn_cli.scan.images.image_file import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
@@ -32,11 +32,14 @@ class Scan:
 
     name:   of its results, without ending; with the folders in which it was found
     series: of a DICOM folder that holds others besides
+    found:  the series of its folder, so that reading it does not read all headers again. Kept for a single scan only:
+            for a cohort they would fill the memory, and be stale when its turn comes
     """
 
     path: Path
     name: str
     series: str | None = None
+    found: tuple[Series, ...] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,11 @@ def find_cohort(
     parts = []
     for argument in arguments:
         if str(argument) == "-" or str(argument).startswith("@"):
-            listed = [_look(path, series) for path in _read_list(argument, read_stdin)]
+            paths = _read_list(argument, read_stdin)
+            listed = [_look(path, series, alone=len(paths) == 1) for path in paths]
             parts.append(replace(_joined(listed), is_batch=True))
         else:
-            parts.append(_look(argument, series))
+            parts.append(_look(argument, series, alone=len(arguments) == 1))
     cohort = _joined(parts)
     if series is not None and len(cohort.scans) > 1:
         raise UsageError(f"--series belongs to one scan, and {len(cohort.scans)} are asked for")
@@ -110,17 +114,17 @@ def _read_list(argument: Path, read_stdin: Callable[[], bytes]) -> list[Path]:
     return paths
 
 
-def _look(path: Path, series: str | None) -> Cohort:
+def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
     """What one path holds; what cannot be read is a scan, so that reading it tells why."""
-    alone = Cohort((Scan(path, output_name(path), series),))
+    scan = Scan(path, output_name(path), series)
     if series is not None or not os.path.isdir(path):  # unlike Path's, false for a path that is too long
-        return alone
-    found = find_series(path)
+        return Cohort((scan,))
     files = visible_files(path)
-    images = image_files(path) + [file for file in files if file.suffix.lower() == ".zip"]
+    found = series_among(files)
+    images = select_images(files) + [file for file in files if file.suffix.lower() == ".zip"]
     dicom, others = _dicom_scans(path, found, files)
     if not images and len(dicom) <= 1:
-        return alone
+        return Cohort((replace(scan, found=tuple(found)) if alone else scan,))
     scans = sorted([*(_scan(file, path) for file in images), *dicom], key=lambda scan: scan.path)
     known = {folder for one in found for folder in one.folders} | {scan.path for scan in scans}
     set_aside = sorted([*others, *_strangers(files, known)], key=lambda entry: entry.path)

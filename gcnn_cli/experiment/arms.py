@@ -1,7 +1,7 @@
-"""What the data-efficiency experiment compares: networks that differ in their symmetry, or in what stands for it.
+"""The arms of the data-efficiency experiment: networks that differ in symmetry, augmentation or width.
 
-Every arm is trained by the same recipe and number of steps. Turning patches by the elements of Oh is part of
-the recipe of all but one, so that the gain of a group is not the lack of augmentation in the plain CNN.
+Every arm is trained by the same recipe for the same number of steps. All arms but one augment by turning patches by
+the elements of Oh, so that the gain of a group is not a lack of augmentation in the plain CNN.
 """
 
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from gcnn_cli.training.loop import TrainConfig
 
 @dataclass(frozen=True)
 class Arm:
-    """One kind of training. pooled_over: groups whose test-time pooling is measured on the same network too."""
+    """One kind of training. pooled_over: groups whose test-time pooling is also measured on the trained network."""
 
     name: str
     group: str
@@ -23,21 +23,20 @@ class Arm:
     pooled_over: tuple[str, ...] = ()
 
     def configure(self, config: TrainConfig, seed: int) -> TrainConfig:
-        """The recipe with this arm's network and a run's seed."""
+        """Return the settings with this arm's network and augmentation, and a run's seed."""
         network = replace(config.network, group=self.group, fields=self.fields)
         return replace(config, network=network, augment=replace(config.augment, turn_group=self.turn_group), seed=seed)
 
 
-# The wide plain CNN has as many real channels as O's network: the same arithmetic, and a step takes nine tenths of
-# its time (the expansion of the filters is what is missing). The others have about O's parameters.
+# The wide plain CNN has as many real channels as O's network and does the same arithmetic; without the expansion of
+# the filters a step takes nine tenths of the time. The other arms have about as many parameters as O's network.
 _WIDE = tuple(make_group("O").order * fields for fields in FIELDS["O"])
 
 
 def make_arms(names: tuple[str, ...], network: NetworkConfig) -> tuple[Arm, ...]:
-    """Arms by name: a group, `unturned` (plain, no augmentation by turning) or `wide` (plain, O's compute).
+    """Make arms by name: a group, `unturned` (plain, no augmentation by turning) or `wide` (plain, O's compute).
 
-    Where the recipe's network has fields of its own, they stand for every group's (a quick trial). Raises
-    UsageError for an unknown name.
+    Fields set in the recipe replace those of every group (for quick trials). Raises UsageError for an unknown name.
     """
     fields = None if network.fields == FIELDS[network.group] else network.fields
     arms = {group: Arm(group, group, fields or widths) for group, widths in FIELDS.items()}

@@ -1,9 +1,9 @@
-"""What the data-efficiency experiment says: scores with spread, differences with intervals, the data factor.
+"""Figures of the data-efficiency experiment: scores with spread, differences with intervals, the data factor.
 
-The score is LUNA16's CPM, nodules of the test patients against the candidates of the held-out labelled scans. With
-the false positives fixed, it is a mean over nodules (`credits`), so it can be resampled by patient: a paired
-bootstrap over the nodules' patients, each arm's seeds averaged first. That interval is about patients; how much
-the seeds matter stands beside it as a standard deviation.
+The score is LUNA16's CPM: nodules of the test patients against the candidates of the held-out labeled scans. With
+the false positives fixed it is a mean over nodules (`nodule_credits`), so it can be resampled by patient: a paired
+bootstrap over the nodules' patients, after averaging each arm's seeds. The interval describes the spread over
+patients; the standard deviation beside it describes the spread over seeds.
 """
 
 from collections import defaultdict
@@ -27,36 +27,42 @@ Key = tuple[str, int]  # arm, samples
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm at one number of samples, measured in one context. Intervals are of 95 %."""
+    """One arm at one number of samples, measured in one context. Intervals are 95% intervals.
+
+    seed_deviation:    standard deviation of the seeds' CPM; NaN for a single seed
+    to_baseline:       CPM minus the plain CNN's at as many samples; NaN if it was not trained with the same seeds
+    to_tenfold:        CPM minus the plain CNN's at ten times as many samples
+    data_factor:       samples that the plain CNN needs for this CPM, over this cell's; an end of its curve if the
+                       CPM lies outside
+    data_factor_range: the ends of the plain CNN's curve as factors, beyond which nothing was measured
+    steps_to_loss:     median over seeds of the steps to the plain CNN's lowest validation loss; inf if never reached
+    """
 
     arm: str
     samples: int
     context: str
     seeds: int
     cpm: float
-    seed_deviation: float  # standard deviation of the seeds' CPM; NaN for one
+    seed_deviation: float
     interval: tuple[float, float]
     auc: float
-    to_baseline: float  # CPM minus the plain CNN's at as many samples; NaN where it was not trained with these seeds
+    to_baseline: float
     to_baseline_interval: tuple[float, float]
-    to_tenfold: float  # minus the plain CNN's at ten times as many
+    to_tenfold: float
     to_tenfold_interval: tuple[float, float]
-    data_factor: (
-        float  # samples the plain CNN needs for this score, over these; an end of its curve where it lies outside
-    )
+    data_factor: float
     data_factor_interval: tuple[float, float]
-    data_factor_range: tuple[
-        float, float
-    ]  # the ends of the plain CNN's curve, over these samples: nothing beyond is seen
-    steps_to_loss: float  # median over seeds of the steps to the plain CNN's lowest validation loss; inf: never
+    data_factor_range: tuple[float, float]
+    steps_to_loss: float
     parameters: int
 
 
-def credits(nodules: Floats, false: Floats, scans: int) -> Floats:
-    """How far each nodule [N] counts as found, the mean over the seven rates; the mean over nodules is the CPM.
+def nodule_credits(nodules: Floats, false: Floats, scans: int) -> Floats:
+    """Return for each nodule [N] the mean over LUNA16's seven rates of how far it counts as found.
 
-    At R FPs/scan R * scans false positives are let in. A nodule with `above` of them strictly above its score
-    and `within` at or above it is found when that many are let in; within a tie it is found by interpolation.
+    The mean over nodules is the CPM. A rate of R FPs/scan admits R * scans false positives. A nodule whose score is
+    below `above` false positives, and tied with `within - above`, is found if `above` or more are admitted; within
+    the tie the credit is interpolated.
     """
     ordered = np.sort(false)
     above = len(ordered) - np.searchsorted(ordered, nodules, side="right")
@@ -68,7 +74,7 @@ def credits(nodules: Floats, false: Floats, scans: int) -> Floats:
 
 
 def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 0) -> list[Cell]:
-    """All cells of the table, by context, samples and arm. Raises InputError without results."""
+    """Compute all cells of the table, by context, samples and arm. Raises InputError without results."""
     if not results:
         raise InputError("no finished training yet")
     kinds, labels = np.array(test["kind"]), np.array(test["label"])
@@ -88,7 +94,7 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
         for result in results:
             by_key[result["arm"], result["samples"]].append(result)
         of_nodules = {
-            key: np.stack([credits(_part(r, positive), _part(r, negative), scans) for r in runs])
+            key: np.stack([nodule_credits(_part(r, positive), _part(r, negative), scans) for r in runs])
             for key, runs in by_key.items()
         }
         seeds = {key: tuple(sorted(r["seed"] for r in runs)) for key, runs in by_key.items()}
@@ -132,9 +138,9 @@ def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 
 
 
 def _within_scans(series: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
-    """Candidates of every scan drawn with replacement, [RESAMPLES, candidates]: the same ones for every arm.
+    """Draw candidates with replacement within every scan, [RESAMPLES, candidates], the same ones for every arm.
 
-    At low rates a few candidates decide; drawing nodules alone would hide that. It still is one choice of scans.
+    At low rates a few candidates decide, which drawing nodules alone would hide. The scans themselves stay fixed.
     """
     rng = np.random.default_rng([seed, 1])
     drawn = np.empty((RESAMPLES, len(series)), dtype=np.intp)
@@ -145,9 +151,9 @@ def _within_scans(series: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
 
 
 def _resampled(nodules: Floats, false: Floats, drawn: Floats, redrawn: NDArray[np.intp], scans: int) -> Floats:
-    """The CPM [RESAMPLES] over nodules weighed as `drawn` [RESAMPLES, N] and the candidates of `redrawn`."""
+    """Return the CPM [RESAMPLES] over nodules weighted by `drawn` [RESAMPLES, N] and the candidates of `redrawn`."""
     return np.array(
-        [weights @ credits(nodules, false[ids], scans) for weights, ids in zip(drawn, redrawn, strict=True)]
+        [weights @ nodule_credits(nodules, false[ids], scans) for weights, ids in zip(drawn, redrawn, strict=True)]
     )
 
 
@@ -162,7 +168,7 @@ def _difference(values: Floats, others: Floats | None) -> tuple[float, float]:
 def _data_factor(
     samples: int, mean: float, resampled: Floats, means: dict[Key, float], plain: dict[Key, Floats]
 ) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """The factor, its interval over the resamples, and the ends of the plain CNN's curve as factors."""
+    """Return the factor, its interval over the resamples, and the ends of the plain CNN's curve as factors."""
     points = sorted(plain)
     if len(points) < 2:
         return np.nan, (np.nan, np.nan), (np.nan, np.nan)
@@ -174,10 +180,10 @@ def _data_factor(
 
 
 def _samples_for(wanted: float, counts: Floats, scores: Floats) -> float:
-    """Samples at which a curve first reaches a score; its first or last point where the score lies outside.
+    """Return the samples at which a curve first reaches a score; its first or last point if the score lies outside.
 
-    The curve is straight between its points on the logarithm of the samples, and made rising (a larger sample
-    never counts as worse).
+    The curve is linear between its points over the logarithm of the samples, and made non-decreasing: more samples
+    never count as worse.
     """
     rising = np.maximum.accumulate(scores)
     reached = int(np.searchsorted(rising, wanted))  # the first point at or above
@@ -189,7 +195,7 @@ def _samples_for(wanted: float, counts: Floats, scores: Floats) -> float:
 
 
 def _steps_to_loss(runs: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> float:
-    """Median over the seeds that both have; inf for a run that never gets there."""
+    """Return the median over the seeds that both have; a run that never gets there counts as inf."""
     lowest = {r["seed"]: min(loss for _, loss in r["losses"]) for r in baseline if r["losses"]}
     steps = [
         next((float(step) for step, loss in r["losses"] if loss <= lowest[r["seed"]]), np.inf)

@@ -18,7 +18,7 @@ _MARKERS = "osD^vP*"
 
 
 def write_curve(cells: Sequence[Cell], folder: Path, about: dict[str, Any]) -> None:
-    """Write all four files, replacing earlier ones. about: the command, the data, the time it took."""
+    """Write all four files, replacing earlier ones. about: the command, the data, the date."""
     for name, content in (
         ("curve.csv", _csv(cells).encode()),
         ("curve.json", (json.dumps({"about": about, "cells": [_plain(c) for c in cells]}, indent=1) + "\n").encode()),
@@ -29,7 +29,7 @@ def write_curve(cells: Sequence[Cell], folder: Path, about: dict[str, Any]) -> N
 
 
 def curve_text(cells: Sequence[Cell], about: dict[str, Any]) -> str:
-    """The tables in Markdown with what they mean."""
+    """Return the tables in Markdown, with their explanation."""
     lines = [f"`{about['command']}`", "", str(about["data"]), ""]
     for context in CONTEXTS:
         chosen = [cell for cell in cells if cell.context == context]
@@ -38,28 +38,22 @@ def curve_text(cells: Sequence[Cell], about: dict[str, Any]) -> str:
         lines += [
             f"**{context.capitalize()}**",
             "",
-            "| samples | arm | seeds | CPM (95 %) | ± seeds | AUC | minus plain (95 %) | minus plain at 10 N (95 %)"
-            " | data factor (95 %) | steps to plain's loss |",
+            "| samples | arm | seeds | CPM (95%) | ± seeds | AUC | minus plain (95%) | minus plain at 10 N (95%)"
+            " | data factor (95%) | steps to plain's loss |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += ["| " + " | ".join(_row(cell)) + " |" for cell in chosen]
         lines.append("")
     lines.append(
         "CPM: mean sensitivity at 1/8 to 8 false positives per scan. Intervals: paired bootstrap over the nodules'"
-        " patients and the candidates of each scan; ± is the standard deviation over seeds. Data factor: samples that"
-        " the plain CNN needs for the same CPM, over the arm's own, by its curve over log N; ≤, ≥: that curve's ends."
+        " patients and the candidates of each scan. ±: standard deviation over seeds. Data factor: samples that the"
+        " plain CNN needs for the same CPM, divided by the arm's own, by interpolation over log N; ≤ and ≥ mark the"
+        " ends of the plain CNN's curve."
     )
     return "\n".join(lines) + "\n"
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
-    steps = (
-        "-"
-        if math.isnan(cell.steps_to_loss)
-        else "never"
-        if math.isinf(cell.steps_to_loss)
-        else f"{cell.steps_to_loss:g}"
-    )
     return (
         str(cell.samples),
         cell.arm,
@@ -70,12 +64,18 @@ def _row(cell: Cell) -> tuple[str, ...]:
         _signed(cell.to_baseline, cell.to_baseline_interval),
         _signed(cell.to_tenfold, cell.to_tenfold_interval),
         _factor(cell),
-        steps,
+        _steps(cell.steps_to_loss),
     )
 
 
+def _steps(steps: float) -> str:
+    if math.isnan(steps):
+        return "-"
+    return "never" if math.isinf(steps) else f"{steps:g}"
+
+
 def _factor(cell: Cell) -> str:
-    """With a sign where it is the end of the plain CNN's curve, beyond which nothing is known."""
+    """Format the factor, marked if it is an end of the plain CNN's curve, beyond which nothing was measured."""
     if cell.arm == BASELINE or math.isnan(cell.data_factor):
         return "-"
     lowest, highest = cell.data_factor_range
@@ -97,7 +97,7 @@ def _signed(value: float, interval: tuple[float, float]) -> str:
 
 
 def _plain(cell: Cell) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: null, and -1 for steps that were never reached."""
+    """Return the cell as JSON values: null for NaN, and -1 for steps that were never reached."""
     values = asdict(cell)
     values["steps_to_loss"] = -1 if math.isinf(cell.steps_to_loss) else cell.steps_to_loss
     return {key: [_finite(x) for x in v] if isinstance(v, tuple) else _finite(v) for key, v in values.items()}

@@ -13,9 +13,9 @@ from gcnn_cli.errors import GcnnError
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.patients import lidc_patient, patient_of, pseudonym
 from gcnn_cli.labels.problems import UNREADABLE, Problem
-from gcnn_cli.scan.dicom.series import Series, find_series
-from gcnn_cli.scan.folders import image_files, is_subset
-from gcnn_cli.scan.images.image_file import read_grid, stem_of
+from gcnn_cli.scan.dicom.series import Series, series_among
+from gcnn_cli.scan.folders import is_subset, select_images, visible_files
+from gcnn_cli.scan.images.image_file import read_lattice, stem_of
 from gcnn_cli.scan.lattice import Lattice
 
 _CHUNK = {"hu.npy", "spacing_zyx.npy", "centre_zyx.npy", "diameter_mm.npy"}
@@ -43,10 +43,11 @@ class FoundScan:
 
 def find_scans(folder: Path) -> list[FoundScan]:
     """Return every scan, readable or not, sorted by path."""
-    files = image_files(folder)
+    below = visible_files(folder)
+    files = select_images(below)
     in_subset = bool(files) and files[0].suffix == ".mhd" and is_subset(files[0].parent)
     found = [_image(path, in_subset) for path in files]
-    series = [s for s in find_series(folder) if s.is_ct]
+    series = [s for s in series_among(below) if s.is_ct]
     homes = [s.folder for s in series]
     for home, one in zip(homes, series, strict=True):
         alone = sum(home.name == other.name for other in homes) == 1
@@ -77,7 +78,7 @@ def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
 def _image(path: Path, in_subset: bool) -> FoundScan:
     name = stem_of(path)
     try:
-        return FoundScan(path, (name,), patient_of(name), in_subset, read_grid(path))
+        return FoundScan(path, (name,), patient_of(name), in_subset, read_lattice(path))
     except GcnnError as error:
         return FoundScan(path, (name,), patient_of(name), in_subset, problem=str(error))
 

@@ -57,6 +57,11 @@ def autocast(device: torch.device, *, bfloat16: bool | None = None) -> torch.aut
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
+def precision_name(device: torch.device) -> str:
+    """Return "bfloat16" or "float32": the format in which networks compute on a device by default."""
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return True if an exception means that host or device memory ran out.
 

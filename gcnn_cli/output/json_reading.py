@@ -15,8 +15,9 @@ from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummar
 from gcnn_cli.errors import GcnnError, InputError
 from gcnn_cli.output.json_format import SCHEMA_NAME, SCHEMA_VERSION
 from gcnn_cli.scan.images.image_file import suffix_of
+from gcnn_cli.scan.lattice import checked_affine
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.volume import Source, Volume, checked_affine
+from gcnn_cli.scan.volume import Source, Volume
 
 _TOLERANCE_MM = 0.01
 

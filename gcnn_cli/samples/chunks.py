@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.entries import CutoutEntry
-from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
+from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 

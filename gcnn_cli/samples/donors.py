@@ -1,4 +1,4 @@
-"""Nodule cut-outs -> samples in their own surroundings, and what is transplanted into scans."""
+"""Nodule cut-outs -> samples in their own surroundings, and donors for transplants into scans."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from gcnn_cli.detection.lungs import Mask
 from gcnn_cli.labels.entries import CutoutEntry
-from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
+from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
 from gcnn_cli.samples.transplant import NoiseLevels, noise_levels, soften
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
@@ -20,21 +20,21 @@ _INSIDE_SHARE = 3 / 8  # of a cube's side: this far from the sides of the stack,
 
 @dataclass(frozen=True, eq=False)
 class Donor:
-    """A nodule cut-out on the isotropic grid, and the cube around its center that transplants are made of."""
+    """A nodule cut-out on the isotropic grid, and the cube around its center that is transplanted."""
 
     hu: NDArray[np.int16]  # [D, H, W]
     mask: Mask
     center_zyx: NDArray[np.float64]
     patient: str
     name: str
-    first: int  # the measured slices along z within the cube around the center
+    first: int  # slices [first, stop) along z of the cube were measured
     stop: int
-    cube: Cube  # [side, side, side]; beyond the cut-out its border goes on
+    cube: Cube  # [side, side, side]; beyond the cut-out its border is repeated
     weight: NDArray[np.float16]  # [side, side, side], the mask with a softened rim
     noise: NoiseLevels | None
 
     def turned(self, axes: NDArray[np.int64], flips: tuple[int, ...]) -> tuple[Cube, NDArray[np.float16]]:
-        """Cube and weight turned by an element of Oh."""
+        """Return cube and weight turned by an element of Oh."""
         return (
             np.ascontiguousarray(np.flip(self.cube.transpose(axes), flips)),
             np.ascontiguousarray(np.flip(self.weight.transpose(axes), flips)),
@@ -42,7 +42,7 @@ class Donor:
 
 
 def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
-    """A stack or cube on the training grid; None where its mask is empty after resampling."""
+    """Read a stack or cube onto the training grid. Return None if its mask is empty after resampling."""
     data = entry.read()
     hu, mask = data["hu"], data["mask"]
     spacing = np.asarray(data["spacing_zyx"], float) if "spacing_zyx" in data else None
@@ -50,7 +50,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
         hu, mask, spacing = np.moveaxis(hu, 2, 0), np.moveaxis(mask, 2, 0), np.ones(3)
     affine = make_affine(spacing, np.eye(3)[:, ::-1], np.zeros(3))
     grid = resample(Volume(np.ascontiguousarray(hu, np.int16), affine), config.spacing_mm)
-    # The mask as HU-like values above the floor of the resampling, halved again at its rim.
+    # Resampled as HU from 0 to 1000, above the floor of resampling; a voxel belongs to the mask from half on.
     filled = resample(Volume((mask * 1000).astype(np.int16), affine), config.spacing_mm)
     inside = filled.hu > 500
     if not inside.any():
@@ -58,7 +58,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
     center = np.array(ndimage.center_of_mass(inside))
     start = np.floor(center - (config.side - 1) / 2 + 0.5).astype(int)
     window = tuple(slice(s + config.side, s + 2 * config.side) for s in start)
-    # Beyond the stack the nodule's own outer slice goes on: the softened rim must not mix in air.
+    # Beyond the stack the nodule's own outer slice is repeated: the softened rim must not mix in air.
     voxels = np.round(grid.hu).astype(np.int16)
     cube = _with_border(voxels, start, config.side)
     weight = soften(np.pad(inside, config.side)[window]).astype(np.float16)
@@ -77,7 +77,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
 
 
 def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[Sample]:
-    """The nodule in its own surroundings, and places beside it."""
+    """Return the nodule in its own surroundings and, of a stack, places beside it."""
     kind = "stack" if donor.stop - donor.first < config.side else "cube"
     positive = _sample(donor, donor.center_zyx, 1, kind, config)
     if kind == "cube":
@@ -87,11 +87,11 @@ def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) 
 
 
 def _places_beside(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Bright blobs of the stack away from its nodule: vessels and pieces of the wall."""
+    """Choose bright blobs of the stack away from its nodule: vessels and pieces of the wall."""
     smooth = ndimage.gaussian_filter(np.clip(donor.hu, -1000, 100).astype(np.float32), 1.5, mode="nearest")
     peaks = (smooth == ndimage.maximum_filter(smooth, size=(1, 7, 7))) & (smooth > -750)
     away = ndimage.distance_transform_edt(~donor.mask) * config.spacing_mm > _CLEAR_MM
-    # A patch cut there must not leave the stack: a repeated border would give it away as no nodule.
+    # A patch cut there must stay inside the stack: a repeated border would mark it as a negative.
     border = np.zeros(donor.mask.shape, bool)
     inside = round(_INSIDE_SHARE * config.side)
     border[:, inside:-inside, inside:-inside] = True
@@ -103,7 +103,7 @@ def _places_beside(donor: Donor, config: SampleConfig, rng: np.random.Generator)
 
 
 def _sample(donor: Donor, center: NDArray[np.float64], label: int, kind: str, config: SampleConfig) -> Sample:
-    """A cube around a place in a cut-out; beyond its sides the border is repeated, along z marked missing."""
+    """Make a sample around a place in a cut-out; beyond its sides the border is repeated, along z marked missing."""
     index = np.round(center).astype(int)
     half = config.side // 2
 
@@ -116,6 +116,6 @@ def _sample(donor: Donor, center: NDArray[np.float64], label: int, kind: str, co
 
 
 def _with_border(hu: NDArray[Any], start: NDArray[np.int64], side: int) -> Cube:
-    """A cube from `start`; where it leaves the array, the nearest voxel of the border."""
+    """Cut a cube at `start`; voxels outside the array repeat the nearest voxel of its border."""
     index = [np.clip(np.arange(s, s + side), 0, n - 1) for s, n in zip(start, hu.shape, strict=True)]
     return np.asarray(hu[np.ix_(*index)], np.int16)

@@ -1,8 +1,8 @@
-"""Which patient is a cube from? Found by its pixels, so that no patient stands on both sides of a split.
+"""Identify the patients of cubes by their voxels, so that no patient is on both sides of a split.
 
-The cubes' patients are unknown, and many show a nodule that a stack shows too. A cube's central slices are
-compared with every slice of every stack and chunk by normalized cross-correlation within a few voxels.
-Unrelated nodules reach about 0.8, the same nodule 0.95 and more.
+The cubes' patients are unknown, and many cubes show a nodule of one of the stacks. The central slices of a cube are
+compared with every slice of every stack and chunk by normalized cross-correlation, over shifts of a few voxels.
+Unrelated nodules reach about 0.8; the same nodule reaches 0.95 and more.
 """
 
 import hashlib
@@ -27,9 +27,9 @@ _SEARCH = 31
 
 
 def identify_patients(entries: list[CutoutEntry], cache: Path | None = None) -> list[CutoutEntry]:
-    """The entries with patients filled in where the pixels tell; still empty where they do not.
+    """Fill in the patients that the voxels identify; the others stay empty.
 
-    cache: folder that keeps what was found for these files (name, size, time); default: it is found again
+    cache: folder that keeps the result for these files (name, size, time); default: the voxels are compared again
     """
     known = [entry for entry in entries if entry.patient]
     unknown = [entry for entry in entries if not entry.patient and entry.masked]  # cubes
@@ -74,7 +74,7 @@ def _compare(known: list[CutoutEntry], unknown: list[CutoutEntry]) -> dict[str, 
 def _search_windows(
     hu: NDArray[np.int16], spacing: NDArray[np.float64], center: NDArray[np.float64]
 ) -> list[NDArray[np.float32]]:
-    """Every slice of a stack around its nodule, on 1 mm pixels."""
+    """Resample every slice of a stack around its nodule to 1 mm pixels."""
     steps = np.arange(_SEARCH) - _SEARCH // 2
     places = np.meshgrid(steps / spacing[1] + center[1], steps / spacing[2] + center[2], indexing="ij")
     clipped = np.clip(hu.astype(np.float32), -1000, 400)
@@ -82,7 +82,7 @@ def _search_windows(
 
 
 def _templates(hu: NDArray[np.int16], mask: NDArray[np.bool_]) -> Tensor:
-    """The three central slices of a (y, x, z) cube, each with mean 0 and sum of squares 1: [3, 1, T, T]."""
+    """Return the three central slices of a (y, x, z) cube, each with mean 0 and sum of squares 1: [3, 1, T, T]."""
     half = _TEMPLATE // 2
     center = np.round(ndimage.center_of_mass(mask)).astype(int) + half
     padded = np.pad(np.clip(hu.astype(np.float32), -1000, 400), half, mode="edge")
@@ -94,7 +94,7 @@ def _templates(hu: NDArray[np.int16], mask: NDArray[np.bool_]) -> Tensor:
 
 
 def _local_spread(images: Tensor) -> Tensor:
-    """Root of the sum of squared deviations in every window of the template's size."""
+    """Return the root of the sum of squared deviations in every window of the template's size."""
     ones = torch.ones(1, 1, _TEMPLATE, _TEMPLATE)
     total, squares = F.conv2d(images, ones), F.conv2d(images**2, ones)
     return (squares - total**2 / _TEMPLATE**2).clamp(min=1.0).sqrt()

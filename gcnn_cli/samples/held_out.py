@@ -1,5 +1,6 @@
 """Folders -> what each fold holds out, to be measured by the network that has not seen it."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from gcnn_cli.labels.index import read_index
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.donors import donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
-from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.samples.sample import Sample, SampleConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +32,15 @@ class HeldOut:
 
 
 def read_held_out(
-    folders: list[Path], samples: SampleConfig, splits: list[SplitConfig], cache: Path | None = None
+    folders: list[Path], samples: SampleConfig, held: Sequence[Collection[str]], cache: Path | None = None
 ) -> list[HeldOut]:
-    """Return what each split holds out, in their order. Cut-outs of unknown patients are held out by none.
+    """Return what the folders hold of each fold's patients, in the order of the folds.
 
     Raises InputError for folders without a usable scan and for damaged cut-outs.
     """
     found = read_index(folders)
     index = DataIndex(found.scans, tuple(identify_patients(list(found.cutouts), cache)))
-    held = [held_out_patients(index, split) for split in splits]
-    nodules: list[list[HeldOutNodule]] = [[] for _ in splits]
+    nodules: list[list[HeldOutNodule]] = [[] for _ in held]
     for entry in index.cutouts:
         folds = [n for n, patients in enumerate(held) if entry.patient in patients]
         if folds and (nodule := _read_nodule(entry, samples)):

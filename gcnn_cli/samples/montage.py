@@ -1,21 +1,20 @@
-"""Training samples to look at: rows of every kind, as the network sees them and as they are."""
+"""A picture of training samples of every kind."""
 
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from gcnn_cli.samples.samples import KINDS, Sample
+from gcnn_cli.samples.sample import KINDS, Sample
 
 COLUMNS = 12
 _WINDOW_HU = (-1000, 300)
 
 
 def draw_montage(samples: list[Sample], path: Path, seed: int = 0) -> None:
-    """Write a PNG: for each kind of either class twelve samples drawn at random, axial above coronal.
+    """Write a PNG with twelve random samples of each kind: the middle axial slice above the middle coronal one.
 
-    The middle slices of the cube; the head is up in the coronal ones. Slices that were not measured are
-    dimmed: training fills them in.
+    In coronal slices the head is up. Slices that were not measured are dimmed; training fills them in.
     """
     rng = np.random.default_rng(seed)
     kinds = [(label, kind) for label in (1, 0) for kind in KINDS[label]]
@@ -37,17 +36,10 @@ def draw_montage(samples: list[Sample], path: Path, seed: int = 0) -> None:
                 axes.imshow(picture, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1])
                 axes.set_axis_off()
                 if column == 0 and offset == 0:
-                    axes.set_zorder(1)  # its name reaches over the next picture
+                    axes.set_zorder(1)  # the name reaches over the next picture
                     name = f"{kind} ({'nodule' if label else 'no nodule'})"
-                    axes.text(
-                        1,
-                        5,
-                        name,
-                        fontsize=9,
-                        backgroundcolor="white",
-                        va="center",
-                        color="#0b5cad" if label else "#c2571a",
-                    )
+                    color = "#0b5cad" if label else "#c2571a"
+                    axes.text(1, 5, name, fontsize=9, backgroundcolor="white", va="center", color=color)
     figure.subplots_adjust(0.002, 0.002, 0.998, 0.98, 0.02, 0.02)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", metadata={"Software": "gcnn"})

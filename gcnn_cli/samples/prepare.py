@@ -1,4 +1,4 @@
-"""Folders -> training and validation samples, split by patient."""
+"""Labeled folders -> training and validation samples, split by patient."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gcnn_cli.detection.detector import Detector
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
@@ -14,8 +15,9 @@ from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
-from gcnn_cli.samples.scan_samples import scan_samples
+from gcnn_cli.samples.preprocessed import preprocess_scan
+from gcnn_cli.samples.sample import Sample, SampleConfig
+from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
 from gcnn_cli.samples.split import SplitConfig, held_out_patients
 
 log = logging.getLogger("gcnn")
@@ -23,7 +25,11 @@ log = logging.getLogger("gcnn")
 
 @dataclass(frozen=True)
 class Prepared:
-    """Samples of both sides, and who is on which."""
+    """Samples on both sides of the split, with their series and patients.
+
+    split:  as given, with patients by the names that the index has for them
+    scored: false candidates among those that detection scores, of every labeled scan; empty without a detector
+    """
 
     training: list[Sample]
     validation: list[Sample]
@@ -31,7 +37,8 @@ class Prepared:
     training_series: tuple[str, ...]
     training_patients: tuple[str, ...]
     held_out_patients: tuple[str, ...]
-    split: SplitConfig  # as given, with the patients as the index knows them
+    split: SplitConfig
+    scored: list[Sample]
 
 
 def prepare(
@@ -42,14 +49,15 @@ def prepare(
     strict: bool = False,
     cache: Path | None = None,
     held_out_transplants: bool = False,
+    detector: Detector | None = None,
 ) -> Prepared:
-    """Read everything once, scans through the cache if there is one.
+    """Read labeled folders and make their samples; with a cache, scans are preprocessed once.
 
-    held_out_transplants: put held-out nodules into held-out scans too, to be tested on.
+    held_out_transplants: put held-out nodules into held-out scans too, as test samples
+    detector:             also collect the candidates that it scores in labeled scans, for operating points
 
-    Cut-outs whose patient stays unknown are not used: they could be anyone's.
-
-    Scans that cannot be read are reported and left out; with strict every problem is an InputError.
+    Cut-outs of unknown patients are left out, since they could belong to either side. Scans that cannot be read
+    are reported and left out; with strict, every problem raises InputError.
     """
     index = read_index(folders, strict=strict)
     cutouts = identify_patients(list(index.cutouts), cache)
@@ -57,7 +65,7 @@ def prepare(
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)
     index = replace(index, cutouts=tuple(cutouts))
-    split = _named_as_known(split, set(index.patients))
+    split = _with_known_names(split, set(index.patients))
     held = held_out_patients(index, split)
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: dict[bool, list[Donor]] = {False: [], True: []}
@@ -75,12 +83,15 @@ def prepare(
     if not held_out_transplants:
         donors[True] = []
     scans: list[ScanEntry] = []
+    scored: list[Sample] = []
     unreadable: list[Problem] = []
     for scan in index.scans:
         out = scan.patient in held
-        if not out or scan.labelled:  # what an unlabelled scan holds is unknown: it tells nothing about the network
+        if not out or scan.labelled:  # held out, an unlabeled scan measures nothing
             try:
-                sides[out] += scan_samples(scan, donors[out], samples, split.seed, cache)
+                preprocessed = preprocess_scan(scan, samples, split.seed, cache, detector if scan.labelled else None)
+                sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed)
+                scored += scored_samples(preprocessed, scan, samples)
             except (InputError, GeometryError) as error:
                 unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
                 if strict:
@@ -97,11 +108,12 @@ def prepare(
         tuple(sorted(patients - held)),
         tuple(sorted(patients & held)),
         split,
+        scored,
     )
 
 
-def _named_as_known(split: SplitConfig, patients: set[str]) -> SplitConfig:
-    """The split with what stands for its patients in the index: an id given by hand is stored nowhere."""
+def _with_known_names(split: SplitConfig, patients: set[str]) -> SplitConfig:
+    """Return the split with patients by their names in the index, so that an id given by hand is stored nowhere."""
     named = [known_as(given, patients) for given in split.hold_out]
     absent = named.count("")
     if absent:

@@ -1,43 +1,53 @@
-"""A scan searched once: the training grid around the lungs, its candidates, places for transplants; on disk.
+"""Scans preprocessed once, on disk: the training grid around the lungs, candidates, places for transplants.
 
-Resampling, lungs and candidates take some ten seconds a scan, training reads them again and again. With a
-cache folder each scan is searched once and its voxels are memory-mapped, so that memory does not grow with
-the number of scans. An entry is named by the scan's content (the checksum of its voxels and geometry) and
-by what was asked; the content of an unchanged file (path, size, time) is remembered too.
+Training reads each scan many times. With a cache folder it is resampled, segmented and searched for candidates
+once, and its voxels are memory-mapped, so that memory does not grow with the number of scans. The name of a cache
+entry is a hash of the scan's content (checksum of its voxels and geometry) and of the settings. The content of an
+unchanged file (same path, size and time) is not hashed again.
 """
 
 import glob
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
-from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.detection.detector import Detector
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.lungs import LungConfig, bounding_box, segment_lungs
+from gcnn_cli.errors import InputError
 from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import ScanEntry
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
+from gcnn_cli.scan.lattice import Lattice
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
 
-_FORMAT = 1  # raised when what an entry holds changes its meaning
+_FORMAT = 1  # raised when an entry's arrays change their meaning
+_ARRAYS = ("to_world", "candidates", "places", "pieces", "spacing_mm")  # of rest.npz
 
 
 @dataclass(frozen=True, eq=False)
 class PreprocessedScan:
     """A scan on the training grid.
 
-    hu:         int16 [D, H, W] around the lungs, memory-mapped where it lies in a cache
+    hu:         int16 [D, H, W] around the lungs, memory-mapped if it is in a cache
     to_world:   float64 [4, 4], (z, y, x, 1) voxels -> (x, y, z, 1) LPS mm
-    candidates: float64 [N, 3], (z, y, x) voxels, the strongest first
+    candidates: float64 [N, 3], (z, y, x) voxels, strongest first: what training takes its negatives from
     places:     int64 [M, 3], voxels for transplants and shams: free, at the wall, at vessels in turn
-    pieces:     int64 [M, 3], what shams are made of
-    spacing_mm: the largest of the scan as it was read
+    pieces:     int64 [M, 3], voxels whose surroundings are pasted as shams
+    spacing_mm: largest voxel spacing of the scan as it was read
+    scored:     float64 [K, 3], (z, y, x) voxels of the candidates that detection scores; empty without a detector
     """
 
     hu: NDArray[np.int16]
@@ -46,83 +56,119 @@ class PreprocessedScan:
     places: NDArray[np.int64]
     pieces: NDArray[np.int64]
     spacing_mm: float
+    scored: NDArray[np.float64]
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """The lattice of `hu`."""
+        depth, height, width = self.hu.shape
+        return Lattice((depth, height, width), self.to_world)
 
     def index_zyx(self, positions_mm: NDArray[np.float64]) -> NDArray[np.float64]:
-        """LPS mm [N, 3] -> voxels [N, 3]."""
-        inverse = np.linalg.inv(self.to_world)
-        return np.asarray(positions_mm @ inverse[:3, :3].T + inverse[:3, 3])
+        """Return voxel indices [N, 3], (z, y, x), of positions [N, 3] in LPS mm."""
+        return self.lattice.index_zyx(positions_mm)
 
     def position_mm(self, index_zyx: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Voxels [N, 3] -> LPS mm [N, 3]."""
-        return np.asarray(index_zyx @ self.to_world[:3, :3].T + self.to_world[:3, 3])
+        """Return positions [N, 3] in LPS mm of voxel indices [N, 3], (z, y, x)."""
+        return self.lattice.position_mm(index_zyx)
 
 
-def preprocess_scan(entry: ScanEntry, config: SampleConfig, seed: int, cache: Path | None = None) -> PreprocessedScan:
-    """Search a scan, or read what an earlier search left. Raises as reading does."""
+def preprocess_scan(
+    entry: ScanEntry,
+    config: SampleConfig,
+    seed: int,
+    cache: Path | None = None,
+    detector: Detector | None = None,
+) -> PreprocessedScan:
+    """Preprocess a scan, or read it from the cache; with a detector, find the candidates that detection scores too.
+
+    Raises InputError for a damaged cache entry, and the errors of `scan.reading.read_volume`.
+    """
     if cache is None:
-        return _search(entry.read(), config, seed)
+        return _preprocess(entry.read(), config, seed, detector)
     volume: Volume | None = None
     note = cache / f"seen-{_signature(entry.path)}"
     if note.is_file():
-        content = note.read_text().strip()
+        content = _read_note(note)
     else:
         volume = entry.read()
         content = volume.source.sha256
         write_bytes(note, content.encode(), overwrite=True)
     asked = json.dumps([_FORMAT, content, entry.name, seed, asdict(config)], sort_keys=True)
     folder = cache / hashlib.sha256(asked.encode()).hexdigest()[:32]
-    if not (folder / "rest.npz").is_file():  # written last
-        _store(_search(volume or entry.read(), config, seed), folder)
-    with np.load(folder / "rest.npz") as rest:
-        return PreprocessedScan(
-            np.load(folder / "hu.npy", mmap_mode="r"),
-            rest["to_world"],
-            rest["candidates"],
-            rest["places"],
-            rest["pieces"],
-            float(rest["spacing_mm"]),
-        )
+    scored = folder / f"scored-{candidates_key(detector)}.npy" if detector else None
+    if not (folder / "rest.npz").is_file() or (scored and not scored.is_file()):
+        _store(_preprocess(volume or entry.read(), config, seed, detector), folder, scored)
+    return _load(folder, scored)
 
 
-def _search(volume: Volume, config: SampleConfig, seed: int) -> PreprocessedScan:
+def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detector | None) -> PreprocessedScan:
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
     found = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
-    positions = np.array([c.position_mm for c in found]).reshape(-1, 3)
+    scored = detection_candidates(grid, lungs, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
     places, pieces = (choose_places(grid.hu, lungs, count, rng) for _ in range(2))
     # Cubes around places in the lungs reach half their side beyond them: air is outside the scan only.
-    spans = [np.flatnonzero(lungs.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    low = np.array([max(0, int(s[0]) - config.side) if len(s) else 0 for s in spans])
-    high = [min(n, int(s[-1]) + config.side + 1) if len(s) else n for s, n in zip(spans, grid.shape, strict=True)]
-    box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    to_world = grid.to_world.copy()
-    to_world[:3, 3] = grid.position_mm(low[None].astype(float))[0]
+    box = bounding_box(lungs, config.side)
+    low = np.array([span.start for span in box])
     return PreprocessedScan(
         np.ascontiguousarray(np.round(grid.hu[box]).astype(np.int16)),
-        to_world,
-        grid.index_zyx(positions) - low,
+        grid.lattice.cropped(box).to_world,
+        _indices(found, grid) - low,
         places - low,
         pieces - low,
         float(volume.spacing_zyx.max()),
+        _indices(scored, grid) - low,
     )
 
 
-def _store(scan: PreprocessedScan, folder: Path) -> None:
+def _indices(candidates: list[Candidate], grid: Volume) -> NDArray[np.float64]:
+    return grid.index_zyx(np.array([c.position_mm for c in candidates], float).reshape(-1, 3))
+
+
+def _store(scan: PreprocessedScan, folder: Path, scored: Path | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("hu.npy", "rest.npz"):  # the rest last: where it is, the voxels are
-        temporary = folder / f".{os.getpid()}-{name}"
-        if name == "hu.npy":
-            np.save(temporary, scan.hu)
-        else:
-            rest = {key: getattr(scan, key) for key in ("to_world", "candidates", "places", "pieces", "spacing_mm")}
-            np.savez(temporary, **rest)
-        temporary.replace(folder / name)
+    if not (folder / "rest.npz").is_file():
+        _save(folder / "hu.npy", scan.hu)
+        # Last: an entry with rest.npz has its voxels.
+        _save(folder / "rest.npz", {name: getattr(scan, name) for name in _ARRAYS})
+    if scored:
+        _save(scored, scan.scored)
+
+
+def _save(path: Path, content: NDArray[Any] | dict[str, Any]) -> None:
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    if isinstance(content, dict):
+        np.savez(temporary, **content)
+    else:
+        np.save(temporary, content)
+    temporary.replace(path)
+
+
+def _load(folder: Path, scored: Path | None) -> PreprocessedScan:
+    try:
+        with (folder / "rest.npz").open("rb") as file, np.load(file) as rest:
+            return PreprocessedScan(
+                hu=np.load(folder / "hu.npy", mmap_mode="r"),
+                **{name: rest[name] for name in _ARRAYS if name != "spacing_mm"},
+                spacing_mm=float(rest["spacing_mm"]),
+                scored=np.load(scored) if scored else np.zeros((0, 3)),
+            )
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        raise InputError(f"{folder}: damaged cache entry; remove it") from None
+
+
+def _read_note(note: Path) -> str:
+    try:
+        return note.read_text("utf-8").strip()
+    except (OSError, ValueError):
+        raise InputError(f"{note}: damaged cache entry; remove it") from None
 
 
 def _signature(path: Path) -> str:
-    """Of a file and its companions (a .mhd's voxels), or of a folder's files: names, sizes, times."""
+    """Hash the names, sizes and times of a file and its companions (a .mhd's voxels), or of a folder's files."""
     files = sorted(path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.name.split(".")[0]) + "*"))
     stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in [path, *files] if f.is_file()]
     return hashlib.sha256(json.dumps([str(path.resolve()), stats]).encode()).hexdigest()[:32]

@@ -1,12 +1,11 @@
-"""Labelled and unlabelled scans -> samples: marks, candidates that are none, transplants and shams.
+"""Labeled and unlabeled scans -> samples: marks, candidates away from every mark, transplants and shams.
 
-Cubes are cut with `detection.patches.cut_patch`, as in detection. In unlabelled scans the strongest
-candidates are left out: they may be nodules that nobody marked.
+Cubes are cut with `detection.patches.cut_patch`, as in detection. In unlabeled scans the strongest candidates are
+left out: they may be nodules that nobody marked.
 """
 
 import logging
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +14,26 @@ from gcnn_cli.detection.patches import cut_patch
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.marks import radius_mm
 from gcnn_cli.samples.donors import Donor
-from gcnn_cli.samples.preprocessed import PreprocessedScan, preprocess_scan
-from gcnn_cli.samples.samples import Cube, Sample, SampleConfig
+from gcnn_cli.samples.preprocessed import PreprocessedScan
+from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
 from gcnn_cli.samples.transplant import blend, match_noise
 
 log = logging.getLogger("gcnn")
 
 _CLEAR_MM = 5.0  # negatives keep this far from the rim of every mark
-_UNLABELLED_SKIP = 30  # strongest candidates of a scan without labels that are not used
+_UNLABELED_SKIP = 30  # strongest candidates of a scan without labels, which are not used
 
 
 def scan_samples(
-    entry: ScanEntry, donors: list[Donor], config: SampleConfig, seed: int, cache: Path | None = None
+    scan: PreprocessedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, seed: int
 ) -> list[Sample]:
-    """Everything that one scan gives: its marks, its candidates, transplants into it and shams."""
-    scan = preprocess_scan(entry, config, seed, cache)
+    """Return all samples of one scan: its marks, its candidates, transplants into it and shams."""
     marks = np.array([mark[:3] for mark in entry.nodules]).reshape(-1, 3)
     samples = [_sample(scan, index, 1, "mark", entry, config) for index in scan.index_zyx(marks)]
-    negatives = [*scan.candidates[0 if entry.labelled else _UNLABELLED_SKIP :]]
-    # LUNA16's own candidates that are no nodule.
+    negatives = [*scan.candidates[0 if entry.labelled else _UNLABELED_SKIP :]]
+    # LUNA16's own candidates of class 0.
     negatives += [*scan.index_zyx(entry.candidates[entry.candidates[:, 3] == 0][:, :3])]
-    indices = np.array(negatives).reshape(-1, 3)
-    positions = scan.position_mm(indices)
-    clear = np.ones(len(indices), bool)
-    for x, y, z, diameter in (*entry.nodules, *entry.excluded):
-        clear &= np.linalg.norm(positions - (x, y, z), axis=1) > radius_mm(diameter) + _CLEAR_MM
-    samples += [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
+    samples += _false_candidates(scan, np.array(negatives).reshape(-1, 3), entry, config)
     # A sharp nodule in a scan blurred by thick slices would be known by its sharpness.
     if donors and scan.spacing_mm <= config.max_host_spacing_mm:
         samples += _transplants(scan, entry, donors, config, np.random.default_rng([seed, 4]))
@@ -50,6 +43,22 @@ def scan_samples(
         *(sum(s.kind == kind for s in samples) for kind in ("mark", "candidate", "transplant", "sham")),
     )
     return samples
+
+
+def scored_samples(scan: PreprocessedScan, entry: ScanEntry, config: SampleConfig) -> list[Sample]:
+    """Return the false candidates among those that detection scores in a labeled scan."""
+    return _false_candidates(scan, scan.scored, entry, config)
+
+
+def _false_candidates(
+    scan: PreprocessedScan, indices: NDArray[np.float64], entry: ScanEntry, config: SampleConfig
+) -> list[Sample]:
+    """Samples of those candidates [N, 3] that are away from every mark."""
+    positions = scan.position_mm(indices)
+    clear = np.ones(len(indices), bool)
+    for x, y, z, diameter in (*entry.nodules, *entry.excluded):
+        clear &= np.linalg.norm(positions - (x, y, z), axis=1) > radius_mm(diameter) + _CLEAR_MM
+    return [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
 
 
 def _sample(
@@ -82,7 +91,7 @@ def _transplanted(
     side: int,
     piece: NDArray[np.int64] | None,
 ) -> Cube:
-    """The scan around a place with the donor in it, or with another piece of the same scan (a sham)."""
+    """Return the scan around a place with the donor blended in, or another piece of the same scan (a sham)."""
     nodule, weight = donor.turned(axes, flips)
     host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
     if piece is not None:

@@ -1,13 +1,12 @@
-"""What stands in for slices that are not there.
+"""Substitutes for missing slices.
 
-Stacks end at the first and last slice of their nodule, so a patch of 32 mm is mostly missing.
-Repeating the outer slice would turn a nodule into a rod, and air would cut every wall. Here the
-outer slice is continued without its small bright things: a gray opening in the plane takes away
-vessels and what is left of the nodule and keeps wall and lung; the grain that it removed is put
-back, displaced.
+Stacks end at the first and last slice of their nodule, so most of a patch of 32 mm is missing. Repeating the outer
+slice would turn a nodule into a rod, and air would cut every wall. Instead, the outer slice continues without its
+small bright structures: a gray opening in the plane removes vessels and the rest of the nodule and keeps wall and
+lung. The grain that the opening removed is added again, shifted at random.
 
-The same is done to complete patches of both classes just as often (`sampling`), so that a missing
-slice says nothing about the class.
+Complete patches of both classes lose slices equally often (`training.sampling`), so that a missing slice says
+nothing about the class.
 """
 
 import numpy as np
@@ -20,7 +19,7 @@ _OPENING_RADIUS_VOX = 5
 
 
 def extend_slab(cube: Cube, first: int, stop: int, rng: np.random.Generator) -> Cube:
-    """Replace the slices outside [first, stop) of a cube [D, H, W] by the continued surroundings."""
+    """Replace the slices outside [first, stop) of a cube [D, H, W] with continued surroundings."""
     extended = cube.copy()
     for edge, missing in ((first, slice(0, first)), (stop - 1, slice(stop, len(cube)))):
         count = len(range(*missing.indices(len(cube))))
@@ -32,7 +31,7 @@ def extend_slab(cube: Cube, first: int, stop: int, rng: np.random.Generator) -> 
 def _continued(edge: Cube, count: int, rng: np.random.Generator) -> Cube:
     background = ndimage.grey_opening(edge, footprint=_disc(_OPENING_RADIUS_VOX), mode="nearest")
     background = ndimage.gaussian_filter(background, 1.0)
-    # The grain: what is finer than a voxel or two and too faint to be anatomy.
+    # The grain: detail finer than a voxel or two and too faint to be anatomy.
     grain = np.clip(edge - ndimage.gaussian_filter(edge, 1.0), -60, 60)
     shifts = rng.integers(0, np.array(edge.shape), (count, 2))
     return np.stack([background + np.roll(grain, tuple(shift), axis=(0, 1)) for shift in shifts])

@@ -1,4 +1,4 @@
-"""Who is held out, and which samples make a smaller training set."""
+"""Held-out patients, and nested subsets of the training samples."""
 
 import hashlib
 from collections.abc import Collection
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.entries import DataIndex
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Held out: every patient named, and a share of the others; with folds, one fold instead of the share.
+    """Patients held out by name, and the share of the others that is held out; with folds, one fold instead.
 
     fold: the fold that is held out, from 1 to folds
     """
@@ -26,7 +26,7 @@ class SplitConfig:
         if not (self.folds == self.fold == 0 or (self.folds >= 2 and 1 <= self.fold <= self.folds)):
             raise InputError(f"[split] must name a fold from 1 to folds: got fold {self.fold}, folds {self.folds}")
         if not 0 <= self.share <= 1:
-            raise InputError(f"the share of patients held out lies between 0 and 1, got {self.share}")
+            raise InputError(f"the share of held-out patients must be between 0 and 1, got {self.share}")
 
 
 def held_out_patients(index: DataIndex, split: SplitConfig) -> set[str]:
@@ -56,24 +56,27 @@ def fold_of(patient: str, folds: int, with_labels: Collection[str], seed: int) -
 
 
 def is_held_out(patient: str, share: float, seed: int) -> bool:
-    """Whether a patient belongs to the held-out share: by a hash, so that adding patients moves none."""
+    """Return True if a patient belongs to the held-out share.
+
+    A hash decides, so that adding patients to the data moves no other patient.
+    """
     digest = hashlib.sha256(f"{seed}:{patient}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64 < share
 
 
 def nested_subset(samples: list[Sample], count: int, seed: int) -> list[Sample]:
-    """The first `count` samples, half of each class, of an order that depends on nothing but the seed.
+    """Return the first `count` samples, half of each class, of an order that only the seed decides.
 
-    Subsets are nested: a smaller one is part of a larger. Nodules in their own surroundings come before
-    transplants, and patient by patient, so that a small subset is of few patients, as few labelled scans
-    would be. Raises InputError where a class has too few.
+    Subsets are nested: a smaller one is part of every larger one. Nodules in their own surroundings come before
+    transplants, and patient by patient, so that a small subset comes from few patients, as a few labeled scans
+    would. Raises InputError if a class has too few samples.
     """
     chosen = []
     for label, share in ((1, count // 2), (0, count - count // 2)):
         of_class = [s for s in samples if s.label == label]
         if len(of_class) < share:
-            raise InputError(f"--samples {count} needs {share} of class {label}; there are {len(of_class)}")
-        # The place among equals tells samples of one patient or scan apart.
+            raise InputError(f"--samples {count} needs {share} samples of class {label}, found {len(of_class)}")
+        # The number in the list orders samples of one patient or scan.
         keys = [
             (s.kind == "transplant", _hash(f"{seed}:{s.patient if label else n}"), _hash(f"{seed}:{n}"))
             for n, s in enumerate(of_class)

@@ -1,24 +1,23 @@
-"""Real nodules put into real lungs, at known places.
+"""Transplants: real nodules blended into real lungs, at known places.
 
-The nodule's voxels, resampled to the host's grid and turned by an element of Oh, are blended into
-the host through the nodule's mask with a softened edge:
+The voxels of the nodule, resampled to the host's grid and turned by an element of Oh, are blended into the host
+through the nodule's mask with a softened edge:
 
     mixed = (1 - a) host + a donor,      a = softened mask in [0, 1]
     host' = the brighter of host and mixed
 
-The brighter one, because at a wall or a vessel the donor's own lung would leave a dark ring that no
-real nodule has. A cavity comes out filled where it meets a wall.
+The maximum is taken because at a wall or a vessel the donor's own lung would leave a dark ring that no real nodule
+has. A cavity that meets a wall comes out filled.
 
-Before, the donor is brought to the host's noise. Noise is measured in aerated lung, as what a Gaussian of one
-voxel takes away: most donors have twice as much of it as a scan of thick slices, and a network would know them by
-it. Too much is smoothed away, by as much as was measured to be right for this donor; where there is too little, the
-host's own noise at the place goes on through the nodule.
+Before blending, the donor is brought to the host's noise. Noise is measured in aerated lung, as the detail that a
+Gaussian of one voxel removes. Most donors have twice the noise of a scan with thick slices, and a network would
+recognize them by it. Excess noise is smoothed away with the Gaussian that was measured to be right for this donor.
+If the donor has too little, the host's own noise at the place continues through the nodule.
 
-Sound, because the tissue is a real nodule's and the surroundings are a real lung's, noise
-included. Not sound where the edge is concerned: a nodule that pulled at its pleura or its vessels
-no longer does, one that was smoothed has softer edges too, and noise of one strength can still have two
-textures. A network could learn the seam, so shams (a piece of the same lung pasted through a nodule's mask)
-go into the negatives.
+Strengths: the tissue is a real nodule's, and the surroundings are a real lung's, noise included. Limits: a nodule
+that pulled at its pleura or vessels no longer does, a smoothed one has softer edges, and noise of equal strength
+can differ in texture. A network could learn the seam, so the negatives include shams: a piece of the same lung
+pasted through a nodule's mask.
 """
 
 from dataclasses import dataclass
@@ -35,42 +34,42 @@ Cube = NDArray[np.float32]
 _GROW_VOX = 1  # keeps the nodule's own partial-volume rim
 _SOFTEN_VOX = 0.7
 _AERATED_HU = (-980.0, -700.0)
-_FEWEST_VOXELS = 200  # that a noise is measured in
+_MIN_VOXELS = 200  # of aerated lung, to measure noise in
 _SMOOTHINGS_VOX = (0.0, 0.4, 0.6, 0.8, 1.0)
-_EDGE = 3.0  # times the noise: what differs more is no noise
+_EDGE = 3.0  # multiples of the noise: larger differences are anatomy
 
 
 def soften(mask: Mask) -> Cube:
-    """A blending weight in [0, 1] that is 1 in the nodule and falls to 0 around it."""
+    """Return a blending weight in [0, 1] that is 1 in the nodule and falls to 0 around it."""
     grown = ndimage.binary_dilation(mask, iterations=_GROW_VOX).astype(np.float32)
     return np.asarray(ndimage.gaussian_filter(grown, _SOFTEN_VOX))
 
 
 def blend(host: Cube, donor: Cube, weight: Cube) -> Cube:
-    """The host with the donor, where brighter, by its weight. All [D, H, W] of one shape, HU."""
+    """Blend the donor into the host by its weight where that is brighter. All HU [D, H, W] of one shape."""
     return np.maximum(host, host + weight * (donor - host))
 
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """A donor's noise in HU, as it is and after each of the smoothings; falling."""
+    """Noise of a donor in HU: unsmoothed, then after each smoothing; never increasing."""
 
     hu: tuple[float, ...]
 
     def smoothing_vox(self, wanted_hu: float) -> float:
-        """Standard deviation of the Gaussian that leaves so much noise; at most the strongest one tried."""
+        """Return the standard deviation of the Gaussian that leaves this noise; at most the strongest one measured."""
         return float(np.interp(-wanted_hu, -np.array(self.hu), _SMOOTHINGS_VOX))
 
 
 def noise_levels(hu: NDArray[Any]) -> NoiseLevels | None:
-    """Of a cut-out [D, H, W]; None where it has too little lung to tell."""
+    """Measure the noise of a cut-out [D, H, W]. Return None if it shows too little lung."""
     lung = _aerated(hu)
     levels = [_noise_hu(_smoothed(hu, sigma), lung) for sigma in _SMOOTHINGS_VOX]
     return None if np.isnan(levels).any() else NoiseLevels(tuple(np.minimum.accumulate(levels).tolist()))
 
 
 def match_noise(donor: Cube, levels: NoiseLevels, host: Cube) -> Cube:
-    """The donor with the host's noise, where there is lung enough around the place to tell it."""
+    """Bring a donor to the host's noise. Return it unchanged if the host shows too little lung to measure noise in."""
     wanted = _noise_hu(host, _aerated(host))
     if np.isnan(wanted):
         return donor
@@ -85,8 +84,8 @@ def _aerated(hu: NDArray[Any]) -> Mask:
 
 
 def _noise_hu(hu: NDArray[Any], where: Mask) -> float:
-    """Standard deviation, from the median of the distances, of what a Gaussian of one voxel takes away."""
-    if where.sum() < _FEWEST_VOXELS:
+    """Standard deviation of the detail that a Gaussian of one voxel removes, from the median absolute deviation."""
+    if where.sum() < _MIN_VOXELS:
         return float("nan")
     rest = (hu - _smoothed(hu, 1.0))[where]
     return float(1.4826 * np.median(np.abs(rest - np.median(rest))))
@@ -97,7 +96,7 @@ def _smoothed(hu: NDArray[Any], sigma_vox: float) -> Cube:
 
 
 def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Voxels [count, 3] for nodules: a third free, a third near the wall, a third near vessels."""
+    """Choose voxels [count, 3] for nodules: a third free, a third near the wall, a third near vessels."""
     depth = ndimage.distance_transform_edt(lungs)
     vessels = lungs & (depth > 4) & (np.asarray(hu) > -500)
     to_vessel = ndimage.distance_transform_edt(~vessels)

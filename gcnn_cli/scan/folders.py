@@ -1,27 +1,67 @@
-"""What lies below a folder, as far as it is anybody's data."""
+"""Files below a folder, and the folder behind the path of a scan."""
 
 import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from gcnn_cli.scan.images.image_file import SUFFIXES
+from gcnn_cli.errors import GcnnError, InputError
+from gcnn_cli.scan.archives import unpacked
+from gcnn_cli.scan.images.image_file import SUFFIXES, suffix_of
 
 _SUBSET = re.compile(r"subset\d+")
 
 
+@contextmanager
+def dicom_folder(path: Path) -> Iterator[Path | None]:
+    """Yield the folder with the DICOM files of a path, or None where the path is an image file.
+
+    A folder holds its own files, a zip is unpacked, and a DICOMDIR stands for the folder it lies in.
+    Raises InputError for a path that is no scan.
+    """
+    str(path).encode()  # libraries and reports take names as text
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        yield path
+    elif suffix_of(path):
+        yield None
+    elif zipfile.is_zipfile(path):
+        with unpacked(path) as folder:
+            try:
+                yield folder
+            except GcnnError as error:
+                raise type(error)(str(error).replace(str(folder), str(path))) from None
+    elif path.name.upper() == "DICOMDIR":
+        yield path.parent
+    elif is_dicom(path):
+        raise InputError(f"{path}: one DICOM file is one slice; give the folder of the series")
+    else:
+        raise InputError(f"{path}: not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}")
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file starts as DICOM files do."""
+    with path.open("rb") as file:
+        file.seek(128)
+        return file.read(4) == b"DICM"
+
+
 def visible_files(folder: Path) -> list[Path]:
-    """Every file at any depth, by path. Hidden ones and those in hidden folders are others' (snapshots, thumbnails)."""
+    """List every file at any depth, by path. Hidden files and folders belong to others (snapshots, thumbnails)."""
     below = (path for path in folder.rglob("*") if not _is_hidden(path.relative_to(folder)))
     return sorted(path for path in below if path.is_file())
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The files that are scans by their names, by path: in LUNA16's layout, those in its subsets alone."""
-    files = [path for path in visible_files(folder) if path.name.lower().endswith(SUFFIXES)]
-    return [path for path in files if path.suffix == ".mhd" and is_subset(path.parent)] or files
+def select_images(files: Iterable[Path]) -> list[Path]:
+    """Select the files that are scans by their names: in LUNA16's layout, only those in its subsets."""
+    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    return [path for path in images if path.suffix == ".mhd" and is_subset(path.parent)] or images
 
 
 def is_subset(folder: Path) -> bool:
-    """By the name it is called or, given as `.` or through a link, the name it has."""
+    """Return whether a folder is one of LUNA16's subsets, by the name given or, for `.` and links, its real name."""
     return any(_SUBSET.fullmatch(name) for name in (folder.name, folder.resolve().name))
 
 

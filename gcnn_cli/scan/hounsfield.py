@@ -1,4 +1,4 @@
-"""Stored values -> Hounsfield units that can be trusted, the same for every format."""
+"""Stored values -> checked Hounsfield units, the same for every format."""
 
 import hashlib
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.volume import Array
+from gcnn_cli.scan.lattice import Array
 
 LOWEST_HU = -1024
 _INT16_MAX = 32767
@@ -18,7 +18,7 @@ _HIGHEST_PLAUSIBLE = 40000  # metal, on 16-bit scanners
 
 
 def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """HU as int16 where they are whole, float32 otherwise, not below -1024; and warnings.
+    """Return HU of at least -1024, as int16 if all are whole and float32 otherwise, and warnings.
 
     Padding outside a round field of view (-2000, -3024) becomes air. Raises InputError, starting
     with the name, for NaN or infinite values and for values that are not HU of a chest.
@@ -33,7 +33,7 @@ def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str
             f"{name}: does not look like a chest CT in Hounsfield units: values run from {low:g} to {high:g}"
         )
     warnings: tuple[str, ...] = ()
-    if low < LOWEST_HU - 176:  # below -1200: no scanner measures that, it is padding
+    if low < LOWEST_HU - 176:  # below -1200, which no scanner measures
         warnings = (f"values below {LOWEST_HU} HU (down to {low:g}) were taken for padding outside the field of view",)
     clipped = np.clip(values, LOWEST_HU, _INT16_MAX)
     if values.dtype.kind != "f" or all((plane == np.round(plane)).all() for plane in clipped):
@@ -42,7 +42,7 @@ def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str
 
 
 def content_sha256(hu: NDArray[Any], to_world: Array) -> str:
-    """Checksum of what was read, voxels, shape and place to a micrometer: not of how it was stored."""
+    """Return a checksum of voxels, shape and place (to a micrometer), independent of the file format."""
     digest = hashlib.sha256()
     digest.update(str(hu.shape).encode())
     digest.update((np.round(to_world, 3) + 0.0).tobytes())

@@ -1,28 +1,29 @@
-"""Volume -> isotropic Volume: the grid on which everything is looked for.
+"""Volume -> isotropic Volume: the grid on which nodules are searched for.
 
-Two steps, so that the result depends on the patient and not on how the file was written:
+Two steps make the result depend on the patient and not on the storage order of the file:
 
 1. `orient`: permute and flip the array so that its axes run along +z, +y, +x of the patient
    as nearly as its own axes allow. Nothing is interpolated. A scan that was turned or
    mirrored together with its affine, by any of the 48 elements of Oh, becomes the same array
    again.
 2. `resample`: linear interpolation onto cubic voxels, centered on the volume so that a flip
-   maps grid points to grid points. Where the scan is finer than the new grid it is smoothed
-   first, or noise of the fine grid would be aliased into the coarse one.
+   maps grid points to grid points. A scan finer than the new grid is smoothed first, as noise
+   of the fine grid would be aliased into the coarse grid.
 """
 
 import numpy as np
 import SimpleITK as sitk
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.volume import Array, Volume, make_affine
+from gcnn_cli.scan.lattice import Array, make_affine
+from gcnn_cli.scan.volume import Volume
 
 AIR_HU = -1024.0
 _FWHM_PER_SIGMA = 2.3548
 
 
 def orient(volume: Volume) -> Volume:
-    """The same scan with array axes (z, y, x) nearest to the patient's +z, +y, +x in LPS."""
+    """Return the same scan with array axes (z, y, x) nearest to the patient's +z, +y, +x in LPS."""
     order = _nearest_axes(volume.direction)
     hu = volume.hu.transpose(order)
     to_world = volume.to_world.copy()
@@ -36,7 +37,7 @@ def orient(volume: Volume) -> Volume:
 
 
 def resample(volume: Volume, spacing_mm: float) -> Volume:
-    """The scan on cubic voxels of the given side, oriented; HU float32, at least -1024.
+    """Return the oriented scan on cubic voxels of the given side; HU float32, at least -1024.
 
     Raises InputError when the scan would shrink to less than one voxel along an axis.
     """
@@ -64,20 +65,20 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
         oriented.direction[:, ::-1].ravel().tolist(),
         AIR_HU,
         sitk.sitkFloat32,
-        True,  # the outer half voxel takes the border's value instead of air
+        True,  # extrapolate: the outer half voxel takes the border's value instead of air
     )
     return Volume(sitk.GetArrayFromImage(resampled), affine, volume.source)
 
 
 def resample_mask(mask: Volume, like: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    """A mask (values above 0) on the grid of another volume, nearest neighbor; False outside."""
+    """Resample a mask (values above 0) to the lattice of another volume, nearest neighbor; False outside."""
     image = as_image(mask)
     image = sitk.Resample(image, as_image(like), sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor)
     return np.asarray(sitk.GetArrayFromImage(image) > 0)
 
 
 def _nearest_axes(direction: Array) -> list[int]:
-    """Array axes that run most nearly along the patient's z, y and x."""
+    """Return the array axes that run most nearly along the patient's z, y and x."""
     remaining = [0, 1, 2]
     order = []
     for world_axis in (2, 1, 0):
@@ -88,15 +89,15 @@ def _nearest_axes(direction: Array) -> list[int]:
 
 
 def _antialiasing_sigmas(spacing_zyx: Array, spacing_mm: float) -> Array:
-    """Gaussian sigma in mm per axis that lowers a grid's resolution to that of the coarser one."""
+    """Return the Gaussian sigma in mm per axis that lowers a grid's resolution to that of the coarser grid."""
     widening = np.maximum(spacing_mm**2 - spacing_zyx**2, 0.0)
     sigmas = np.sqrt(widening) / _FWHM_PER_SIGMA
-    # A kernel much narrower than a voxel has nothing to average.
+    # A kernel much narrower than a voxel averages nothing.
     return np.where(sigmas > 0.4 * spacing_zyx, sigmas, 0.0)
 
 
 def as_image(volume: Volume) -> sitk.Image:
-    """The volume as an ITK image: ITK's axes are (x, y, z) in LPS, like to_world's rows."""
+    """Return the volume as an ITK image, whose axes are (x, y, z) in LPS, like to_world's rows."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(volume.hu))
     image.SetSpacing(volume.spacing_zyx[::-1].tolist())
     image.SetOrigin(volume.to_world[:3, 3].tolist())

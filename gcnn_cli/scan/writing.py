@@ -1,4 +1,4 @@
-"""Volume -> files: MetaImage and a classic CT series in DICOM. Nothing is overwritten unasked."""
+"""Volume -> files: MetaImage, and a classic CT series in DICOM. Existing files are kept unless --overwrite is given."""
 
 import hashlib
 import os
@@ -18,7 +18,7 @@ _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 
 
 def write_metaimage(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
-    """Write .mhd + .zraw (compressed) or .mha. Raises UsageError if a file exists."""
+    """Write a compressed .mhd with its .zraw, or a compressed .mha. Raises UsageError if a file exists."""
     data = path.with_suffix(".zraw")
     targets = [path, data] if path.suffix == ".mhd" else [path]
     for target in targets:
@@ -37,7 +37,8 @@ def write_metaimage(volume: Volume, path: Path, *, overwrite: bool = False) -> N
 def write_dicom_series(volume: Volume, folder: Path, *, description: str, overwrite: bool = False) -> None:
     """Write one deflated CT image per slice, int16 HU, into an empty or new folder.
 
-    UIDs are made from the content, under 2.25, so that the same scan gives the same files.
+    UIDs are derived from the content, under 2.25, so that the same scan gives the same files.
+    Raises UsageError if the folder is not empty, InputError for HU that are not int16.
     """
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise UsageError(f"{folder} is not empty; give --overwrite or another folder")

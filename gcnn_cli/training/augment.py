@@ -1,12 +1,10 @@
 """Training batches: cubes -> patches, varied as scans vary.
 
-For each sample, at random: complete cubes lose slices as stacks do (`slabs`) and others the rim that chunks lack
-(`rims`), the cube is smoothed as thicker
-slices and softer kernels would, the patch is turned by an element of Oh, shifted, perhaps turned by a small
-angle and scaled, its HU shifted and scaled a little, noise is added.
+At random, a complete cube loses slices as stacks do (`samples.slabs`) or the rim that chunks lack (`samples.rims`),
+and a cube is smoothed as by thicker slices and softer kernels. Its patch is turned by an element of Oh, shifted, and
+often turned by a small angle and scaled. Its HU values are shifted and scaled slightly, and noise is added.
 
-Every choice comes from a generator seeded with (seed, step), so a batch does not depend on what was
-drawn before it.
+Every choice comes from a generator seeded with (seed, step), so that a batch does not depend on earlier draws.
 """
 
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.samples.rims import narrow
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import make_group
@@ -31,23 +29,23 @@ from gcnn_cli.symmetry.groups import make_group
 class AugmentConfig:
     """Ranges of the random variations."""
 
-    slab_share: float = 0.45  # of all samples of either class
+    slab_share: float = 0.45  # share of the samples of each class that lack slices
     shift_mm: float = 1.0  # standard deviation along each axis
     turn_degrees: float = 20.0
     scale: float = 0.15
     hu_offset: float = 15.0
     hu_scale: float = 0.03
     noise_hu: float = 30.0
-    blur_mm: float = 0.0  # largest standard deviation, along z and across it apart; half of the cubes keep theirs
-    turn_group: str = "Oh"  # patches are turned by its elements; "trivial": not at all
+    blur_mm: float = 0.0  # largest standard deviation, drawn apart along z and in the plane; half stay unsmoothed
+    turn_group: str = "Oh"  # patches are turned by its elements; "trivial": no turns
     interpolated_share: float = 0.6  # the others are cut without interpolation, as in detection
 
     def __post_init__(self) -> None:
         shares, ranges = (self.slab_share, self.interpolated_share), (self.shift_mm, self.turn_degrees, self.noise_hu)
         if not (all(0 <= s <= 1 for s in shares) and min(*ranges, self.hu_offset, self.hu_scale) >= 0):
-            raise InputError(f"augmentation needs shares from 0 to 1 and ranges of at least 0, got {self}")
+            raise InputError(f"[augment] must have shares from 0 to 1 and ranges of at least 0, got {self}")
         if not 0 <= self.scale < 1:
-            raise InputError(f"augmentation needs a scale from 0 to below 1, got {self.scale}")
+            raise InputError(f"[augment] must have a scale from 0 to below 1, got {self.scale}")
         make_group(self.turn_group)  # raises for an unknown name
 
 
@@ -70,7 +68,7 @@ def make_batch(
     chances: Chances,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Patches [B, 1, side, side, side] and labels [B]."""
+    """Make patches [B, 1, side, side, side] and labels [B]."""
     cubes = np.stack([_cube_of(sample, spec.spacing_mm, chances, rng) for sample in samples])
     varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / spec.spacing_mm, rng)
     patches = _cut_varied(varied, spec.side, config, rng)
@@ -80,7 +78,7 @@ def make_batch(
 
 
 def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
-    """The samples' central patches without variation, for validation; missing slices filled in."""
+    """Cut the samples' central patches without variation, missing slices filled in."""
     rng = np.random.default_rng(0)
     cubes = torch.from_numpy(np.stack([_cube_of(sample, spec.spacing_mm, Chances(), rng) for sample in samples]))
     margin = (cubes.shape[-1] - spec.side) // 2
@@ -101,14 +99,14 @@ def _with_slab(sample: Sample, chance: float, spacing_mm: float, rng: np.random.
         return extend_slab(cube, sample.first, sample.stop, rng)
     if rng.random() >= chance:
         return cube
-    # Heights as the stacks': a median of 7.5 mm, a quarter above 12.
+    # Heights like those of the stacks, whose median is 7.5 mm and upper quartile 12 mm.
     height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / spacing_mm)
     first = (len(cube) - height) // 2
     return extend_slab(cube, first, first + height, rng)
 
 
 def _blur(cubes: Tensor, most_vox: float, rng: np.random.Generator) -> Tensor:
-    """Cubes [B, 1, side, side, side], each smoothed by Gaussians of its own widths along z, and along y and x."""
+    """Smooth each cube of [B, 1, side, side, side] by Gaussians of its own widths along z and in the plane."""
     if most_vox == 0:
         return cubes
     along, across = rng.uniform(0, most_vox, (2, len(cubes))) * (rng.random((2, len(cubes))) < 0.5)
@@ -141,7 +139,7 @@ def _cut_varied(cubes: Tensor, side: int, config: AugmentConfig, rng: np.random.
 
 
 def _sampling_grid(side: int, cube_side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Where to read a patch [side, side, side, 3] in a cube, in grid_sample's coordinates."""
+    """Return where to read a patch in a cube, [side, side, side, 3] in grid_sample's coordinates."""
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)
     angle = np.deg2rad(rng.uniform(-config.turn_degrees, config.turn_degrees))
@@ -160,5 +158,5 @@ def _vary_hu(patches: Tensor, config: AugmentConfig, rng: np.random.Generator) -
     offset = torch.from_numpy(rng.normal(0, config.hu_offset, shape)).float()
     level = torch.from_numpy(rng.uniform(0, config.noise_hu, shape) * (rng.random(shape) < 0.5)).float()
     noise = torch.from_numpy(rng.standard_normal(tuple(patches.shape), dtype=np.float32))
-    # Scaled about lung, so that air and tissue move apart and not all one way.
+    # Scaled about the HU of lung, so that air and tissue move in opposite directions.
     return (patches + 850) * scale - 850 + offset + level * noise

@@ -1,7 +1,7 @@
-"""Where a run stands, on disk: a killed run goes on from it to the same weights as an unbroken one.
+"""The state of a run on disk, from which a killed run continues to the weights of an uninterrupted one.
 
-One file, written to a temporary name and renamed, read without unpickling anything but tensors and plain
-values. It names the run it belongs to; another run does not go on from it.
+It is one file, written under a temporary name and renamed, and read without unpickling anything but tensors and
+plain values. It names the run that it belongs to; another run refuses it.
 """
 
 import hashlib
@@ -19,19 +19,22 @@ from gcnn_cli.errors import InputError, UsageError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file, and the run that may use it."""
+    """A checkpoint file and the fingerprint of its run."""
 
     path: Path
-    run: str  # fingerprint
+    run: str
 
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the file by a new state of tensors and plain values."""
+        """Replace the file with a new state of tensors and plain values."""
         temporary = self.path.with_name(f".{os.getpid()}-{self.path.name}")
         torch.save({"run": self.run, **state}, temporary)
         temporary.replace(self.path)
 
     def load(self) -> dict[str, Any] | None:
-        """The last state, None without a file. Raises UsageError for another run's, InputError for a damaged one."""
+        """Return the last state, or None if there is no file.
+
+        Raises UsageError for the checkpoint of another run, InputError for a damaged one.
+        """
         if not self.path.is_file():
             return None
         try:
@@ -40,11 +43,13 @@ class Checkpoint:
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError):
             raise InputError(f"{self.path}: damaged; remove it to start over") from None
         if run != self.run:
-            raise UsageError(f"{self.path} is of another run: the data, the recipe or the seed differ")
+            raise UsageError(
+                f"{self.path} belongs to another run: data, recipe, seed or precision (bfloat16, float32) differ"
+            )
         return state
 
 
 def fingerprint(*parts: Any) -> str:
-    """What a run depends on, as one short text."""
+    """Return a short hash of everything that a run depends on."""
     text = json.dumps(parts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Optimization: AdamW with a one-cycle rate, balanced batches, an averaged copy of the weights.
+"""Optimization: AdamW with a one-cycle learning rate, balanced batches, an averaged copy of the weights.
 
-The same seed gives the same batches: every random choice of a step comes from a generator seeded
-with (seed, step). A run that is stopped or killed goes on from its last checkpoint to the same weights,
-bit for bit on the same CPU and number of threads.
+The same seed gives the same batches: every random choice of a step comes from a generator seeded with (seed, step).
+A run that was stopped or killed continues from its last checkpoint to the same weights, bit for bit on the same CPU
+with the same number of threads.
 """
 
 import copy
@@ -19,20 +19,21 @@ from torch import nn
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.network.devices import autocast
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.augment import AugmentConfig, Chances, make_batch
 from gcnn_cli.training.checkpoint import Checkpoint
-from gcnn_cli.training.distributed import Team
+from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
 from gcnn_cli.training.validation import validate
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The recipe.
+    """Settings of one training.
 
-    batch_size: of each process, where several train together
-    patience:   validations without a better score until the run ends early; 0: never
+    batch_size: patches per step and process
+    patience:   validations without a better score before the run ends early; 0: never
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -50,12 +51,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch_size < 2 or self.validate_every < 1:
             raise InputError(
-                f"training needs steps ({self.steps}) >= 1, batch_size ({self.batch_size}) >= 2"
+                f"[train] must have steps ({self.steps}) >= 1, batch_size ({self.batch_size}) >= 2"
                 f" and validate_every ({self.validate_every}) >= 1"
             )
         if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.average_decay < 1 and self.seed >= 0):
             raise InputError(
-                f"training needs learning_rate ({self.learning_rate}) > 0, weight_decay ({self.weight_decay}) >= 0,"
+                f"[train] must have learning_rate ({self.learning_rate}) > 0, weight_decay ({self.weight_decay}) >= 0,"
                 f" average_decay ({self.average_decay}) from 0 to below 1 and seed ({self.seed}) >= 0"
             )
 
@@ -70,8 +71,8 @@ class Progress:
     validation: dict[str, float]
 
 
-class Interrupted(Exception):  # noqa: N818 - a wish, not an error
-    """The run was asked to stop, and has written its checkpoint."""
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """Raised when a run was asked to stop; its checkpoint is written."""
 
 
 Notify = Callable[[Progress], None]
@@ -85,47 +86,48 @@ def train_network(
     *,
     checkpoint: Checkpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
+    process: Process | None = None,
 ) -> tuple[GCNN, list[Progress]]:
-    """Train, from scratch or from the checkpoint; the averaged network in eval mode on the CPU, and its validations.
+    """Train from scratch or from the checkpoint.
 
-    With patience it is the average of the best validation. Raises InputError without both classes,
-    Interrupted when asked to stop.
+    Return the averaged network, in eval mode on the CPU, and the validations. With patience the network is the
+    average at the best validation. Raises InputError if a class is missing, Interrupted when asked to stop.
     """
-    if {s.label for s in training} != {0, 1}:
-        raise InputError("training needs nodules and candidates that are none; one of the two is missing")
-    team = team or Team()
-    run = _Run(training, config, team)
+    for label, name in ((1, "nodules"), (0, "negatives")):
+        if not any(s.label == label for s in training):
+            raise InputError(f"training needs both nodules and negatives; there are no {name}")
+    process = process or Process()
+    run = _Run(training, config, process)
     if checkpoint and (state := checkpoint.load()):
         run.restore(state)
     while not run.done:
-        if team.anyone(should_stop()):
-            if checkpoint and team.leads:
+        if process.all_reduce_any(should_stop()):
+            if checkpoint and process.is_main:
                 checkpoint.save(run.state())
             raise Interrupted
         run.advance()
         period_ends = run.step % config.validate_every == 0 or run.step == config.steps
-        figures = team.from_leader(lambda: validate(run.average, validation, config.input)) if period_ends else {}
-        notify(run.tell(figures))
+        figures = process.broadcast(lambda: validate(run.average, validation, config.input)) if period_ends else {}
+        notify(run.progress(figures))
         if period_ends:
             run.close_period(figures)
-            if checkpoint and team.leads:
+            if checkpoint and process.is_main:
                 checkpoint.save(run.state())
     return run.result()
 
 
 class _Run:
-    """Everything that changes while training: what a checkpoint holds."""
+    """The state of a training, which a checkpoint holds."""
 
-    def __init__(self, training: list[Sample], config: TrainConfig, team: Team) -> None:
+    def __init__(self, training: list[Sample], config: TrainConfig, process: Process) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.training = training
-        self.team = team
-        self.network = GCNN(config.network).train().to(team.device)
+        self.process = process
+        self.network = GCNN(config.network).train().to(process.device)
         self.average: GCNN = copy.deepcopy(self.network).eval()
         self.best = copy.deepcopy(self.average.state_dict())
-        self.trained = team.wrap(self.network)
+        self.trained = process.wrap(self.network)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
@@ -145,39 +147,40 @@ class _Run:
         return self.step >= self.config.steps or (patience > 0 and self.without_better >= patience)
 
     def advance(self) -> None:
-        """One optimization step."""
-        config, team, started = self.config, self.team, time.monotonic()
+        """Take one optimization step."""
+        config, process, started = self.config, self.process, time.monotonic()
         self.step += 1
         rng = np.random.default_rng([config.seed, self.step])
         torch.manual_seed(int(rng.integers(2**62)))  # dropout
-        indices = self.sampler.draw(config.batch_size * team.size, rng)
-        batch = [self.training[n] for n in team.part_of(indices)]
-        own = rng if team.size == 1 else np.random.default_rng([config.seed, self.step, team.rank])
+        indices = self.sampler.draw(config.batch_size * process.world_size, rng)
+        batch = [self.training[n] for n in process.shard(indices)]
+        own = rng if process.world_size == 1 else np.random.default_rng([config.seed, self.step, process.rank])
         patches, labels = make_batch(batch, config.input, config.augment, self.chances, own)
-        patches = patches.to(team.device, memory_format=torch.channels_last_3d)
-        with torch.autocast(team.device.type, torch.bfloat16):
+        patches = patches.to(process.device, memory_format=torch.channels_last_3d)
+        with autocast(process.device):
             logits = self.trained(patches)
-        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.to(team.device), reduction="none")
+        losses = F.binary_cross_entropy_with_logits(logits.float(), labels.to(process.device), reduction="none")
         self.optimizer.zero_grad()
         losses.mean().backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.schedule.step()
-        all_losses = team.whole_of(losses.detach()).cpu()
+        all_losses = process.all_gather(losses.detach()).cpu()
         self.sampler.update(indices, all_losses.numpy())
-        # A short memory at first, or the average would remember the random start.
+        # A short memory at first: the average must forget the random start. swa_utils.AveragedModel would copy the
+        # first step instead and rename every key of the checkpoint.
         _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
         self.loss_sum += float(all_losses.mean())
         self.since += 1
         self.seconds += time.monotonic() - started
 
-    def tell(self, figures: dict[str, float]) -> Progress:
-        rate = self.since * self.config.batch_size * self.team.size / max(self.seconds, 1e-9)
+    def progress(self, figures: dict[str, float]) -> Progress:
+        rate = self.since * self.config.batch_size * self.process.world_size / max(self.seconds, 1e-9)
         return Progress(self.step, self.loss_sum / self.since, rate, figures)
 
     def close_period(self, figures: dict[str, float]) -> None:
-        """After a validation: what was best, and a new mean of the loss."""
-        self.validations.append(self.tell(figures))
+        """Record a validation, keep the average if it is the best, and start a new mean of the loss."""
+        self.validations.append(self.progress(figures))
         score = figures.get("cpm", figures.get("auc", -1.0))
         if score > self.best_score:
             self.best_score, self.without_better = score, 0

@@ -1,4 +1,4 @@
-"""The log of a run: metrics.jsonl, a plot of it, and TensorBoard where it is asked for."""
+"""The metrics of a run: metrics.jsonl, a plot of it, and TensorBoard on request."""
 
 import importlib
 import json
@@ -8,20 +8,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from gcnn_cli.errors import UsageError
+from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.files import write_bytes
 from gcnn_cli.training.loop import Progress
 
 
 class Metrics:
-    """Writes one line a validation; on leaving, loss.png. A resumed run's lines follow the earlier ones."""
+    """Writes one line per validation and, on exit, loss.png. The lines of a resumed run follow the earlier ones."""
 
     def __init__(self, folder: Path, *, tensorboard: bool, resume: bool) -> None:
         self._path = folder / "metrics.jsonl"
         self._board = _board(folder / "tensorboard") if tensorboard else None
         self._lines: list[dict[str, Any]] = []
         if resume and self._path.is_file():
-            self._lines = [json.loads(line) for line in self._path.read_text("utf-8").splitlines() if line.strip()]
+            self._lines = _read_lines(self._path)
         self._store()
 
     def __enter__(self) -> "Metrics":
@@ -34,7 +34,7 @@ class Metrics:
             _draw(self._lines).savefig(self._path.with_name("loss.png"), metadata={"Software": "gcnn"})
 
     def write(self, line: Progress) -> None:
-        """Add one line; of a step told twice (a run killed after its last checkpoint) the later one stays."""
+        """Add one line. It replaces lines from its step on, which a run killed after its last checkpoint has left."""
         self._lines = [earlier for earlier in self._lines if earlier["step"] < line.step]
         self._lines.append(asdict(line))
         self._store()
@@ -45,6 +45,16 @@ class Metrics:
 
     def _store(self) -> None:
         write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in self._lines).encode(), overwrite=True)
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        if all(type(line["step"]) is int for line in lines):
+            return lines
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{path}: damaged; remove it to resume without the earlier lines")
 
 
 def _draw(lines: list[dict[str, Any]]) -> Figure:

@@ -1,11 +1,11 @@
-"""What scores mean and where to cut: Platt's map and operating points, from held-out samples.
+"""Calibration (Platt's map) and operating points of new weights.
 
-Operating points are counted with `evaluation.froc` on the candidates of labelled scans, which are all that
-detection would score, away from every mark: of the held-out scans where there are enough of them, else of
-all labelled scans; then they are optimistic, and the provenance says so.
+Operating points are counted with `evaluation.froc` on the candidates of labeled scans that detection would score
+(`samples.detection_candidates`), away from every mark. If there are enough held-out scans, they alone are counted. If
+not, all labeled scans are: the operating points are then optimistic, and the provenance states it.
 
-The map makes a probability that of a candidate to be a nodule, in scans that hold as many nodules as the
-labelled ones: training balances the classes, so nodules are weighed down to that prior.
+The map turns a logit into the probability that a candidate is a nodule, in scans with as many nodules as the
+counted ones. Training balances the classes, so nodules are weighted down to that prior.
 """
 
 from collections.abc import Sequence
@@ -19,27 +19,37 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.calibration import error_on_unseen, fit_platt
 from gcnn_cli.evaluation.froc import RATES, Floats, Outcomes, froc_curve, thresholds_at
 from gcnn_cli.network.contract import Calibration
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.validation import candidate_outcomes
 
-ENOUGH_SCANS = 8  # held-out labelled scans from which on they alone set the operating points
+ENOUGH_SCANS = 8  # with this many held-out labeled scans, they alone set the operating points
 
 
 @dataclass(frozen=True)
 class OperatingStudy:
-    """A calibration, and what it rests on."""
+    """A calibration and its basis.
+
+    scans:          labeled scans whose candidates were counted
+    held_out:       True if all of them were held out
+    prior:          probability of a candidate to be a nodule; 0 if there was nothing to fit
+    expected_error: expected calibration error of maps fitted to four fifths of the patients, on the rest; NaN if
+                    there are too few
+    """
 
     calibration: Calibration
-    scans: int  # labelled scans whose candidates were counted
-    held_out: bool  # whether all of them were held out
-    prior: float  # of a candidate to be a nodule; 0 where nothing could be fitted
-    expected_error: float  # of maps fitted to four fifths of the patients, on the rest; NaN where too few
+    scans: int
+    held_out: bool
+    prior: float
+    expected_error: float
 
 
 def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequence[bool]) -> OperatingStudy:
-    """From the positives that were held out and the candidates of labelled scans, with their logits [N].
+    """Calibrate on held-out nodules and the candidates of labeled scans, given their logits [N].
 
-    held_out [N]: whether a sample was. The calibration is the plain one where there is nothing to count.
+    samples:  nodules and false candidates that detection scores; marks that were trained on count for the prior
+    held_out: [N] flags of held-out samples
+
+    Without nodules or candidates the calibration is the default one.
     """
     held_series = {s.series for s, out in zip(samples, held_out, strict=True) if out and s.kind == "candidate"}
     only_held = len(held_series) >= ENOUGH_SCANS
@@ -49,7 +59,8 @@ def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequenc
     if outcomes is None:
         return OperatingStudy(Calibration(), 0, False, 0.0, float("nan"))
     scans = len(outcomes.nodules)
-    marks = max(1, sum(s.kind == "mark" for s in samples))
+    # Marks of the counted scans alone, or the prior would be that of other scans than the false candidates'.
+    marks = max(1, sum(s.kind == "mark" and (out or not only_held) for s, out in zip(samples, held_out, strict=True)))
     prior = marks / (marks + int((~outcomes.is_nodule).sum()))
     kept = [s for s in chosen if s.label or s.kind == "candidate"]
     groups = np.unique([s.patient if s.label else s.series for s in kept], return_inverse=True)[1]
@@ -73,7 +84,7 @@ def calibrate(
         platt = fit_platt(probability, positive, weight)
         error = error_on_unseen(probability, positive, groups, weight)
         slope, offset = platt.slope, platt.offset
-    except InputError:  # scores that rank the wrong way round: an untrained network
+    except InputError:  # higher scores for negatives: an untrained network
         slope, offset, error = 1.0, 0.0, float("nan")
     meaning = Calibration(slope, offset)
     thresholds = thresholds_at(froc_curve(outcomes), np.array(rates))

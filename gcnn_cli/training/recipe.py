@@ -1,9 +1,9 @@
-"""Every choice of a training run in one value, from and to TOML.
+"""All settings of a training run in one value, read from TOML and written to it.
 
     [network]  group, fields, ...     [train]  steps, seed, learning_rate, ...
     [input]    spacing_mm, side, ...  [augment], [samples], [split]
 
-What a file does not set keeps its default. A key that does not exist is an error, not a wish unheard.
+Keys that a file does not set keep their defaults. An unknown key is an error.
 """
 
 import math
@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.network.architecture import FIELDS, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.augment import AugmentConfig
 from gcnn_cli.training.loop import TrainConfig
@@ -33,7 +35,7 @@ _SECTIONS: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is sampled, how the data are split, how the network learns. subset: samples to train on, 0 for all."""
+    """Settings of sampling, splitting and training. subset: number of samples to train on, 0 for all."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
@@ -42,9 +44,10 @@ class Recipe:
 
 
 def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
-    """A recipe from a file and from changes to it, section by section; None in a change leaves it alone.
+    """Read a recipe from a file and apply changes to it, section by section; None in a change changes nothing.
 
-    Fields follow from the group where nothing sets them. Raises InputError naming the file and the key.
+    If nothing sets the network's fields, they follow from its group. Raises InputError naming the file and the key,
+    UsageError for an unknown group.
     """
     sections = _read(path) if path else {}
     for name, values in (changes or {}).items():
@@ -55,7 +58,7 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
         raise UsageError(f"unknown group {group!r}: choose one of {', '.join(FIELDS)}")
     subset = _as(int, sections.get("samples", {}).pop("subset", 0), f"{path}: subset in [samples]")
     if subset < 0:
-        raise InputError(f"{path}: subset in [samples] is {subset}, fewer than none")
+        raise InputError(f"{path}: subset in [samples] must not be negative, got {subset}")
     made = {name: _make(name, sections.get(name, {}), path) for name in _SECTIONS}
     network, given = made["network"], sections.get("network", {})
     if "fields" not in given:
@@ -64,20 +67,20 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
         network = replace(network, side=made["input"].side)
     if network.side != made["input"].side:
         raise InputError(f"{path}: side is {network.side} in [network] and {made['input'].side} in [input]")
+    if made["samples"].spacing_mm != made["input"].spacing_mm:
+        spacings = f"{made['samples'].spacing_mm:g} in [samples] and {made['input'].spacing_mm:g} in [input]"
+        raise InputError(f"{path}: spacing_mm is {spacings}")
     train = replace(made["train"], network=network, input=made["input"], augment=made["augment"])
     return Recipe(train, made["samples"], made["split"], subset)
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe as TOML that `read_recipe` reads back to an equal one."""
+    """Return the recipe as TOML, which `read_recipe` reads back to an equal one."""
     train = asdict(recipe.train)
     sections = {name: train.pop(name) for name in ("network", "input", "augment")}
     sections |= {"train": train, "samples": {**asdict(recipe.samples), "subset": recipe.subset}}
     sections["split"] = asdict(recipe.split)
-    lines = []
-    for name, values in sections.items():
-        lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
-    return "\n".join(lines)
+    return tomli_w.dumps(sections)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -89,18 +92,18 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
         raise InputError(f"{path}: not TOML: {' '.join(str(error).split())[:120]}") from None
     for name, values in sections.items():
         if name not in _SECTIONS or not isinstance(values, dict):
-            raise InputError(f"{path}: no section [{name}]; there are {', '.join(_SECTIONS)}")
+            raise InputError(f"{path}: unknown section [{name}]; choose from {', '.join(_SECTIONS)}")
     return sections
 
 
 def _make(name: str, values: dict[str, Any], path: Path | None) -> Any:
-    """The section's dataclass. Nested configs are sections of their own."""
+    """Make the dataclass of a section. Nested configs have sections of their own."""
     kind = _SECTIONS[name]
     defaults = {f.name: getattr(kind(), f.name) for f in fields(kind) if f.name not in _SECTIONS}
     checked = {}
     for key, value in values.items():
         if key not in defaults:
-            raise InputError(f"{path}: no key {key} in [{name}]; there are {', '.join(defaults)}")
+            raise InputError(f"{path}: unknown key {key} in [{name}]; choose from {', '.join(defaults)}")
         checked[key] = _as(type(defaults[key]), value, f"{path}: {key} in [{name}]")
     for item in checked.get("hold_out", ()):
         _as(str, item, f"{path}: a patient of hold_out in [{name}]")
@@ -115,14 +118,3 @@ def _as(kind: type, value: Any, where: str) -> Any:
     if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
         raise InputError(f"{where} is {str(value)[:80]!r}, not a {_NAMES.get(kind, kind.__name__)}")
     return value
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return repr(value)

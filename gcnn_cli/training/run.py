@@ -1,12 +1,11 @@
-"""One training run, from folders to a weights file with its provenance; it can be stopped and resumed.
+"""One training run, from labeled folders to a weights file with its provenance. It can be stopped and resumed.
 
-Beside the weights file `NAME.safetensors` a folder `NAME.run` holds the recipe, `metrics.jsonl`, a plot of the
-loss, the last checkpoint and, unless another is given, the cache of searched scans.
+Beside the weights file `NAME.safetensors`, the folder `NAME.run` holds the recipe, the names of the data
+(`data.json`), `metrics.jsonl`, a plot of the loss, the last checkpoint and, by default, the cache of preprocessed
+scans.
 """
 
-import json
 import logging
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,18 +15,22 @@ from pathlib import Path
 
 import torch
 
-from gcnn_cli import __version__
+from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
 from gcnn_cli.samples.montage import draw_montage
 from gcnn_cli.samples.prepare import Prepared, prepare
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
-from gcnn_cli.training.distributed import Team
+from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
+from gcnn_cli.training.provenance import provenance_of, run_folder, write_data_names
 from gcnn_cli.training.recipe import Recipe, recipe_text
 from gcnn_cli.training.scoring import score_samples
 
@@ -36,33 +39,42 @@ log = logging.getLogger("gcnn")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to train on and what to make. resume: go on from the checkpoint of an earlier run."""
+    """Input and output of a run.
+
+    cache:     folder of preprocessed scans; None for one in the run's folder
+    montage:   draw the training samples into this PNG and do not train
+    resume:    continue from the checkpoint of an earlier run
+    strict:    raise InputError for any problem of the data instead of leaving it out
+    name_data: name series and patients in the weights file
+    """
 
     data: tuple[Path, ...]
     out: Path
     recipe: Recipe = field(default_factory=Recipe)
     cache: Path | None = None
-    montage: Path | None = None  # draw the training samples there and do not train
+    montage: Path | None = None
     tensorboard: bool = False
     overwrite: bool = False
     resume: bool = False
     strict: bool = False
+    name_data: bool = False
 
     def __post_init__(self) -> None:
         if self.out.suffix != SUFFIX:
-            raise UsageError(f"{self.out}: a weights file ends in {SUFFIX}")
+            raise UsageError(f"{self.out}: the name of a weights file must end in {SUFFIX}")
         if self.out.exists() and not self.overwrite:
             raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
         if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
-            raise UsageError(f"{self.checkpoint_path} is of an unfinished run; give --resume or --overwrite")
+            raise UsageError(f"{self.checkpoint_path} belongs to an unfinished run; give --resume or --overwrite")
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps what is not the weights."""
-        return self.out.with_suffix(".run")
+        """Folder of everything that the run keeps except the weights."""
+        return run_folder(self.out)
 
     @property
     def checkpoint_path(self) -> Path:
+        """Path of the run's checkpoint."""
         return self.folder / "checkpoint.pt"
 
 
@@ -71,21 +83,28 @@ def run_training(
     *,
     watch: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
-    team: Team | None = None,
+    process: Process | None = None,
 ) -> TrainedModel | None:
-    """Prepare, train, calibrate, write. `watch` sees every step.
+    """Prepare samples, train, calibrate and write the weights. `watch` is called with every step.
 
-    None where only a montage was asked for, and in every process of a team but the first.
+    Return None if only a montage was requested, and on every rank but 0.
 
     Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
     """
     started = time.monotonic()
-    team = team or Team()
+    process = process or Process()
     config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
     recipe = config.recipe
     cache = config.cache or config.folder / "cache"
-    prepared = team.in_turn(
-        lambda: prepare(list(config.data), recipe.samples, recipe.split, strict=config.strict, cache=cache)
+    prepared = process.main_first(
+        lambda: prepare(
+            list(config.data),
+            recipe.samples,
+            recipe.split,
+            strict=config.strict,
+            cache=cache,
+            detector=None if config.montage else _future_detector(recipe),
+        )
     )
     training = prepared.training
     if recipe.subset:
@@ -95,15 +114,14 @@ def run_training(
     if config.montage:
         draw_montage(training, config.montage, recipe.train.seed)
         return None
-    # With the patients as the index knows them: an id given by hand is stored nowhere.
+    # With patients by their names in the index: an id given by hand is stored nowhere.
     recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
-    checkpoint = Checkpoint(
-        config.checkpoint_path,
-        fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training)),
-    )
-    if team.leads and not config.resume:
+    precision = precision_name(process.device)
+    run = fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training), precision)
+    checkpoint = Checkpoint(config.checkpoint_path, run)
+    if process.is_main and not config.resume:
         checkpoint.path.unlink(missing_ok=True)
-    with _reporting(config, recipe, watch) if team.leads else nullcontext(_nothing) as notify:
+    with _reporting(config, recipe, watch) if process.is_main else nullcontext(_nothing) as notify:
         network, validations = train_network(
             training,
             prepared.validation,
@@ -111,15 +129,17 @@ def run_training(
             notify,
             checkpoint=checkpoint,
             should_stop=should_stop,
-            team=team,
+            process=process,
         )
-    if not team.leads:
+    if not process.is_main:
         return None
     study = _study(network, prepared, recipe)
-    provenance = provenance_of(recipe, prepared, Counter(s.kind for s in training), validations, study)
+    kinds = Counter(s.kind for s in training)
+    provenance = provenance_of(recipe, prepared, kinds, validations, study, precision, name_data=config.name_data)
     provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
     model = TrainedModel(config.out.stem, network, recipe.train.input, study.calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
+    write_data_names(prepared, config.folder, sha256)
     checkpoint.path.unlink(missing_ok=True)  # the run is finished
     log.info("%s: sha256 %s", config.out, sha256)
     return model
@@ -129,8 +149,8 @@ def run_training(
 def _reporting(
     config: RunConfig, recipe: Recipe, watch: Callable[[Progress], None]
 ) -> Iterator[Callable[[Progress], None]]:
-    """What hears of every step: the watcher, and at validations the log and the run's folder."""
-    (config.folder / "recipe.toml").write_text(recipe_text(recipe), encoding="utf-8")
+    """Yield the callback of every step: it calls `watch` and, at validations, logs and writes the metrics."""
+    write_bytes(config.folder / "recipe.toml", recipe_text(recipe).encode(), overwrite=True)
     with Metrics(config.folder, tensorboard=config.tensorboard, resume=config.resume) as metrics:
 
         def notify(line: Progress) -> None:
@@ -147,43 +167,20 @@ def _reporting(
 
 
 def _nothing(_: Progress) -> None:
-    """The first process of a team speaks for the others."""
+    """Rank 0 alone reports."""
+
+
+def _future_detector(recipe: Recipe) -> Detector:
+    """Return the detector that the new weights will have, but for the weights: it finds the same candidates."""
+    untrained = TrainedModel("untrained", GCNN(recipe.train.network).eval(), recipe.train.input, Calibration())
+    return make_detector(untrained, torch.device("cpu"))
 
 
 def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:
-    """Calibration from the held-out samples and the candidates of every labelled scan."""
-    labelled = set(prepared.labelled_series)
-    counted = [
-        s
-        for s in prepared.training
-        if s.kind in ("candidate", "mark") and s.series in labelled and not recipe.split.folds
-    ]  # with folds every scan is held out from one network: nothing is counted twice
-    samples = [*prepared.validation, *counted]
+    """Calibrate on held-out nodules and on the candidates that detection scores in every labeled scan."""
+    labelled, held = set(prepared.labelled_series), set(prepared.held_out_patients)
+    nodules = [s for s in prepared.validation if s.label]
+    marks = [s for s in prepared.training if s.kind == "mark" and s.series in labelled]
+    samples = [*nodules, *marks, *prepared.scored]
     logits = score_samples(network, samples, recipe.train.input).numpy()
-    return study_operation(samples, logits, [n < len(prepared.validation) for n in range(len(samples))])
-
-
-def provenance_of(
-    recipe: Recipe, prepared: Prepared, kinds: Counter[str], validations: list[Progress], study: OperatingStudy
-) -> dict[str, object]:
-    """What a weights file says of where it comes from."""
-    return {
-        "tool": f"gcnn {__version__}",
-        "torch": torch.__version__,
-        "machine": platform.machine(),
-        "recipe": json.loads(json.dumps(asdict(recipe))),
-        "labelled_series": prepared.labelled_series,
-        "training_series": prepared.training_series,
-        "training_patients": prepared.training_patients,
-        "held_out_patients": prepared.held_out_patients,
-        "samples": dict(kinds),
-        "validation": asdict(validations[-1]) if validations else {},
-        "operating_points": {
-            "scans": study.scans,
-            "all_held_out": study.held_out,
-            "prior": study.prior,
-            "expected_calibration_error": None
-            if study.expected_error != study.expected_error
-            else study.expected_error,
-        },
-    }
+    return study_operation(samples, logits, [s.patient in held for s in samples])

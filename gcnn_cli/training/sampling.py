@@ -1,10 +1,10 @@
-"""What each batch is made of."""
+"""The composition of batches."""
 
 import numpy as np
 
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 
-# Of each class, the share of the batch that each kind should have; kinds without samples give way.
+# Share of each kind among the samples of its class in a batch; the shares of absent kinds go to the others.
 SHARES = {
     1: {"stack": 0.3, "chunk": 0.3, "cube": 0.1, "transplant": 0.25, "mark": 0.05},
     0: {"candidate": 0.7, "beside": 0.15, "chunk beside": 0.05, "sham": 0.1},
@@ -12,18 +12,18 @@ SHARES = {
 
 
 def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:
-    """How often complete (negatives, positives) must lose slices so that `share` of each class has lost some."""
+    """Return how often complete (negatives, positives) must lose slices for `share` of each class to lack some."""
     return _completing(_shares_of(samples, ("stack", "beside")), share)
 
 
 def rim_chances(samples: list[Sample]) -> tuple[float, float]:
-    """How often other (negatives, positives) must be narrowed to chunks so that both classes are so equally often."""
+    """Return how often other (negatives, positives) must be narrowed for both classes to be as chunks equally often."""
     already = _shares_of(samples, ("chunk", "chunk beside"))
     return _completing(already, max(already))
 
 
 def _shares_of(samples: list[Sample], kinds: tuple[str, ...]) -> tuple[float, float]:
-    """The share of these kinds among (negatives, positives) as they are drawn."""
+    """Return the share of these kinds among (negatives, positives) as they are drawn."""
     found = {(s.label, s.kind) for s in samples}
     shares = []
     for label in (0, 1):
@@ -34,16 +34,16 @@ def _shares_of(samples: list[Sample], kinds: tuple[str, ...]) -> tuple[float, fl
 
 
 def _completing(already: tuple[float, float], share: float) -> tuple[float, float]:
-    """The chance for each of the others that brings both classes to the share."""
+    """Return the chance for each of the others that brings both classes to the share."""
     negatives, positives = (float(np.clip((share - a) / (1 - a), 0, 1)) if a < 1 else 0.0 for a in already)
     return negatives, positives
 
 
 class BatchSampler:
-    """Balanced batches; within a kind, samples that the network gets wrong come more often.
+    """Draws balanced batches; within a kind, samples that the network gets wrong come more often.
 
-    The weight of a sample is its last loss, floored, so hard negatives are mined as training goes
-    on, without extra passes over the data.
+    The weight of a sample is its running loss plus a floor: hard negatives are mined during training, without extra
+    passes over the data.
     """
 
     def __init__(self, samples: list[Sample], floor: float = 0.05) -> None:
@@ -58,11 +58,11 @@ class BatchSampler:
         self.losses = np.full(len(samples), 0.7)
 
     def draw(self, size: int, rng: np.random.Generator) -> list[int]:
-        """Indices of a batch, half of each class."""
+        """Draw the indices of a batch, half of each class."""
         return [*self._draw_class(1, size // 2, rng), *self._draw_class(0, size - size // 2, rng)]
 
     def update(self, indices: list[int], losses: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> None:
-        """Remember the losses of the batch just trained; a mean of old and new damps the noise."""
+        """Store the losses of the batch just trained, averaged with the earlier ones to damp noise."""
         self.losses[indices] = 0.5 * self.losses[indices] + 0.5 * np.minimum(losses, 3.0)
 
     def _draw_class(self, label: int, size: int, rng: np.random.Generator) -> list[int]:

@@ -1,26 +1,28 @@
-"""How good a network is on held-out samples: FROC by `evaluation.froc`, AUC, shares above the negatives.
+"""Figures on held-out samples: FROC by `evaluation.froc`, AUC, shares of positives above the negatives.
 
-Held-out nodules (cut-outs and marks) stand against the candidates of held-out labelled scans, which are what
-detection would score there. That leaves out what the candidate stage misses: it measures the network alone.
+Held-out nodules (cut-outs and marks) are compared with the candidates of held-out labeled scans. These are the
+candidates that training takes its negatives from, more than detection would score (`samples.detection_candidates`).
+Nodules that the candidate stage misses do not count: the figures measure the network alone.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from gcnn_cli.evaluation.froc import RATES, Outcomes, froc_curve, sensitivity_at
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import InputSpec
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.scoring import score_samples
 
 
 def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str, float]:
-    """Figures over the validation samples; none without both classes.
+    """Return the figures of the validation samples; an empty dict unless there are both classes.
 
-    loss:                  cross-entropy, both classes weighing the same
-    cpm, sensitivity_at_1: over the candidates of held-out labelled scans; absent without such scans
+    loss:                  cross-entropy, both classes weighted equally
+    cpm, sensitivity_at_1: against the candidates of held-out labeled scans; absent without such scans
     auc:                   over all samples
-    KIND_above_99:         share of a kind's positives above 99 % of all negatives
+    KIND_above_99:         share of a kind's positives above 99% of all negatives
     """
     if {s.label for s in samples} != {0, 1}:
         return {}
@@ -37,9 +39,9 @@ def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str,
 
 
 def candidate_outcomes(logits: NDArray[np.float64], samples: list[Sample]) -> Outcomes | None:
-    """Nodules against the candidates of the scans that have candidates here; None without either.
+    """Pool nodules and candidates, by scan, for a FROC curve. Return None without nodules or without candidates.
 
-    A cut-out has no scan: all nodules are counted in the first, which changes no sensitivity.
+    A cut-out has no scan. All nodules are counted in the first scan, which changes no sensitivity.
     """
     series = sorted({s.series for s in samples if s.kind == "candidate"})
     kept = [n for n, s in enumerate(samples) if s.label or s.kind == "candidate"]
@@ -53,7 +55,7 @@ def candidate_outcomes(logits: NDArray[np.float64], samples: list[Sample]) -> Ou
 
 
 def froc_figures(logits: NDArray[np.float64], samples: list[Sample]) -> dict[str, float]:
-    """CPM and the sensitivity at 1 false positive per scan; nothing without nodules or candidates."""
+    """Return CPM and the sensitivity at 1 false positive per scan; nothing without nodules or candidates."""
     outcomes = candidate_outcomes(logits, samples)
     return {} if outcomes is None else rate_figures(outcomes)
 
@@ -66,17 +68,13 @@ def rate_figures(outcomes: Outcomes) -> dict[str, float]:
 
 
 def balanced_loss(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Cross-entropy, the mean of both classes' means."""
+    """Return the cross-entropy as the mean of both classes' means."""
     return float(np.mean([np.logaddexp(0, logits[labels == 0]).mean(), np.logaddexp(0, -logits[labels == 1]).mean()]))
 
 
 def auc(scores: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Area under the ROC curve; ties count half."""
-    order = np.argsort(scores, kind="stable")
-    ranks = np.empty(len(scores))
-    ranks[order] = np.arange(1, len(scores) + 1)
-    _, group = np.unique(scores, return_inverse=True)
-    mean_rank = np.bincount(group, weights=ranks) / np.bincount(group)
-    positives = int((labels == 1).sum())
-    rank_sum = mean_rank[group][labels == 1].sum()
+    """Return the area under the ROC curve (Mann-Whitney U by ranks); ties count half."""
+    positive = labels == 1
+    positives = int(positive.sum())
+    rank_sum = rankdata(scores)[positive].sum()
     return float((rank_sum - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))

@@ -1,6 +1,6 @@
 """How the cost grows: with slices, with candidates, with the group's order, with worker processes.
 
-    python tests/benchmarks/growth.py [--plot docs/growth.png] [--threads 2] [--rounds 3]
+    python tests/benchmarks/growth.py [--plot docs/img/growth.png] [--threads 2] [--rounds 3]
 
 Slices: `gcnn detect` in a process of its own on scans of 512 x 512 pixels (`memory.py` tells how they are made).
 Candidates: the shipped network alone. Order: untrained networks of about as many parameters each,

@@ -35,7 +35,7 @@ from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.donors import donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.training.scoring import score_samples
 
 SHOWN = (0.5, 1.0, 2.0, 4.0, 8.0)

@@ -25,8 +25,8 @@ from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import HeldOut, read_held_out
-from gcnn_cli.samples.samples import SampleConfig
-from gcnn_cli.samples.split import SplitConfig
+from gcnn_cli.samples.sample import SampleConfig
+from gcnn_cli.training.combine import read_fold
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold, score_out_of_fold
 
 SIZES_MM = (3, 4, 6, 8, 10, 15, 40)
@@ -36,31 +36,26 @@ RESAMPLES = 1000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("folds", nargs="+")
+    parser.add_argument("folds", nargs="+", type=Path)
     parser.add_argument("--average-over", default="Oh", help="test-time pooling over this group; default: Oh")
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     arguments = parser.parse_args()
-    members = [load_model(path) for path in arguments.folds]
-    splits = [split_of(member) for member in members]
-    held_out = read(arguments, members[0], splits)
+    folds = [read_fold(path) for path in arguments.folds]
+    members, held = [fold.model for fold in folds], [fold.names["held_out_patients"] for fold in folds]
+    held_out = read(arguments, members[0], held)
     if not arguments.beside:
         show("folds", members, held_out, arguments.average_over)
         return
     other = load_model(arguments.beside)
-    show("folds", members, [unseen(held, other) for held in held_out], arguments.average_over)
-    others = [unseen(held, other) for held in read(arguments, other, splits)]
+    show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
+    others = [unseen(part, other) for part in read(arguments, other, held)]
     show(other.name, [other] * len(members), others, other.calibration.average_over)
 
 
-def split_of(member: TrainedModel) -> SplitConfig:
-    split = member.provenance["recipe"]["split"]
-    return SplitConfig(**{**split, "hold_out": tuple(split["hold_out"])})
-
-
-def read(arguments: argparse.Namespace, model: TrainedModel, splits: list[SplitConfig]) -> list[HeldOut]:
+def read(arguments: argparse.Namespace, model: TrainedModel, held: list[list[str]]) -> list[HeldOut]:
     samples = SampleConfig(**model.provenance["recipe"]["samples"])
-    return read_held_out([arguments.data], samples, splits, arguments.cache)
+    return read_held_out([arguments.data], samples, held, arguments.cache)
 
 
 def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:

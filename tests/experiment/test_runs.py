@@ -1,4 +1,4 @@
-"""The data-efficiency experiment: credits that sum to the FROC, known figures, and a smoke run that is killed."""
+"""The data-efficiency experiment: credits that average to the CPM, known figures, and a killed smoke run."""
 
 import json
 import os
@@ -18,12 +18,13 @@ from gcnn_cli.cli import app
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.evaluation.froc import RATES, Outcomes, froc_curve, sensitivity_at
 from gcnn_cli.experiment.arms import make_arms
-from gcnn_cli.experiment.curve_figures import credits, make_cells
+from gcnn_cli.experiment.curve_figures import make_cells, nodule_credits
 from gcnn_cli.experiment.curve_files import curve_text
-from gcnn_cli.experiment.runs import Split, plan_runs, read_results, write_test
+from gcnn_cli.experiment.runs import Split, is_done, plan_runs, read_results, write_test
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.phantom import write_phantom
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
+from gcnn_cli.training.recipe import Recipe
 
 scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
 
@@ -39,7 +40,7 @@ def test_credits_are_the_froc_nodule_by_nodule(nodules, false, scans):
     )
     curve = froc_curve(outcomes)
     cpm = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES)).mean()
-    assert credits(np.array(nodules), np.array(false), scans).mean() == pytest.approx(cpm)
+    assert nodule_credits(np.array(nodules), np.array(false), scans).mean() == pytest.approx(cpm)
 
 
 def test_every_arm_is_planned_at_every_seed():
@@ -95,7 +96,7 @@ def test_figures_of_a_case_computed_by_hand():
     assert [c.cpm for c in make_cells(TEST, results) if c.context == "transplants"] == [1, 1, 1]
 
 
-def test_a_score_beyond_the_plain_curve_says_so_and_no_more():
+def test_a_score_beyond_the_plain_curve_is_marked():
     plain = [result("trivial", 30, [-1, -1, 1, 0, 2]), result("trivial", 300, [0.5, 0.5, 1, 0, 2])]
     cells = make_cells(TEST, [*plain, result("O", 30, [2, 2, 1, 0, 2]), result("O", 300, [-2, -2, 1, 0, 2])])
     text = curve_text(cells, {"command": "", "data": ""})
@@ -107,7 +108,7 @@ def test_a_score_beyond_the_plain_curve_says_so_and_no_more():
 
 
 def test_arms_of_other_seeds_are_not_compared():
-    """Samples go by the seed: a difference would be of the samples, too."""
+    """Training samples depend on the seed: a difference between seeds would mix in a difference of samples."""
     results = [result("trivial", 30, [-1, -1, 1, 0, 2], seed=s) for s in (0, 1)]
     results += [result("trivial", 300, [2, 2, 1, 0, 2], seed=s) for s in (0, 1)]
     made = make_cells(TEST, [*results, result("O", 30, [2, 2, 1, 0, 2])])
@@ -116,8 +117,8 @@ def test_arms_of_other_seeds_are_not_compared():
     assert cells["trivial", 30].to_tenfold == pytest.approx(3 / 7 - 1)
 
 
-def test_intervals_know_that_a_few_candidates_decide():
-    """Nodules between two candidates: drawn again these are both below (1), both above (3/7), or as they are (4/7)."""
+def test_intervals_include_the_choice_of_candidates():
+    """Nodules score between two candidates; resampled, both are below (CPM 1), both above (3/7), or one each (4/7)."""
     low, high = make_cells(TEST, [result("O", 30, [0.5, 0.5, 1, 0, 2])])[0].interval
     assert (low, high) == pytest.approx((3 / 7, 1))
 
@@ -127,12 +128,29 @@ def test_a_test_set_is_not_replaced_by_another(tmp_path):
     write_test(split, tmp_path)
     before = (tmp_path / "test.json").read_bytes()
     write_test(split, tmp_path)
-    with pytest.raises(InputError, match="of another test set"):
+    with pytest.raises(InputError, match="describes another test set"):
         write_test(Split([], [], [sample("stack", 1, patient="q"), sample("candidate", 0)], "b"), tmp_path)
     assert (tmp_path / "test.json").read_bytes() == before
 
 
-def test_seeds_are_averaged_and_their_spread_told():
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_damaged_files_of_an_experiment_are_named(tmp_path, content):
+    split = Split([], [], [sample("stack", 1), sample("candidate", 0)], "a")
+    write_test(split, tmp_path)
+    (tmp_path / "runs").mkdir()
+    path = tmp_path / "runs" / "O-30-0.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="O-30-0.json: missing or damaged"):
+        read_results(tmp_path)
+    run = plan_runs(make_arms(("O",), NetworkConfig()), (30,), 1)[0]
+    with pytest.raises(InputError, match="O-30-0.json: missing or damaged"):
+        is_done(run, split, Recipe(), tmp_path)
+    (tmp_path / "test.json").write_bytes(content)
+    with pytest.raises(InputError, match="test.json: missing or damaged"):
+        write_test(split, tmp_path)
+
+
+def test_seeds_are_averaged_and_their_spread_reported():
     results = [result("trivial", 30, [2, 2, 1, 0, 2]), result("trivial", 30, [-1, -1, 1, 0, 2], seed=1)]
     cell = make_cells(TEST, results)[0]
     assert (cell.seeds, cell.cpm) == (2, pytest.approx((1 + 3 / 7) / 2))
@@ -146,7 +164,7 @@ def test_seeds_are_averaged_and_their_spread_told():
 
 @pytest.fixture(scope="module")
 def data(phantom, tmp_path_factory):
-    """Two labelled scans of two patients and cut-outs of four, two of them held out."""
+    """Write two labeled scans of two patients and cut-outs of nine, five of them held out."""
     folder = tmp_path_factory.mktemp("curve")
     for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0002"):
         write_phantom(phantom, folder / "data" / name, name=name)
@@ -164,14 +182,15 @@ def data(phantom, tmp_path_factory):
             spacing_zyx=np.array([1.25, 1.0, 1.0]),
             centre_zyx=np.array([3.5, 31.5, 31.5]),
         )
-    (folder / "quick.toml").write_text(QUICK_RECIPE)
+    # A checkpoint in the middle of eight steps: time enough to be killed after it.
+    (folder / "quick.toml").write_text(QUICK_RECIPE.replace("validate_every = 20", "validate_every = 4"))
     return folder
 
 
 def arguments(data, out, *options):
     base = ["learning-curve", "--data", data / "data", "--out", out, "--config", data / "quick.toml"]
     held = [part for n in (2, 5, 6, 7, 8) for part in ("--hold-out", f"LIDC-IDRI-000{n}")]
-    size = ["--groups", "trivial,D4", "--samples", "4,12", "--seeds", 2, "--steps", 30, "--threads", 1]
+    size = ["--groups", "trivial,D4", "--samples", "4,12", "--seeds", 2, "--steps", 8, "--threads", 1]
     return [str(p) for p in (*base, *held, "--hold-out-share", 0, "--cache", data / "cache", *size, *options)]
 
 
@@ -195,7 +214,7 @@ def test_a_killed_experiment_equals_an_unbroken_one(data, tmp_path):
             time.sleep(0.005)
         os.kill(process.pid, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert list(broken.glob("runs/*.lock"))  # of a process that is no more
+    assert list(broken.glob("runs/*.lock"))  # of a process that has ended
     done = CliRunner().invoke(app, arguments(data, broken))
     assert done.exit_code == 0, done.output
     assert not list(broken.glob("runs/*.lock")) + list(broken.glob("runs/*.checkpoint"))
@@ -205,13 +224,13 @@ def test_a_killed_experiment_equals_an_unbroken_one(data, tmp_path):
     assert (tmp_path / "whole" / "curve.csv").read_bytes() == (broken / "curve.csv").read_bytes()
     assert "data factor" in (broken / "curve.md").read_text()
     assert (broken / "curve.png").read_bytes().startswith(b"\x89PNG")
-    # Nothing is left to do; tables can be made again; another recipe does not mix in.
+    # Nothing is left to train, tables can be made again, and another recipe is refused.
     before = (broken / "runs" / "D4-4-0.json").stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments(data, broken, "--only-table")).exit_code == 0
     assert (broken / "runs" / "D4-4-0.json").stat().st_mtime_ns == before
-    other = CliRunner().invoke(app, arguments(data, broken, "--steps", 31))
+    other = CliRunner().invoke(app, arguments(data, broken, "--steps", 9))
     assert other.exit_code == 3
-    assert "of other data or another recipe" in other.stderr
+    assert "comes from different data or a different recipe" in other.stderr
     test, read = read_results(broken)
     assert len(read) == len(results)
     assert {"stack", "candidate", "mark", "transplant"} <= set(test["kind"])
@@ -220,7 +239,7 @@ def test_a_killed_experiment_equals_an_unbroken_one(data, tmp_path):
 
 def test_impossible_experiments_are_refused(data, tmp_path):
     for options, code, text in (
-        (["--samples", "many"], 2, "comma list of numbers"),
+        (["--samples", "many"], 2, "comma-separated numbers"),
         (["--groups", "trivial,Q"], 2, "unknown arm 'Q'"),
         (["--only-table"], 3, "not the folder of an experiment"),
     ):

@@ -32,9 +32,9 @@ from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.formats import write_report
 from gcnn_cli.output.json_reading import read_report
-from gcnn_cli.scan.images.image_file import read_grid, read_mask, suffix_of
+from gcnn_cli.scan.images.image_file import read_lattice, read_mask, suffix_of
+from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.summary import summarize
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.training.recipe import read_recipe, recipe_text
 
@@ -111,13 +111,13 @@ def _expect(holds: object, what: str) -> None:
 def _read_scan(path: Path) -> None:
     """Everything that reads scans: the summary and the header may refuse less, never differently."""
     with contextlib.suppress(GcnnError):
-        summarize(path)
+        describe_scan(path)
     grid = None
     if suffix_of(path) and path.is_file():
         with contextlib.suppress(GcnnError):
             _check_geometry(read_mask(path))
         with contextlib.suppress(GcnnError):
-            grid = read_grid(path)
+            grid = read_lattice(path)
     volume = read_volume(path)
     _check_geometry(volume)
     _expect(-1024 <= volume.hu.min() < volume.hu.max() <= 32767, "HU out of range")
@@ -129,7 +129,10 @@ def _read_scan(path: Path) -> None:
 
 def _check_geometry(volume: Volume) -> None:
     _expect(min(volume.shape) >= 2 and volume.hu.size < 2**26, f"shape {volume.shape}")
-    _expect(np.isfinite(volume.to_world).all() and np.isfinite(volume.to_index).all(), "an affine that is not finite")
+    _expect(
+        np.isfinite(volume.to_world).all() and np.isfinite(volume.lattice.to_index).all(),
+        "an affine that is not finite",
+    )
     _expect(volume.spacing_zyx.min() > 1e-3 and volume.spacing_zyx.max() < 10, f"spacing {volume.spacing_zyx}")
     _expect(np.abs(volume.to_world[:3, 3]).max() < 1e6, f"origin {volume.to_world[:3, 3]}")
 

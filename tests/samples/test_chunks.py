@@ -8,7 +8,7 @@ from gcnn_cli.labels.discovery import find_cutouts
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.rims import narrow
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 
 CONFIG = SampleConfig(spacing_mm=1.25, side=36)
 SPACING = np.array([2.5, 0.7, 0.7])

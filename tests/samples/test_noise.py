@@ -1,4 +1,4 @@
-"""Transplants have their scan's noise: neither more, by which a network could know them, nor less."""
+"""Transplants have the noise of their scan: with more or less of it, a network could recognize them."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ LUNG = -850.0
 
 
 def noisy_lung(deviation, correlation_vox, seed, shape=(32, 32, 32)):
-    """Lung with noise of a strength in HU and a texture: voxels were averaged over some distance."""
+    """Return lung with noise of a standard deviation in HU and a correlation length in voxels."""
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(shape), correlation_vox)
     return (LUNG + deviation * noise / noise.std()).astype(np.float32)
 
@@ -36,7 +36,7 @@ def test_noise_that_is_right_stays():
 
 
 def test_a_quiet_donor_takes_no_edges_of_its_host():
-    """The host's noise goes on through the nodule, a vessel of the host does not."""
+    """The host's noise continues through the nodule; a vessel of the host does not."""
     donor, host = noisy_lung(5.0, 0.6, seed=1), noisy_lung(20.0, 0.6, seed=2)
     host[:, 16, 16] = 100.0
     matched = match_noise(donor, noise_levels(donor), host)

@@ -14,8 +14,8 @@ from scan.scans import axial, some_hu, write_series
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan import archives
+from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
-from gcnn_cli.scan.summary import summarize
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def slices(tmp_path):
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """Where zips are unpacked; must be empty after a refusal."""
+    """The folder in which zips are unpacked; must be empty after a refusal."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -46,7 +46,7 @@ def packed(path: Path, members, *, method=zipfile.ZIP_DEFLATED, link: str = "") 
 
 
 def refused(path: Path, temporary: Path, reason: str) -> None:
-    for read in (read_volume, summarize):
+    for read in (read_volume, describe_scan):
         with pytest.raises(InputError, match=reason) as refusal:
             read(path)
         assert str(refusal.value).startswith(f"{path}: ")
@@ -70,7 +70,7 @@ def test_links_are_refused(tmp_path, temporary, slices) -> None:
 
 
 def lying(content: bytes, name: bytes, size: int) -> bytes:
-    """A zip whose headers give another unpacked size for a member."""
+    """A zip whose headers declare another unpacked size for a member."""
     changed = bytearray(content)
     for signature, size_at, name_at in ((b"PK\x03\x04", 22, 30), (b"PK\x01\x02", 24, 46)):
         at = -1
@@ -103,12 +103,12 @@ def test_a_bomb_that_declares_little_is_cut_off(tmp_path, temporary, slices) -> 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_methods_that_unpack_without_a_bound_are_refused(tmp_path, temporary, slices, method) -> None:
-    refused(packed(tmp_path / "a.zip", slices, method=method), temporary, "another method than deflate")
+    refused(packed(tmp_path / "a.zip", slices, method=method), temporary, "is not packed with deflate")
 
 
-def test_a_full_disk_is_said_before_it_is_full(tmp_path, temporary, slices, monkeypatch) -> None:
+def test_a_zip_larger_than_the_disk_is_refused_before_it_is_unpacked(tmp_path, temporary, slices, monkeypatch) -> None:
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
-    refused(packed(tmp_path / "a.zip", slices), temporary, "more than .* has room for")
+    refused(packed(tmp_path / "a.zip", slices), temporary, "more than .* has space for")
 
 
 def test_only_dicom_is_unpacked(tmp_path, slices) -> None:

@@ -1,6 +1,6 @@
-"""Files whose headers lie: refused in one line, before memory is taken for what they claim.
+"""Files whose headers declare wrong sizes: refused in one line, before memory is allocated.
 
-Each case stands for inputs that a fuzzer found; `tests/fuzzing` looks for more.
+Each case represents inputs that a fuzzer found; `tests/fuzzing` looks for more.
 """
 
 import gzip
@@ -24,7 +24,7 @@ from scan.test_reading import write_file
 from gcnn_cli.errors import DeviceError, GeometryError, InputError
 from gcnn_cli.scan import reading
 from gcnn_cli.scan.dicom import dataset
-from gcnn_cli.scan.images.image_file import read_grid
+from gcnn_cli.scan.images.image_file import read_lattice
 from gcnn_cli.scan.reading import read_volume
 
 FEW_BYTES = 8 * 2**20
@@ -46,7 +46,7 @@ def header_changed(path: Path, *lines: str) -> Path:
 
 @pytest.fixture
 def few_bytes() -> Iterator[None]:
-    """What runs in the test may not take more than a few MiB."""
+    """Fail the test if it allocates more than a few MiB."""
     tracemalloc.start()
     yield
     peak = tracemalloc.get_traced_memory()[1]
@@ -54,7 +54,7 @@ def few_bytes() -> Iterator[None]:
     assert peak < FEW_BYTES
 
 
-PROMISES = {
+DECLARED = {
     "s.mha": "DimSize = 4000 4000 4000",
     "packed.mha": "DimSize = 4000 4000 4000",
     "s.mhd": "DimSize = 4000 4000 4000",
@@ -65,12 +65,12 @@ PROMISES = {
 }
 
 
-@pytest.mark.parametrize("name", PROMISES)
-@pytest.mark.parametrize("read", [read_volume, read_grid])
+@pytest.mark.parametrize("name", DECLARED)
+@pytest.mark.parametrize("read", [read_volume, read_lattice])
 def test_sizes_are_compared_with_the_file_first(
     tmp_path: Path, few_bytes: None, name: str, read: Callable[[Path], object]
 ) -> None:
-    path = header_changed(write_file(tmp_path / name, some_hu(), axial()), PROMISES[name])
+    path = header_changed(write_file(tmp_path / name, some_hu(), axial()), DECLARED[name])
     with pytest.raises(InputError, match="truncated, (holds )?[0-9]+ (packed )?bytes"):
         read(path)
 
@@ -98,8 +98,8 @@ METAIMAGE = {
     "several files": (["ElementDataFile = LIST"], "several files"),
     "text": (["BinaryData = False"], "as text or in several files"),
     "axes": (["NDims = 2"], "damaged"),
-    "half a matrix": (["TransformMatrix = 1 0 0 1"], "4 numbers where 9 belong"),
-    "no offset": (["Offset = "], "0 numbers where 3 belong"),
+    "half a matrix": (["TransformMatrix = 1 0 0 1"], "4 numbers instead of 9"),
+    "no offset": (["Offset = "], "0 numbers instead of 3"),
     "neither true nor false": (["CompressedData = perhaps"], "neither True nor False"),
     "negative sizes": (["DimSize = -7 -6 5"], "a size of -7x-6x5"),
     "type": (["ElementType = MET_STRING"], "damaged"),
@@ -113,14 +113,14 @@ def test_metaimage_headers_that_contradict_themselves_are_refused(
     lines, reason = METAIMAGE[case]
     with pytest.raises(InputError, match=reason):
         read_volume(header_changed(write_file(tmp_path / "a.mha", some_hu(), axial()), *lines))
-    assert capfd.readouterr() == ("", "")  # ITK tells of these on stdout
+    assert capfd.readouterr() == ("", "")  # ITK reports these on stdout
 
 
 NRRD = {
     "two values": (["sizes: 7 6 5", "Sizes: 7 5 6"], "two values for 'Sizes'"),
     "axes": (["dimension: 4"], "number of its axes"),
-    "text": (["encoding: ascii"], "raw and gzip are read"),
-    "type": (["type: block"], "voxels of type 'block'"),
+    "text": (["encoding: ascii"], "must be raw or gzip"),
+    "type": (["type: block"], "invalid voxel type 'block'"),
     "byte order": (["endian: middle"], "little or big endian"),
     "negative sizes": (["sizes: -7 -6 5"], "a size of -7x-6x5"),
     "byte skip": (["byte skip: -7"], "its byte skip is '-7'"),
@@ -142,7 +142,7 @@ def test_nrrd_headers_that_contradict_themselves_are_refused(
 
 
 def test_a_long_line_without_a_field_does_not_end_the_process(tmp_path: Path) -> None:
-    """It does within ITK, whose parser has no room for the message."""
+    """ITK's parser has no room for the message and ends the process."""
     path = write_file(tmp_path / "a.nrrd", some_hu(), axial())
     path.write_bytes(path.read_bytes().replace(b"\ntype", b"\n" + b"9" * 5000 + b"\ntype", 1))
     with pytest.raises(InputError, match="its header is damaged at '9999"):
@@ -157,18 +157,18 @@ def test_a_long_line_without_a_field_does_not_end_the_process(tmp_path: Path) ->
         ("a.nrrd", "space origin", "no space origin"),
     ],
 )
-def test_a_place_that_is_assumed_is_said(tmp_path: Path, name: str, field: str, warning: str) -> None:
+def test_an_assumed_place_gives_a_warning(tmp_path: Path, name: str, field: str, warning: str) -> None:
     path = write_file(tmp_path / name, some_hu(), axial())
     path.write_bytes(path.read_bytes().replace(field.encode(), b"Comment" if name == "a.mha" else b"content", 1))
-    (said,) = read_volume(path).source.warnings
-    assert re.search(warning, said)
+    (given,) = read_volume(path).source.warnings
+    assert re.search(warning, given)
 
 
 @pytest.mark.parametrize(("name", "field"), [("a.mha", "ElementSpacing"), ("a.nrrd", "space directions")])
 def test_without_a_spacing_there_is_no_scan(tmp_path: Path, name: str, field: str) -> None:
     path = write_file(tmp_path / name, some_hu(), axial())
     path.write_bytes(path.read_bytes().replace(field.encode(), b"Comment" if name == "a.mha" else b"content", 1))
-    with pytest.raises(InputError, match="0 numbers where 3 belong|number of its axes"):
+    with pytest.raises(InputError, match="0 numbers instead of 3|number of its axes"):
         read_volume(path)
 
 
@@ -204,7 +204,7 @@ def test_big_endian_voxels_are_the_same(tmp_path: Path, name: str, dtype: str) -
 @pytest.mark.parametrize("spacing", ["1e-9 0.8 2.5", "0.7 0.8 1e9"])
 def test_voxels_of_no_scanner_are_refused(tmp_path: Path, spacing: str) -> None:
     path = write_file(tmp_path / "a.mha", some_hu(), axial())
-    with pytest.raises(GeometryError, match="no CT's|too coarse"):
+    with pytest.raises(GeometryError, match="finer than any CT|too coarse"):
         read_volume(header_changed(path, f"ElementSpacing = {spacing}"))
 
 
@@ -314,7 +314,7 @@ def test_a_jpeg_of_another_shape_than_the_header_says_is_refused(tmp_path: Path,
     at = content.index(b"\xff\xc3") + offset
     content[at : at + (2 if offset in (5, 7) else 1)] = value.to_bytes(2 if offset in (5, 7) else 1, "big")
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"002\.dcm: .*of another size or type"):
+    with pytest.raises(InputError, match=r"002\.dcm: .*differs from its header in size or type"):
         read_volume(folder)
 
 
@@ -326,7 +326,7 @@ def test_a_jpeg_2000_of_another_shape_is_refused(tmp_path: Path, offset: int, va
     at, width = content.index(b"\xff\x4f\xff\x51") + offset, {8: 4, 12: 4, 40: 2, 42: 1}[offset]
     content[at : at + width] = value.to_bytes(width, "big")
     (folder / "002.dcm").write_bytes(content)
-    with pytest.raises(InputError, match=r"002\.dcm: .*of another size or type"):
+    with pytest.raises(InputError, match=r"002\.dcm: .*differs from its header in size or type"):
         read_volume(folder)
 
 
@@ -342,7 +342,7 @@ def test_decoders_say_nothing_on_stderr(tmp_path: Path, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize("length", [70, 100, 500])
 def test_damaged_run_lengths_are_refused(tmp_path: Path, length: int, capfd: pytest.CaptureFixture[str]) -> None:
-    """The fast decoder panics, which is no Exception of Python's, and prints."""
+    """The fast decoder prints, and panics with a BaseException."""
 
     def edit(number: int, dataset: Dataset) -> None:
         dataset.compress(RLELossless, generate_instance_uid=False)

@@ -1,4 +1,4 @@
-"""Values -> HU: what is clamped, what is refused, and a checksum of the content."""
+"""Values -> HU: clamping, refusals, and a checksum of the content."""
 
 import numpy as np
 import pytest

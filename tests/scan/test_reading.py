@@ -12,7 +12,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MediaStorageDirectoryStorage
 from scan.scans import SERIES, axial, oblique, some_hu, write_series
 
 from gcnn_cli.errors import GcnnError, GeometryError, InputError, SeriesChoiceError, UsageError
-from gcnn_cli.scan.images.image_file import read_grid
+from gcnn_cli.scan.images.image_file import read_lattice
 from gcnn_cli.scan.reading import read_volume
 
 # LUNA16's scans that lie feet first: -1 on x and y.
@@ -49,9 +49,9 @@ def test_every_format_gives_the_same_values_at_the_same_places(tmp_path: Path, g
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_header_alone_gives_the_grid_of_the_volume(tmp_path: Path, grid: str, name: str) -> None:
+def test_the_header_alone_gives_the_lattice_of_the_volume(tmp_path: Path, grid: str, name: str) -> None:
     path = write_file(tmp_path / name, some_hu(), GRIDS[grid])
-    volume, header = read_volume(path), read_grid(path)
+    volume, header = read_volume(path), read_lattice(path)
     assert header.shape == volume.shape
     np.testing.assert_allclose(header.to_world, volume.to_world, atol=1e-9)
     rim = np.array([[-0.51, 0, 0], [-0.49, 0, 0], [4.49, 5.49, 6.49], [4.49, 5.51, 6.49]])
@@ -59,12 +59,12 @@ def test_the_header_alone_gives_the_grid_of_the_volume(tmp_path: Path, grid: str
 
 
 @pytest.mark.parametrize("name", ["s.mha", "s.mhd", "s.nii"])
-def test_the_header_tells_of_damage_without_unpacking(tmp_path: Path, name: str) -> None:
+def test_the_header_reveals_damage_without_unpacking(tmp_path: Path, name: str) -> None:
     path = write_file(tmp_path / name, some_hu(), axial())
     data = path.with_suffix(".raw") if name == "s.mhd" else path
     data.write_bytes(data.read_bytes()[:400])
     with pytest.raises(InputError, match="truncated"):
-        read_grid(path)
+        read_lattice(path)
 
 
 @pytest.mark.parametrize("grid", ["axial", "oblique"])
@@ -79,7 +79,7 @@ def test_the_checksum_is_that_of_the_scan_not_of_its_format(tmp_path: Path, grid
     ("name", "kind"),
     [("a.mhd", "metaimage"), ("a.mha", "metaimage"), ("a.nii.gz", "nifti"), ("a.NRRD", "nrrd")],
 )
-def test_the_kind_is_told(tmp_path: Path, name: str, kind: str) -> None:
+def test_the_kind_is_recorded(tmp_path: Path, name: str, kind: str) -> None:
     path = write_file(tmp_path / name.lower(), some_hu(), axial()).rename(tmp_path / name)
     assert read_volume(path).source.kind == kind
 
@@ -158,6 +158,7 @@ def test_a_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "DICOMDIR", tmp_path):
         volume = read_volume(path)
         assert volume.source.series_uid == SERIES
+        assert volume.source.path == str(path)
         assert volume.source.warnings == ()
 
 

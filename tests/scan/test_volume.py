@@ -1,4 +1,4 @@
-"""The volume value: its bridge between voxels and patient, and what it refuses at birth."""
+"""The volume value: the bridge between voxels and patient, and the checks at construction."""
 
 import numpy as np
 import pytest
@@ -36,6 +36,14 @@ def test_a_volume_cannot_be_changed() -> None:
         volume.hu[0, 0, 0] = 0
     with pytest.raises(ValueError, match="read-only"):
         volume.to_world[0, 0] = 0
+
+
+def test_the_callers_array_stays_writable() -> None:
+    hu = some_hu()
+    volume = Volume(hu, axial())
+    assert np.shares_memory(volume.hu, hu)
+    hu[0, 0, 0] = 7
+    assert not volume.hu.flags.writeable
 
 
 def test_the_affine_is_copied() -> None:

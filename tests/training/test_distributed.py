@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.gradients_of_a_team import step
+from training.distributed_step import step
 from training.recipes import QUICK_RECIPE
 
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom.sample import write_phantom
-from gcnn_cli.training.distributed import Team
+from gcnn_cli.training.distributed import Process
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -27,8 +27,8 @@ def torchrun(*arguments):
 
 
 def test_two_processes_have_the_gradients_of_one_with_the_doubled_batch(tmp_path):
-    torchrun(HERE / "gradients_of_a_team.py", tmp_path / "found.pt")
-    found, alone = torch.load(tmp_path / "found.pt"), step(Team())
+    torchrun(HERE / "distributed_step.py", tmp_path / "found.pt")
+    found, alone = torch.load(tmp_path / "found.pt"), step(Process())
     assert found.keys() == alone.keys()
     for name, value in alone.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, msg=lambda text, n=name: f"{n}: {text}")
@@ -48,7 +48,7 @@ def test_torchrun_trains_to_one_usable_weights_file(phantom, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_step_on_the_gpu_has_the_gradients_of_the_cpu():
-    here = step(Team())
-    there = step(Team(device=torch.device("cuda")))
+    here = step(Process())
+    there = step(Process(device=torch.device("cuda")))
     for name, value in here.items():
         torch.testing.assert_close(there[name].cpu(), value, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,8 @@
 """Folds by patient: everyone is held out once, and a committee is made of what each network has not seen."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from gcnn_cli.network.committee import members_of
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.training.combine import check_folds, read_fold
 
 WITH_LABELS = ("a", "b", "b", "c")  # two dates of b
 WITHOUT = ("host", "b")
@@ -99,9 +102,12 @@ def test_the_folds_become_one_file(trained, tmp_path):
     model = load_model(str(out))
     assert len(members_of(model.network)) == 2
     assert model.calibration.average_over == "D4"
-    assert model.provenance["training_patients"] == ["LIDC-IDRI-0001", "LIDC-IDRI-0002"]
-    held = [member["held_out_patients"] for member in model.provenance["members"]]
-    assert held == [["LIDC-IDRI-0001"], ["LIDC-IDRI-0002"]]
+    assert "training_patients" not in model.provenance
+    assert model.provenance["counts"]["training_patients"] == 2
+    names = json.loads((tmp_path / "both.run" / "data.json").read_text())
+    assert names["training_patients"] == ["LIDC-IDRI-0001", "LIDC-IDRI-0002"]
+    assert names["weights_sha256"] == model.sha256
+    assert b"LIDC-IDRI" not in out.read_bytes()
     assert [m["sha256"] for m in model.provenance["members"]] == [
         load_model(str(trained / f"fold-{n}.safetensors")).sha256 for n in (1, 2)
     ]
@@ -121,11 +127,43 @@ def test_what_is_no_committee_is_refused(trained, tmp_path):
     assert not out.exists()
 
 
-def test_a_members_training_patients_are_not_measured_by_it(trained, tmp_path):
-    """The members' files say who is in which fold; other data must not turn that around."""
-    swapped = tmp_path / "data"
-    shutil.copytree(trained / "data" / "LIDC-IDRI-0002", swapped / "LIDC-IDRI-0002")
-    done = run("combine", trained / "fold-1.safetensors", trained / "fold-2.safetensors", "--data", swapped,
-               "--out", tmp_path / "none.safetensors")  # fmt: skip
-    assert done.exit_code != 0
-    assert "was trained on patients" in done.stderr
+def test_the_names_of_the_data_must_be_known(trained, tmp_path):
+    alone = tmp_path / "fold-1.safetensors"
+    shutil.copy(trained / "fold-1.safetensors", alone)
+    done = run(
+        "combine",
+        alone,
+        trained / "fold-2.safetensors",
+        "--data",
+        trained / "data",
+        "--out",
+        tmp_path / "n.safetensors",
+    )
+    assert "keep fold-1.run/data.json beside them" in done.stderr
+
+
+def test_data_without_a_folds_scan_are_refused(trained, tmp_path):
+    shutil.copytree(trained / "data" / "LIDC-IDRI-0002", tmp_path / "data")
+    files = (trained / "fold-1.safetensors", trained / "fold-2.safetensors")
+    done = run("combine", *files, "--data", tmp_path / "data", "--out", tmp_path / "none.safetensors")
+    assert "fold-1: these data have no labeled scan of its held-out patients" in done.stderr
+
+
+def test_networks_that_hold_out_the_same_are_no_committee(trained):
+    first, second = (read_fold(trained / f"fold-{n}.safetensors") for n in (1, 2))
+    check_folds([first, second])
+    with pytest.raises(InputError, match="hold out the same patients"):
+        check_folds(
+            [
+                first,
+                replace(
+                    second, names={**second.names, "held_out_patients": ["LIDC-IDRI-0001"], "training_patients": []}
+                ),
+            ]
+        )
+    with pytest.raises(InputError, match="among those that it was trained on"):
+        check_folds([first, replace(second, names={**second.names, "training_patients": ["LIDC-IDRI-0002"]})])
+    recipe = {**second.recipe, "train": {**second.recipe["train"], "steps": 7}}
+    other = replace(second.model, provenance={**second.model.provenance, "recipe": recipe})
+    with pytest.raises(InputError, match="not trained by one recipe"):
+        check_folds([first, replace(second, model=other)])

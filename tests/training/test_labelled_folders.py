@@ -15,7 +15,7 @@ from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import pseudonym
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.samples.prepare import prepare
-from gcnn_cli.samples.samples import SampleConfig
+from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_dicom_series, write_metaimage
@@ -66,7 +66,7 @@ def write_tcia(folder, phantom, patients=("LIDC-IDRI-0001", "SECRET-7")):
 
 
 def test_luna16_becomes_weights(train, phantom, tmp_path, caplog):
-    result, out = train(write_luna(tmp_path / "luna", phantom), "--hold-out-share", 0, "--strict")
+    result, out = train(write_luna(tmp_path / "luna", phantom), "--hold-out-share", 0, "--strict", "--name-data")
     assert result.exit_code == 0, result.output
     assert "LUNA16 layout, 2 scans: 2 labelled, with 7 nodules" in caplog.text
     provenance = load_model(str(out)).provenance
@@ -76,7 +76,8 @@ def test_luna16_becomes_weights(train, phantom, tmp_path, caplog):
 
 def test_tcia_becomes_weights_that_hold_no_patient_id(train, phantom, tmp_path, caplog):
     folder = write_tcia(tmp_path / "tcia", phantom)
-    result, out = train(folder, "--hold-out-share", 0, "--hold-out", "SECRET-7", "--hold-out", "Nobody^1", "--strict")
+    held_out = ["--hold-out-share", 0, "--hold-out", "SECRET-7", "--hold-out", "Nobody^1"]
+    result, out = train(folder, *held_out, "--strict", "--name-data")
     assert result.exit_code == 0, result.output
     assert "LIDC-IDRI layout, 2 scans: 2 labelled, with 14 nodules, 0 excluded marks" in caplog.text
     assert "1 of the 2 patients to hold out are not in the data" in caplog.text
@@ -94,7 +95,7 @@ def test_tcia_becomes_weights_that_hold_no_patient_id(train, phantom, tmp_path, 
 
 @pytest.mark.data
 def test_the_real_series_and_its_xml_become_weights(train, shared_data):
-    result, out = train(shared_data / "dicom", "--hold-out-share", 0, "--strict")
+    result, out = train(shared_data / "dicom", "--hold-out-share", 0, "--strict", "--name-data")
     assert result.exit_code == 0, result.output
     assert load_model(str(out)).provenance["training_patients"] == ["LIDC-IDRI-0001"]
 

@@ -8,7 +8,7 @@ import pytest
 from gcnn_cli.evaluation.matching import FALSE, HIT, IGNORED, Matches
 from gcnn_cli.labels.marks import Marks
 from gcnn_cli.samples.held_out import HeldOutNodule
-from gcnn_cli.samples.samples import Sample
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold
 
 SCANS, FALSE_IN_EACH, NODULES, CUTOUTS = 7, 99, 7, 200

@@ -1,4 +1,4 @@
-"""A run can be killed, stopped, resumed, repeated; its recipe, cache, subsets and log are what they say."""
+"""Runs can be killed, stopped, resumed and repeated; recipes, caches, subsets and operating points are right."""
 
 import dataclasses
 import json
@@ -15,18 +15,23 @@ from training.recipes import QUICK_RECIPE
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
+from gcnn_cli.detection.detector import make_detector
+from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.index import read_index
+from gcnn_cli.network import devices
 from gcnn_cli.network.architecture import FIELDS, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples import preprocessed
 from gcnn_cli.samples.preprocessed import preprocess_scan
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network
+from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import study_operation
 from gcnn_cli.training.recipe import Recipe, read_recipe, recipe_text
 from gcnn_cli.training.run import RunConfig, run_training
@@ -43,7 +48,7 @@ CONFIG = TrainConfig(
 
 
 def sample(label, kind="", n=0, series="", patient=""):
-    """A bright or a dark noisy cube."""
+    """Return a bright (nodule) or dark (negative) noisy cube."""
     hu = (np.random.default_rng(n).normal(0 if label else -800, 200, (SIDE,) * 3)).astype(np.int16)
     kind = kind or ("cube" if label else "candidate")
     return Sample(lambda: hu, SIDE, label, kind, patient or f"patient-{n}", series or f"series-{n}", 0, SIDE)
@@ -128,7 +133,7 @@ def test_a_run_ends_early_and_keeps_its_best(monkeypatch):
 
 @pytest.fixture(scope="module")
 def data(phantom, tmp_path_factory):
-    """Two labelled scans of two patients, with the recipe and a cache beside them."""
+    """Write two labeled scans of two patients, with the recipe and a cache beside them."""
     folder = tmp_path_factory.mktemp("data")
     for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0002"):
         write_phantom(phantom, folder / "data" / name, name=name)
@@ -144,7 +149,7 @@ def arguments(data, out, *options):
 
 def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     out = tmp_path / "new" / "mine.safetensors"
-    done = CliRunner().invoke(app, arguments(data, out))
+    done = CliRunner().invoke(app, arguments(data, out, "--name-data"))
     assert done.exit_code == 0, done.output
     model = load_model(str(out))
     assert (model.name, model.group) == ("mine", "trivial")
@@ -152,6 +157,7 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert model.provenance["held_out_patients"] == ["LIDC-IDRI-0002"]
     assert model.provenance["operating_points"]["scans"] == 2
     assert not model.provenance["operating_points"]["all_held_out"]
+    assert model.provenance["precision"] == precision_name(torch.device("cpu"))
     assert model.calibration.threshold_at(1) == model.calibration.threshold
     lines = [json.loads(line) for line in (tmp_path / "new" / "mine.run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
@@ -167,6 +173,41 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert tensors_sha256(states[0]) == tensors_sha256(states[1])
 
 
+def test_operating_points_are_counted_on_what_detection_scores(data, tmp_path, monkeypatch):
+    """Not on the candidates that training learns from: of those there are 5 a scan here, and half are held out."""
+    few = tmp_path / "few.toml"
+    few.write_text((data / "quick.toml").read_text().replace("candidates_per_scan = 40", "candidates_per_scan = 5"))
+    counted = []
+
+    def recording(samples, logits, held_out):
+        counted.extend(zip(samples, held_out, strict=True))
+        return study_operation(samples, logits, held_out)
+
+    monkeypatch.setattr("gcnn_cli.training.run.study_operation", recording)
+    recipe = read_recipe(few, {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
+    config = RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
+    model = run_training(config)
+    # At 3 mm there is no ranking: detection scores its filters' blobs.
+    detector = make_detector(model, torch.device("cpu"))
+    for entry, held in zip(read_index([data / "data"]).scans, (False, True), strict=True):
+        false = [s for s, out in counted if s.series == entry.name and s.kind == "candidate" and out == held]
+        scored = detect(entry.read(), detector, threshold=1.0).candidates
+        assert scored / 2 < len(false) < scored  # all but those at the seven nodules
+        assert len(false) > 5
+    assert sum(s.kind == "candidate" for s, _ in counted) == sum(not s.label for s, _ in counted)
+
+
+def test_a_run_is_not_resumed_in_another_precision(data, tmp_path, monkeypatch):
+    recipe = read_recipe(data / "quick.toml", {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
+    config = RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda _: True)
+    with pytest.raises(Interrupted):
+        run_training(config, should_stop=lambda: True)
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda _: False)
+    with pytest.raises(UsageError, match="precision"):
+        run_training(dataclasses.replace(config, resume=True))
+
+
 def test_samples_can_be_looked_at(data, tmp_path):
     options = ("--montage", tmp_path / "samples.png")
     done = CliRunner().invoke(app, arguments(data, tmp_path / "none.safetensors", *options))
@@ -179,7 +220,9 @@ def test_samples_can_be_looked_at(data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
 def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, number, code):
-    steps = ("--steps", 80)
+    recipe = tmp_path / "often.toml"
+    recipe.write_text(QUICK_RECIPE.replace("validate_every = 20", "validate_every = 10"))
+    steps = ("--steps", 40, "--config", recipe)
     whole, killed = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     command = [sys.executable, "-c", "from gcnn_cli.cli import main; main()", *arguments(data, killed, *steps)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -191,7 +234,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, number, code):
     assert process.returncode == code, errors
     assert not killed.exists()
     if number == signal.SIGTERM:
-        assert "--resume goes on from" in errors
+        assert "with --resume to continue from" in errors
     refused = CliRunner().invoke(app, arguments(data, killed, *steps))
     assert refused.exit_code == 2
     assert "unfinished run; give --resume or --overwrite" in refused.stderr
@@ -200,16 +243,16 @@ def test_a_killed_run_goes_on_to_the_same_weights(data, tmp_path, number, code):
     states = [load_model(str(path)).network.state_dict() for path in (whole, killed)]
     assert tensors_sha256(states[0]) == tensors_sha256(states[1])
     metrics = [tmp_path / f"{name}.run" / "metrics.jsonl" for name in ("whole", "killed")]
-    steps_told = [[json.loads(line)["step"] for line in path.read_text().splitlines()] for path in metrics]
-    assert steps_told[0] == steps_told[1] == [20, 40, 60, 80]
+    steps_logged = [[json.loads(line)["step"] for line in path.read_text().splitlines()] for path in metrics]
+    assert steps_logged[0] == steps_logged[1] == [10, 20, 30, 40]
 
 
 def test_what_cannot_be_made_is_refused_before_anything_is_read(data, tmp_path):
     for extra, code, text in (
         (["--group", "C5"], 2, "unknown group 'C5'"),
-        (["--out", tmp_path / "weights.pt"], 2, "ends in .safetensors"),
+        (["--out", tmp_path / "weights.pt"], 2, "must end in .safetensors"),
         (["--config", tmp_path / "none.toml"], 3, "none.toml: cannot be read"),
-        (["--samples", 4000], 3, "--samples 4000 needs 2000 of class 1"),
+        (["--samples", 4000], 3, "--samples 4000 needs 2000 samples of class 1"),
     ):
         done = CliRunner().invoke(app, arguments(data, tmp_path / "a.safetensors", *extra))
         assert done.exit_code == code, done.output
@@ -230,6 +273,13 @@ def test_a_recipe_survives_its_file(tmp_path):
     assert read_recipe(tmp_path / "r.toml") == recipe
 
 
+@pytest.mark.parametrize("patient", ["a\tb", "a\nb", "\x00", "\x1b[31m", "\x7f", '"""', "\u2028", "é\\u0041"])
+def test_a_patient_with_control_characters_survives_its_file(tmp_path, patient):
+    recipe = read_recipe(None, {"split": {"hold_out": (patient,)}})
+    (tmp_path / "r.toml").write_bytes(recipe_text(recipe).encode())
+    assert read_recipe(tmp_path / "r.toml") == recipe
+
+
 def test_fields_follow_the_group_and_the_side_the_input(tmp_path):
     assert read_recipe(None, {"network": {"group": "trivial"}}).train.network.fields == FIELDS["trivial"]
     (tmp_path / "r.toml").write_text('[network]\ngroup = "O"\nfields = [1, 2]\npool_after = [1]\n[input]\nside = 16\n')
@@ -240,17 +290,17 @@ def test_fields_follow_the_group_and_the_side_the_input(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[tran]\nsteps = 1\n", r"no section \[tran\]"),
-        ("[train]\nstep = 1\n", r"no key step in \[train\]"),
+        ("[tran]\nsteps = 1\n", r"unknown section \[tran\]"),
+        ("[train]\nstep = 1\n", r"unknown key step in \[train\]"),
         ('[train]\nsteps = "many"\n', "steps in .train. is 'many', not a whole number"),
         ("[train]\nsteps = 0\n", "steps"),
-        ("steps = 3\n", "no section"),
+        ("steps = 3\n", "unknown section"),
         ("[train\n", "not TOML"),
         ("[network]\nside = 16\n", "side is 16 in .network. and 32 in .input."),
-        ("[train]\nnetwork = 3\n", "no key network"),
+        ("[train]\nnetwork = 3\n", "unknown key network"),
     ],
 )
-def test_wishes_that_cannot_be_heard_are_errors(tmp_path, text, message):
+def test_unusable_recipes_are_refused(tmp_path, text, message):
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(InputError, match=message):
         read_recipe(tmp_path / "r.toml")
@@ -259,20 +309,31 @@ def test_wishes_that_cannot_be_heard_are_errors(tmp_path, text, message):
 # Cache
 
 
-def test_a_scan_is_searched_once(data, tmp_path, monkeypatch):
+def test_a_scan_is_preprocessed_once(data, tmp_path, monkeypatch):
     entry = read_index([data / "data"]).scans[0]
     config = SampleConfig(spacing_mm=3.0, side=12, candidates_per_scan=30, transplants_per_scan=4, shams_per_scan=2)
     fresh = preprocess_scan(entry, config, seed=0)
     stored = preprocess_scan(entry, config, seed=0, cache=tmp_path)
-    monkeypatch.setattr(preprocessed, "_search", None)
+    monkeypatch.setattr(preprocessed, "_preprocess", None)
     again = preprocess_scan(entry, config, seed=0, cache=tmp_path)
     assert isinstance(again.hu, np.memmap)
     for scan in (stored, again):
         for name in ("hu", "to_world", "candidates", "places", "pieces"):
             assert np.array_equal(getattr(scan, name), getattr(fresh, name))
     for other in (dataclasses.replace(config, candidates_per_scan=31), config):
-        with pytest.raises(TypeError):  # another question is another search
+        with pytest.raises(TypeError):  # other settings make another entry
             preprocess_scan(entry, other, seed=int(other is config), cache=tmp_path)
+
+
+def test_a_damaged_cache_entry_is_named(data, tmp_path):
+    entry = read_index([data / "data"]).scans[0]
+    config = SampleConfig(spacing_mm=3.0, side=12, candidates_per_scan=30, transplants_per_scan=0, shams_per_scan=0)
+    preprocess_scan(entry, config, 0, tmp_path)
+    (rest,), (note,) = tmp_path.glob("*/rest.npz"), tmp_path.glob("seen-*")
+    for path, content in ((rest, rest.read_bytes()[:-100]), (rest, b"\0" * 50), (note, b"\xff")):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="damaged cache entry; remove it"):
+            preprocess_scan(entry, config, 0, tmp_path)
 
 
 def test_a_changed_file_is_another_scan(phantom, tmp_path):
@@ -307,7 +368,7 @@ def test_subsets_are_nested_balanced_and_few_patients():
     assert sum(s.label for s in small) == 10
     assert len({s.patient for s in small if s.label}) == 2
     assert {id(s) for s in small} != {id(s) for s in nested_subset(samples, 20, seed=2)}
-    with pytest.raises(InputError, match="needs 60 of class 1; there are 50"):
+    with pytest.raises(InputError, match="needs 60 samples of class 1, found 50"):
         nested_subset(samples, 120, seed=1)
 
 
@@ -355,11 +416,23 @@ def test_enough_held_out_scans_set_the_operating_points_alone():
     held_out = [s.label == 1 or s.series != "s9" for s in samples]
     study = study_operation(samples, logits, held_out)
     assert (study.scans, study.held_out) == (9, True)
+    # Marks of the scan that was trained on do not raise the prior of the scans that are counted.
+    marks = [sample(1, "mark", series="s9") for _ in range(3)]
+    more = study_operation([*samples, *marks], np.append(logits, [2.0] * 3), [*held_out, *[False] * 3])
+    assert more.prior == study.prior == pytest.approx(1 / 55)
     assert study_operation(samples[:6], logits[:6], [True] * 6).calibration.operating_points == ()
 
 
+@pytest.mark.parametrize("content", [b"{", b"[1]\n", b"{}\n", b'{"step": null}\n', b"\xff"])
+def test_damaged_metrics_are_named_when_a_run_resumes(tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(InputError, match="metrics.jsonl: damaged"):
+        Metrics(tmp_path, tensorboard=False, resume=True)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
+
+
 def test_an_unfinished_run_is_given_up_only_for_a_new_one(tmp_path):
-    """Not for a run that cannot begin, nor for a picture of the samples."""
+    """A run that cannot begin leaves the checkpoint alone."""
     config = RunConfig((tmp_path / "nothing",), tmp_path / "a.safetensors", overwrite=True)
     config.folder.mkdir()
     config.checkpoint_path.write_bytes(b"hours")

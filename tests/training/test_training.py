@@ -1,4 +1,4 @@
-"""Training data is what it says, splits keep patients apart, and a short run makes usable weights."""
+"""Samples are as documented, splits keep patients apart, and a short run makes usable weights."""
 
 import csv
 import os
@@ -18,7 +18,8 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples.donors import read_donor
 from gcnn_cli.samples.duplicates import identify_patients
-from gcnn_cli.samples.samples import Sample, SampleConfig
+from gcnn_cli.samples.preprocessed import preprocess_scan
+from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.samples.split import is_held_out
@@ -34,7 +35,7 @@ SIDE = 24
 
 
 def ball_cube(radius, side=SIDE, background=-850.0, seed=0):
-    """A ball of tissue in noisy lung, int16 [side, side, side], and its mask."""
+    """Return a ball of tissue in noisy lung, int16 [side, side, side], and its mask."""
     rng = np.random.default_rng(seed)
     distance = np.linalg.norm(np.indices((side,) * 3) - (side - 1) / 2, axis=0)
     share = np.clip(radius + 0.5 - distance, 0, 1)
@@ -61,7 +62,7 @@ def write_stack(folder, name, seed=0, slices=6):
 
 @pytest.fixture(scope="module")
 def data(phantom, tmp_path_factory):
-    """A small labelled folder: two scans of two patients and some stacks."""
+    """Write a small labeled folder: two scans of two patients and some stacks."""
     folder = tmp_path_factory.mktemp("data")
     write_phantom(phantom, folder / "a", name="LIDC-IDRI-0001")
     write_phantom(phantom, folder / "b", name="LIDC-IDRI-0002")
@@ -93,11 +94,11 @@ def test_two_dates_are_one_patient(name, patient):
 def test_unusable_folders_are_refused(tmp_path, phantom):
     with pytest.raises(InputError, match="no such folder"):
         read_index([tmp_path / "nothing"])
-    with pytest.raises(InputError, match="no scans"):
+    with pytest.raises(InputError, match="no usable scan"):
         read_index([tmp_path])
     write_phantom(phantom, tmp_path / "a")
     (tmp_path / "a" / "annotations.csv").write_text("seriesuid;coordX\nthorax;1\n")
-    with pytest.raises(InputError, match=r"annotations.csv, line 2: expected seriesuid"):
+    with pytest.raises(InputError, match="annotations.csv, line 1: columns must be separated by commas"):
         read_index([tmp_path])
 
 
@@ -111,7 +112,7 @@ def test_an_unmeasured_mark_counts_as_ten_millimeters(tmp_path, phantom):
 # Splits
 
 
-def test_held_out_patients_depend_on_nobody_else():
+def test_adding_patients_moves_no_other_patient():
     names = [f"patient-{n}" for n in range(2000)]
     held = [name for name in names if is_held_out(name, 0.2, 0)]
     assert 0.17 < len(held) / len(names) < 0.23
@@ -168,7 +169,7 @@ def test_a_scan_gives_marks_and_candidates_away_from_them(data, phantom):
     entry = read_index([data]).scans[0]
     config = SampleConfig(spacing_mm=2.0, side=SIDE, candidates_per_scan=200, transplants_per_scan=6, shams_per_scan=3)
     donors = [read_donor(cutout, config) for cutout in read_index([data]).cutouts]
-    samples = scan_samples(entry, donors, config, seed=0)
+    samples = scan_samples(preprocess_scan(entry, config, 0), entry, donors, config, seed=0)
     kinds = [s.kind for s in samples]
     assert kinds.count("mark") == len(phantom.nodules)
     assert kinds.count("candidate") > 20
@@ -301,17 +302,17 @@ def test_a_short_run_learns_balls_and_repeats_itself():
     training = [sample(n % 2, "cube" if n % 2 else "candidate", seed=n) for n in range(40)]
     validation = [sample(n % 2, "cube" if n % 2 else "candidate", seed=100 + n) for n in range(20)]
     lines = []
-    first, told = train_network(training, validation, CONFIG, lines.append)
+    first, validations = train_network(training, validation, CONFIG, lines.append)
     again, _ = train_network(training, validation, CONFIG, lambda _: None)
     assert [line.step for line in lines] == list(range(1, 31))
-    assert [line.step for line in told] == [15, 30]
+    assert [line.step for line in validations] == [15, 30]
     assert validate(first, validation, SPEC)["auc"] > 0.95
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_one_class_is_not_enough():
-    with pytest.raises(InputError, match="one of the two is missing"):
+    with pytest.raises(InputError, match="there are no nodules"):
         train_network([sample(0, "candidate")], [], CONFIG, lambda _: None)
 
 

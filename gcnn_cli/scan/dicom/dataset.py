@@ -14,7 +14,7 @@ import pydicom
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-# What pydicom raises for elements that are damaged, absent or hold what their type forbids.
+# pydicom's errors for elements that are damaged, absent or of an invalid type.
 DAMAGE = (
     OSError,
     EOFError,
@@ -25,7 +25,7 @@ DAMAGE = (
     TypeError,
     NotImplementedError,
     OverflowError,
-    StopIteration,  # fewer frames than promised
+    StopIteration,  # fewer frames than declared
     RecursionError,  # sequences within sequences within sequences
     struct.error,
     zlib.error,
@@ -34,17 +34,17 @@ DAMAGE = (
 )
 _LONGEST_META = 2**16
 _CHUNK = 2**20
-# An image of a deflated data set is at most this large, or this many times its file.
+# A deflated data set may unpack to this much, or to this many times its file.
 _INFLATED_BYTES = 64 * 2**20
 _INFLATED_RATIO = 100
 
 
 class DeclaredSizeError(ValueError):
-    """A file that promises what it cannot hold; the message quotes sizes alone."""
+    """A file declares more than it can hold; the message quotes sizes alone."""
 
 
 class _Bounded(io.BufferedReader):
-    """A file that, asked for more than it holds, takes memory for what it holds: lengths in headers lie."""
+    """A file whose reads allocate no more than the file holds: lengths in headers cannot be trusted."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
@@ -56,7 +56,7 @@ class _Bounded(io.BufferedReader):
 
 
 def read_dicom(path: Path, **options: Any) -> Any:
-    """pydicom's data set of a file; options are those of `dcmread`. Raises one of DAMAGE."""
+    """Read pydicom's data set of a file; options are those of `dcmread`. Raises one of DAMAGE."""
     with _Bounded(path) as file:
         _check_deflated(file)
         file.seek(0)
@@ -82,7 +82,7 @@ def _check_deflated(file: io.BufferedReader) -> None:
 
 
 def reason(error: Exception) -> str:
-    """Why a header or its pixels cannot be used. In our words: pydicom's quote values, which may name the patient."""
+    """Return why a header or its pixels cannot be used, without pydicom's text, which may quote the patient's name."""
     if isinstance(error, DeclaredSizeError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -94,7 +94,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """No warnings and no log of pydicom: it quotes header values, of elements that are not used here too."""
+    """Silence pydicom's warnings and log, which quote header values, even of elements that are not used here."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

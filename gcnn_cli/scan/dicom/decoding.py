@@ -1,15 +1,16 @@
-"""The stored values of a DICOM image, plain or compressed.
+"""Stored values of a DICOM image, plain or compressed.
 
-pydicom decodes; what it has no plugin for (JPEG lossless, JPEG-LS) is decoded by the GDCM inside
+pydicom decodes. Syntaxes for which it has no plugin (JPEG lossless, JPEG-LS) are decoded by the GDCM inside
 SimpleITK, so that the common syntaxes need no further package.
 
-Decoders believe what they read: before one is asked, the sizes in the header are compared with the bytes
-that are there, and those in the compressed image with the header.
+Decoders trust their input. So the sizes in the header are compared with the actual bytes beforehand, and the sizes
+in the compressed image with the header.
 """
 
 import os
 import struct
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,16 +29,16 @@ _MOST_PIXELS = 2**24  # of a plane: 4096 x 4096
 _MOST_PACKED = 1032  # to 1, where many planes together are large; scans pack 2 to 4 to 1
 _PLAIN_ENOUGH_BYTES = 2**26  # an image of one value packs without limit
 _JPEG, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
-    """Values as stored [frames, rows, columns]. Raises InputError that starts with the name."""
+    """Return the values as stored [frames, rows, columns]. Raises InputError that starts with the name."""
     try:
         if dataset.get("SamplesPerPixel", 1) != 1:
             raise InputError(f"{name}: color pixels, not a CT")
         _check_declared_size(dataset)
-        with _muted():
-            raw: NDArray[Any] = dataset.pixel_array
+        raw = _decoded_by_pydicom(dataset)
     except RuntimeError as error:
         if "missing dependencies" not in str(error) or "PerFrameFunctionalGroupsSequence" in dataset:
             raise InputError(f"{name}: {_why_undecodable(dataset, error)}") from None
@@ -47,30 +48,26 @@ def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
             raise InputError(f"{name}: its {_syntax(dataset)} pixels are truncated or damaged") from None
     except DAMAGE as error:
         raise InputError(f"{name}: its pixels cannot be read: {reason(error)}") from None
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # of a decoder in Rust, and no Exception of Python's
-            raise
-        raise InputError(f"{name}: its {_syntax(dataset)} pixels are truncated or damaged") from None
     return raw.reshape(-1, *raw.shape[-2:])
 
 
 def _check_declared_size(dataset: Any) -> None:
-    """Raise DeclaredSizeError where the header promises more pixels than its bytes can hold."""
+    """Raise DeclaredSizeError where the header declares more pixels than its bytes can hold."""
     rows, columns, bits = int(dataset.Rows), int(dataset.Columns), int(dataset.BitsAllocated)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if not (min(rows, columns) >= 2 and rows * columns <= _MOST_PIXELS and frames > 0):
         raise DeclaredSizeError(f"{rows} x {columns} pixels in {frames} frames")
-    promised, held = rows * columns * frames * bits // 8, len(dataset.PixelData)
+    declared, actual = rows * columns * frames * bits // 8, len(dataset.PixelData)
     compressed = dataset.file_meta.TransferSyntaxUID.is_compressed and _is_encapsulated(dataset.PixelData)
-    if not compressed and held < promised:
-        raise DeclaredSizeError(f"{held} bytes of pixels where {promised} are promised")
-    if compressed and promised > max(_PLAIN_ENOUGH_BYTES, _MOST_PACKED * held):
-        raise DeclaredSizeError(f"{held} packed bytes of pixels where {promised} unpacked are promised")
+    if not compressed and actual < declared:
+        raise DeclaredSizeError(f"{actual} bytes of pixels where the header declares {declared}")
+    if compressed and declared > max(_PLAIN_ENOUGH_BYTES, _MOST_PACKED * actual):
+        raise DeclaredSizeError(f"{actual} packed bytes of pixels where the header declares {declared} unpacked")
     if compressed:
         for stream in generate_frames(dataset.PixelData, number_of_frames=frames):
             found = _codestream_shape(stream)
             if found and (found[:3] != (rows, columns, 1) or not 2 <= found[3] <= bits):
-                raise DeclaredSizeError("the compressed image is of another size or type than the header says")
+                raise DeclaredSizeError("the compressed image differs from its header in size or type")
 
 
 def _is_encapsulated(pixels: bytes) -> bool:
@@ -78,9 +75,9 @@ def _is_encapsulated(pixels: bytes) -> bool:
 
 
 def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
-    """Rows, columns, components and bits by a JPEG, JPEG-LS or JPEG 2000 image's own header; None for what is neither.
+    """Return rows, columns, components and bits from the header of a JPEG, JPEG-LS or JPEG 2000 image, else None.
 
-    Raises struct.error or DeclaredSizeError where it breaks off.
+    Raises struct.error or DeclaredSizeError for a truncated or damaged header.
     """
     at = stream[:1024].find(_JPEG_2000)
     if at >= 0:
@@ -94,7 +91,7 @@ def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
         mark, code, length = struct.unpack_from(">BBH", stream, at)
         if mark != 0xFF:
             raise DeclaredSizeError("the compressed image is damaged in its header")
-        if code == 0xFF:  # filling
+        if code == 0xFF:  # padding
             at += 1
         elif code == 0xF7 or (0xC0 <= code <= 0xCF and code not in (0xC4, 0xC8, 0xCC)):
             bits, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
@@ -103,8 +100,23 @@ def _codestream_shape(stream: bytes) -> tuple[int, int, int, int] | None:
             at += 2 + length
 
 
+def _decoded_by_pydicom(dataset: Any) -> NDArray[Any]:
+    """Decode all frames. Raises RuntimeError for a missing plugin and for pixels that a decoder in Rust panics at."""
+    try:
+        with _muted():
+            raw: NDArray[Any] = dataset.pixel_array
+    except Exception:
+        raise
+    except BaseException as error:
+        # PyO3 derives its panics from BaseException and exports no class that could be named here.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError("the decoder panicked") from None
+    return raw
+
+
 def _decoded_by_gdcm(dataset: Any) -> NDArray[Any]:
-    """One plane [rows, columns]. GDCM is given the pixels in a header of our own: the file's may be anything."""
+    """Decode one plane [rows, columns]. The file that GDCM reads has a header of our own, without the patient."""
     (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
@@ -128,23 +140,28 @@ def _decoded_by_gdcm(dataset: Any) -> NDArray[Any]:
 
 @contextmanager
 def _muted() -> Iterator[None]:
-    """Nothing on stderr from decoders in C, C++ and Rust, which comment on damaged images there."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # it is closed
-        yield
-        return
-    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        for number in (kept, nowhere):
-            os.close(number)
-        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+    """Discard the stderr of decoders in C, C++ and Rust, which comment on damaged images there.
+
+    File descriptor 2 belongs to the whole process. So threads take turns, or one would keep the other's muted stderr
+    for the real one; and a message that another thread writes meanwhile is lost.
+    """
+    with _ONE_AT_A_TIME:
+        try:
+            kept = os.dup(2)
+        except OSError:  # it is closed
+            yield
+            return
+        shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            sitk.ProcessObject.SetGlobalWarningDisplay(False)
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            for number in (kept, nowhere):
+                os.close(number)
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
 def _why_undecodable(dataset: Any, error: RuntimeError) -> str:

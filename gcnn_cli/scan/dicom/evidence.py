@@ -1,6 +1,7 @@
-"""The DICOM headers behind a volume, for objects that must refer to them. Read again from the files.
+"""The DICOM headers behind a volume, for objects that must refer to them.
 
-They name the patient, so they are read only where a format has to carry that, and never kept in a Source.
+They name the patient. So they are read from the files again, only for a format that must carry the name, and are
+never kept in a Source.
 """
 
 from dataclasses import dataclass
@@ -8,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom, reason
-from gcnn_cli.scan.dicom.series import choose_series
-from gcnn_cli.scan.reading import dicom_folder
+from gcnn_cli.scan.dicom.headers import read_headers
+from gcnn_cli.scan.dicom.series import choose_series, group_headers
+from gcnn_cli.scan.folders import dicom_folder, visible_files
 from gcnn_cli.scan.volume import Source
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a series is made of.
+    """The headers of a series.
 
     headers: one pydicom Dataset without pixels for each file
     slices:  for each slice of the volume, in array order: its header and, in a multi-frame file, the frame from 1
@@ -27,23 +28,20 @@ class Evidence:
 
 
 def read_evidence(source: Source) -> Evidence:
-    """Headers of the series that a DICOM volume was read from.
+    """Read the headers of the series that a DICOM volume was read from, each once.
 
     Raises InputError when the files have changed since, or a header is damaged.
     """
     path = Path(source.path)
-    with dicom_folder(path) as folder, quiet_pydicom():
-        series = choose_series(folder, source.series_uid)
+    with dicom_folder(path) as folder:
+        if folder is None:
+            raise InputError(f"{path}: an image file has no DICOM headers")
+        found, damaged = read_headers(visible_files(folder))
+        series = choose_series(folder, source.series_uid, group_headers(found, damaged))
         ordered = series.in_array_order(series.judge(allow_gaps=source.gaps_filled))
-        if tuple(s.uid for s in ordered) != source.slice_uids:
-            raise InputError(f"{path}: the series has changed since it was read")
-        headers: dict[Path, Any] = {}
-        try:
-            for slice_ in ordered:
-                if slice_.path not in headers:
-                    headers[slice_.path] = read_dicom(slice_.path, stop_before_pixels=True)
-        except DAMAGE as error:
-            raise InputError(f"{path}: a header cannot be read: {reason(error)}") from None
+    if tuple(s.uid for s in ordered) != source.slice_uids:
+        raise InputError(f"{path}: the series has changed since it was read")
+    headers = {s.path: found[s.path] for s in ordered}
     return Evidence(
         tuple(headers.values()),
         tuple((headers[s.path], s.frame + 1 if "NumberOfFrames" in headers[s.path] else None) for s in ordered),

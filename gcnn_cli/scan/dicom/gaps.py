@@ -1,7 +1,7 @@
-"""Slices at uneven places -> slices at even ones, by the true place of each.
+"""Slices at uneven places -> slices at even places, by the true place of each.
 
-Between two neighbors values are interpolated linearly, f(p) = (1 - t) f(a) + t f(b); a slice that
-already lies at an even place stays as it is. Nothing is made up beyond the first and the last.
+Values between two neighbors are interpolated linearly, f(p) = (1 - t) f(a) + t f(b). A slice that
+already lies at an even place stays unchanged. Nothing is extrapolated.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 
 def fill_gaps(stack: NDArray[Any], places: Sequence[float]) -> NDArray[Any]:
-    """Slices [N, H, W] at rising places, the first of them 0 -> [D, H, W] at 0, 1, ..., of the same type.
+    """Interpolate slices [N, H, W] at rising places, the first of them 0, to [D, H, W] at 0, 1, ..., of the same dtype.
 
-    Whole numbers stay whole: they are rounded.
+    Values of an integer dtype are rounded.
     """
     at = np.asarray(places, float)
     filled = np.empty((round(at[-1]) + 1, *stack.shape[1:]), stack.dtype)
@@ -31,6 +31,6 @@ def fill_gaps(stack: NDArray[Any], places: Sequence[float]) -> NDArray[Any]:
 
 
 def nearest_slices(places: Sequence[float]) -> list[int]:
-    """For each even place 0, 1, ... the number of the true slice that lies nearest."""
+    """Return the number of the nearest true slice for each even place 0, 1, ..."""
     at = np.asarray(places, float)
     return [int(np.abs(at - n).argmin()) for n in range(round(at[-1]) + 1)]

@@ -1,23 +1,23 @@
 """The geometry gate: do these slices form one regular, unsheared stack?
 
-A volume has one affine for all its voxels. Slices carry a position each, and the two agree only
+A volume has one affine for all its voxels, and each slice has a position of its own. The two agree only
 if the slices are parallel, equally spaced along their normal and not displaced in their plane.
-Where they are not, every position after the defect would be wrong without a sign of it, so the
-stack is refused.
+Otherwise every position after the defect would be wrong without any sign of it, so the stack is
+refused.
 
-Slices are ordered along their normal, n = row x column; file names and InstanceNumber are not asked.
+Slices are ordered along their normal, n = row x column; file names and InstanceNumber are ignored.
 Frame: LPS mm.
 
-Tolerance. The distance of two neighbors may differ from the usual one (the median) by 1 %. Headers
-that write positions to one or two decimals get what rounding can add: 0.625 mm written to 0.1 mm
-makes distances of 0.6 and 0.7. And no slice may lie farther than 0.1 mm and 1 % of the spacing from
-where the affine puts it, or small differences would add up unseen; this bounds the error of a
-reported position. A single missing slice is a distance off by 100 %.
+Tolerance. The distance between two neighbors may differ from the median distance by 1 %. Positions
+with one or two decimals are allowed their rounding error in addition: 0.625 mm, rounded to 0.1 mm,
+gives distances of 0.6 and 0.7. No slice may lie farther than 0.1 mm plus 1 % of the spacing from its
+place by the affine; otherwise small differences would add up unseen. This bounds the error of a
+reported position. A single missing slice changes a distance by 100 %.
 
 Gaps. On request a stack that fails only for its distances is made even: slices are interpolated at
-even places between the true ones (`gaps`). A gap is small enough for that while it is no wider than
-the coarsest stack that is read anyway: nowhere is such a scan sampled worse than one that passes.
-Neighbors much closer than usual are no gap, they are two passes of the scanner in one series.
+even places between the true slices (`gaps`). A gap may be as wide as the slices of the coarsest stack
+that passes, so that no scan is sampled worse than one that passes. Neighbors much closer than usual
+are not a gap but two passes of the scanner in one series.
 """
 
 import math
@@ -27,35 +27,42 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gcnn_cli.scan.volume import MAX_SPACING_MM, Array, make_affine
+from gcnn_cli.errors import GeometryError
+from gcnn_cli.scan.lattice import MAX_SPACING_MM, Array, checked_affine, make_affine
 
 _SAME_PLACE_MM = 1e-3
-_SPACING_TOLERANCE = 0.01  # of the usual distance
-_PLACE_TOLERANCE_MM = 0.1  # besides, from the place that the affine gives
+_SPACING_TOLERANCE = 0.01  # share of the median distance
+_PLACE_TOLERANCE_MM = 0.1  # added to that share, from the place that the affine gives
 _ROUNDINGS_MM = (0.1, 0.01)  # last decimals that matter, coarsest first
-_FLOAT32_NOISE_MM = 1e-4  # of positions that were stored as float32 on their way
-_NARROWEST = 0.75  # of the usual distance, in a stack whose gaps are filled
+_FLOAT32_NOISE_MM = 1e-4  # error of positions that were once stored as float32
+_NARROWEST = 0.75  # share of the median distance, in a stack whose gaps are filled
 _ORIENTATION_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where one slice lies: the center of its first voxel, its axes, its pixels (row, column spacing)."""
+    """Place, axes and size of one slice; LPS mm.
+
+    position:         center of the first voxel
+    row_direction:    direction in which the column index grows
+    column_direction: direction in which the row index grows
+    pixel_spacing:    between rows, between columns
+    """
 
     position: tuple[float, float, float]
-    row_direction: tuple[float, float, float]  # in which the column index grows
-    column_direction: tuple[float, float, float]  # in which the row index grows
-    pixel_spacing: tuple[float, float]  # between rows, between columns
+    row_direction: tuple[float, float, float]
+    column_direction: tuple[float, float, float]
+    pixel_spacing: tuple[float, float]
     rows: int
     columns: int
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate found. `problem` is empty when the stack is sound; then order and to_world hold.
+    """Judgment of the gate. `problem` is empty for a sound stack; then order and to_world are set.
 
     order:    indices of the slices to keep, along the normal
-    places:   where those lie along the first axis of to_world, in voxels; empty when at 0, 1, 2, ...
+    places:   their places along the first axis of to_world, in voxels; empty for 0, 1, 2, ...
     fillable: the only problem is a gap that allow_gaps would fill
     """
 
@@ -71,9 +78,10 @@ class Verdict:
 def check_stack(
     planes: Sequence[Plane], same_pixels: Callable[[int, int], bool], *, allow_gaps: bool = False
 ) -> Verdict:
-    """Judge a stack. same_pixels(a, b) is asked only for slices at one and the same place.
+    """Judge a stack.
 
-    allow_gaps: let a stack pass whose only defect is a small gap or uneven distances, with `places` to fill it from
+    same_pixels: compares the pixels of two slices; called only for slices at the same place
+    allow_gaps:  accept a stack whose only defect is a small gap or uneven distances, and set `places`
     """
     problem = _mixed(planes)
     if problem:
@@ -92,7 +100,7 @@ def check_stack(
     if problem:
         return Verdict(problem)
     if len(order) < 2:
-        return Verdict("a single slice has no thickness that could be measured")
+        return Verdict("a single slice has no measurable thickness")
     along = along[order]
     usual = float(np.median(np.diff(along)))
     uneven = _uneven(along, _rounding_mm(positions, normal))
@@ -107,7 +115,10 @@ def check_stack(
 
     steps = round(float(along[-1] - along[0]) / usual) if uneven else len(order) - 1
     step = float(along[-1] - along[0]) / steps
-    spacing = np.array([step, *planes[0].pixel_spacing])
+    axes = np.stack([normal, column, row], axis=1)
+    to_world = make_affine(np.array([step, *planes[0].pixel_spacing]), axes, positions[order[0]])
+    if problem := _unsound(to_world):
+        return Verdict(problem)
     verdict = Verdict(
         checks=(
             f"{steps + 1} slices, {step:.4g} mm apart along their normal",
@@ -116,16 +127,25 @@ def check_stack(
         ),
         warnings=(f"{repeated} repeated slices with equal pixels were dropped",) if repeated else (),
         order=tuple(order),
-        to_world=make_affine(spacing, np.stack([normal, column, row], axis=1), positions[order[0]]),
+        to_world=to_world,
     )
     return _filled(verdict, uneven, (along - along[0]) / step, steps + 1) if uneven else verdict
 
 
+def _unsound(to_world: Array) -> str:
+    """Return the reason why a Volume would refuse the transform, or an empty string."""
+    try:
+        checked_affine(to_world)
+    except GeometryError as error:
+        return str(error)
+    return ""
+
+
 def _filled(verdict: Verdict, uneven: str, places: NDArray[np.float64], slices: int) -> Verdict:
-    """The verdict on an uneven stack that is to be made even, with a warning that counts what is not measured."""
+    """Complete the verdict on an uneven stack, with a warning that counts the interpolated slices."""
     places = np.round(places, 6)
     measured = int((np.abs(places - np.round(places)) < _SAME_PLACE_MM).sum())
-    warning = f"{uneven}: {slices - measured} of {slices} slices were interpolated; what lies in a gap can be missed"
+    warning = f"{uneven}: {slices - measured} of {slices} slices were interpolated; nodules in a gap can be missed"
     return replace(verdict, warnings=(*verdict.warnings, warning), places=tuple(places.tolist()))
 
 
@@ -145,7 +165,7 @@ def _mixed(planes: Sequence[Plane]) -> str:
 def _without_repeats(
     order: list[int], positions: NDArray[np.float64], same_pixels: Callable[[int, int], bool]
 ) -> tuple[list[int], int, str]:
-    """The order with each place once; how many were dropped; a problem if two at one place differ."""
+    """Return the order with each place once, the number of dropped slices, and a problem if two at one place differ."""
     kept: list[int] = []
     for n in order:
         if kept and np.linalg.norm(positions[n] - positions[kept[-1]]) < _SAME_PLACE_MM:
@@ -161,7 +181,7 @@ def _without_repeats(
 
 
 def _rounding_mm(positions: NDArray[np.float64], normal: NDArray[np.float64]) -> float:
-    """What the last written decimal of the positions can change in the distance of two slices along the normal."""
+    """Return the error of a distance along the normal that comes from rounding the positions."""
     units = np.zeros(3)
     for unit in reversed(_ROUNDINGS_MM):
         written = np.abs(positions - np.round(positions / unit) * unit).max(axis=0) < _FLOAT32_NOISE_MM
@@ -170,7 +190,7 @@ def _rounding_mm(positions: NDArray[np.float64], normal: NDArray[np.float64]) ->
 
 
 def _uneven(along: NDArray[np.float64], rounding_mm: float) -> str:
-    """A gap or uneven spacing, named by its two slices (numbered from 1 along the normal)."""
+    """Describe a gap or uneven spacing by its two slices (from 1 along the normal); empty for even slices."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
     worst = int(np.abs(gaps - usual).argmax())
@@ -184,7 +204,7 @@ def _uneven(along: NDArray[np.float64], rounding_mm: float) -> str:
 
 
 def _obstacle(along: NDArray[np.float64]) -> str:
-    """Why uneven slices cannot be made even, or an empty string."""
+    """Return the reason why uneven slices cannot be made even, or an empty string."""
     gaps = np.diff(along)
     usual = float(np.median(gaps))
     if gaps.max() > MAX_SPACING_MM:
@@ -210,7 +230,7 @@ def _bad_spacing(step: float, plane: Plane) -> str:
 
 
 def _sheared(positions: NDArray[np.float64], normal: NDArray[np.float64], pixel_spacing: tuple[float, float]) -> str:
-    """Slices displaced in their own plane: a gantry tilt when steady, a defect when not."""
+    """Describe slices displaced in their own plane: a gantry tilt when steady, a defect otherwise; else empty."""
     offsets = positions - positions[0]
     in_plane = offsets - np.outer(offsets @ normal, normal)
     tolerance = 0.5 * max(pixel_spacing)

@@ -1,4 +1,4 @@
-"""Pixels of DICOM files -> HU: rescaling, padding. How they are stored is the matter of `stored_pixels`."""
+"""Pixels of DICOM files -> HU: rescaling and padding. `decoding` reads the stored values."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +17,10 @@ _NO_RESCALE = "no rescale slope and intercept in the header: the stored values w
 
 
 def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[str, ...]]:
-    """Planes [D, H, W] of (file, frame) in the given order, and warnings.
+    """Read the planes [D, H, W] of (file, frame) in the given order; return them with warnings.
 
-    int16 while every slope and intercept is whole, float32 otherwise. Raises InputError that names
-    the file at fault.
+    They are int16 if every slope and intercept is whole, float32 otherwise. Raises InputError that names the damaged
+    file.
     """
     stack: NDArray[Any] | None = None
     opened: tuple[Path, NDArray[Any]] | None = None
@@ -44,7 +44,7 @@ def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[st
 
 
 def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:
-    """All frames of one file [frames, rows, columns] in HU; adds to notes what should be said."""
+    """Read all frames of one file [frames, rows, columns] in HU, and add warnings to `notes`."""
     with quiet_pydicom():
         try:
             dataset = read_dicom(path)
@@ -59,7 +59,7 @@ def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:
 
 
 def _rescale(dataset: Any, frame: int, notes: set[str]) -> tuple[float, float]:
-    """Slope and intercept of a frame; 1 and 0, with a note, where the header has none."""
+    """Return slope and intercept of a frame; 1 and 0, with a note, where the header lacks them."""
     holder = dataset
     if "PerFrameFunctionalGroupsSequence" in dataset:
         name = "PixelValueTransformationSequence"
@@ -77,17 +77,17 @@ def _to_hu(raw: NDArray[Any], dataset: Any, rescale: tuple[float, float]) -> NDA
     slope, intercept = rescale
     hu: NDArray[Any]
     if all(v.is_integer() and abs(v) < 2**31 for v in (slope, intercept)):
-        # Wide, then clipped: unsigned 16-bit values would wrap around in int16.
+        # Clipped from a wide type: unsigned 16-bit values would wrap around in int16.
         wide: NDArray[Any] = raw.astype(np.int64) * int(slope) + int(intercept)
         hu = np.clip(wide, -32768, 32767).astype(np.int16)
     else:
-        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused as any others
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
             hu = raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     padding = dataset.get("PixelPaddingValue")
     if padding is not None:
-        # Files with signed pixels often write the padding as unsigned: 63536 is -2000.
+        # Files with signed pixels often store the padding as unsigned: 63536 is -2000.
         stored = np.array(int(padding)).astype(raw.dtype)
         value = float(stored) * slope + intercept
-        if value < LOWEST_HU or value > _HIGHEST_TISSUE_HU:  # else it would blank tissue or is air anyway
+        if value < LOWEST_HU or value > _HIGHEST_TISSUE_HU:  # in between it is air already, or would blank tissue
             hu[raw == stored] = LOWEST_HU
     return hu

@@ -1,4 +1,4 @@
-"""MetaImage, NIfTI and NRRD -> Volume. Each format's header is read in its own module, the voxels in `stored`."""
+"""MetaImage, NIfTI and NRRD -> Volume. Each format's module reads its header, `stored` the voxels."""
 
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,8 @@ from gcnn_cli.scan.images.metaimage import metaimage_header
 from gcnn_cli.scan.images.nifti import nifti_header
 from gcnn_cli.scan.images.nrrd import nrrd_header
 from gcnn_cli.scan.images.stored import StoredImage
-from gcnn_cli.scan.lattice import Lattice
-from gcnn_cli.scan.volume import MAX_SPACING_MM, Source, Volume, checked_affine
+from gcnn_cli.scan.lattice import MAX_SPACING_MM, Lattice, checked_affine
+from gcnn_cli.scan.volume import Source, Volume
 
 KINDS = {
     ".nii.gz": "nifti",
@@ -29,17 +29,17 @@ _HEADERS = {"nifti": nifti_header, "metaimage": metaimage_header, "nrrd": nrrd_h
 
 
 def suffix_of(path: Path) -> str:
-    """The supported suffix that the name ends with, or an empty string."""
+    """Return the supported suffix of a name, or an empty string."""
     return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
 
 
 def stem_of(path: Path) -> str:
-    """The name without its image suffix; dots inside it stay, LUNA16's names are UIDs."""
+    """Return the name without its image suffix. Dots inside it stay, as LUNA16's names are UIDs."""
     return path.name[: len(path.name) - len(suffix_of(path))]
 
 
 def read_image(path: Path) -> Volume:
-    """Read one scan. Raises InputError or GeometryError with one line."""
+    """Read one scan. Raises InputError, or GeometryError for an unsound lattice."""
     values, stored = _load(path)
     hu, value_warnings = checked_hu(values, str(path))
     spacing = np.round(np.linalg.norm(stored.to_world[:3, :3], axis=0), 4)
@@ -58,21 +58,21 @@ def read_image(path: Path) -> Volume:
 
 
 def read_mask(path: Path) -> Volume:
-    """Read a mask on any grid: 1 where the file's values are above 0, else 0. Raises as read_image."""
+    """Read a mask on any lattice: 1 where the file's values are above 0, else 0. Raises as `read_image`."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     if not suffix_of(path):
-        raise InputError(f"{path}: a mask is one of {' '.join(SUFFIXES)}")
+        raise InputError(f"{path}: a mask must be one of {' '.join(SUFFIXES)}")
     values, stored = _load(path)
     mask = (values > 0).astype(np.int16)
     sha256 = content_sha256(mask, stored.to_world)
     return Volume(mask, stored.to_world, Source(str(path), KINDS[suffix_of(path)], stem_of(path), sha256=sha256))
 
 
-def read_grid(path: Path) -> Lattice:
-    """Where the voxels of one scan lie, from its header: cheap, and no promise that the voxels can be read.
+def read_lattice(path: Path) -> Lattice:
+    """Read the lattice of one scan from its header. This is cheap, and its voxels may still prove damaged.
 
-    Raises InputError or GeometryError as read_image does for what the header tells.
+    Raises InputError or GeometryError for the header, as `read_image`.
     """
     stored = _open(path)
     columns, rows, slices = stored.size[:3]
@@ -80,7 +80,7 @@ def read_grid(path: Path) -> Lattice:
 
 
 def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:
-    """Voxels as stored [D, H, W] and the header; everything but the values is checked."""
+    """Read the voxels as stored [D, H, W] and the header. All but the values is checked."""
     stored = _open(path)
     try:
         values = stored.read()
@@ -90,7 +90,7 @@ def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:
 
 
 def _open(path: Path) -> StoredImage:
-    """The header, whose grid is sound and whose promises the file can keep."""
+    """Read a header, and check its lattice and the declared size."""
     try:
         stored = _HEADERS[KINDS[suffix_of(path)]](path)
         stored.check_bytes()

@@ -1,9 +1,9 @@
-"""MetaImage headers, read here and not through ITK.
+"""MetaImage headers, read without ITK.
 
-ITK says "cannot open" of the header when the data file is missing, fills truncated and damaged data
-in silence, makes a spacing of zero into one, and takes memory for any size that a header claims.
+ITK reports "cannot open" for the header when the data file is missing, silently fills truncated and
+damaged data, turns a spacing of zero into one, and allocates memory for any declared size.
 
-Source: the MetaIO documentation, "MetaImage"; where it is silent, what ITK's reader does.
+Source: the MetaIO documentation, "MetaImage"; where it is silent, the behavior of ITK's reader.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.scan.images.stored import StoredImage, check_shape
-from gcnn_cli.scan.volume import Array, make_affine
+from gcnn_cli.scan.lattice import Array, make_affine
 
 _TYPES = {
     "MET_CHAR": "i1",
@@ -29,13 +29,16 @@ _TYPES = {
     "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }
-# A field has had several names.
+# Names of one field over the versions of the format.
 _MATRIX = ("TransformMatrix", "Rotation", "Orientation")
 _ORIGIN = ("Offset", "Position", "Origin")
 
 
 def metaimage_header(path: Path) -> StoredImage:
-    """Raises InputError for a damaged header or a missing data file, GeometryError for an unsound grid."""
+    """Read the header of a .mhd or .mha file.
+
+    Raises InputError for a damaged header or a missing data file, GeometryError for an unsound lattice.
+    """
     fields, header_bytes = _read_header(path)
     try:
         size = tuple(int(v) for v in fields["DimSize"].split())
@@ -56,9 +59,9 @@ def metaimage_header(path: Path) -> StoredImage:
     if not data.is_file():
         raise InputError(f"{path}: its data file {name!r} is missing")
     start = header_size if header_size > 0 else header_bytes if data == path else 0
-    held = data.stat().st_size - start
-    if packed and packed_size > held:
-        raise InputError(f"{data}: truncated, holds {held} bytes of voxels where {packed_size} are promised")
+    actual = data.stat().st_size - start
+    if packed and packed_size > actual:
+        raise InputError(f"{data}: truncated, holds {actual} bytes of voxels where {packed_size} are declared")
     if header_size == -1 and not packed:  # the voxels are the end of the file
         start = max(start, data.stat().st_size - math.prod(size) * np.dtype(dtype).itemsize)
     to_world = _to_world(path, fields, len(size))
@@ -66,7 +69,7 @@ def metaimage_header(path: Path) -> StoredImage:
 
 
 def _assumed(fields: dict[str, str]) -> tuple[str, ...]:
-    """A warning where the header leaves open how the scan lies."""
+    """Return a warning where the header does not state the scan's place or orientation."""
     missing = [names[0] for names in (_ORIGIN, _MATRIX) if not fields.keys() & set(names)]
     if not missing:
         return ()
@@ -83,15 +86,15 @@ def _to_world(path: Path, fields: dict[str, str], axes: int) -> Array:
         raise InputError(f"{path}: not a MetaImage header, or damaged (at {error})") from None
     if not all(math.isfinite(v) and v > 0 for v in spacing):
         raise GeometryError(f"{path}: ElementSpacing must be positive, got {spacing}")
-    # Each row is where one axis of the array points.
+    # Each row is the direction of one array axis.
     rows = np.array(matrix).reshape(axes, axes)[:3, :3]
-    if not np.abs(rows).max() <= 2 or not np.abs(rows @ rows.T - np.eye(3)).max() <= 1e-3:  # NaN is refused, too
+    if not np.abs(rows).max() <= 2 or not np.abs(rows @ rows.T - np.eye(3)).max() <= 1e-3:  # also refuses NaN
         raise GeometryError(f"{path}: TransformMatrix is not orthonormal: {matrix}")
     return make_affine(np.array(spacing)[2::-1], rows.T[:, ::-1], np.array(origin)[:3])
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], int]:
-    """The `key = value` lines up to ElementDataFile, after which voxels may follow; their bytes."""
+    """Read the `key = value` lines up to ElementDataFile, after which voxels may follow, and the length in bytes."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         for _ in range(1000):
@@ -111,10 +114,10 @@ def _first(fields: dict[str, str], *names: str, default: str) -> str:
 
 
 def _numbers(text: str, count: int) -> list[float]:
-    """As many numbers as there must be. Raises ValueError."""
+    """Parse exactly `count` numbers. Raises ValueError."""
     numbers = [float(v) for v in text.split()]
     if len(numbers) != count:
-        raise ValueError(f"{len(numbers)} numbers where {count} belong")
+        raise ValueError(f"{len(numbers)} numbers instead of {count}")
     return numbers
 
 

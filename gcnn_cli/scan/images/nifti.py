@@ -1,8 +1,8 @@
-"""NIfTI -> voxels and the voxel-to-patient transform, read here and not through ITK.
+"""NIfTI headers, read without ITK.
 
 ITK takes directions from one field and voxel sizes from another, turns a size of zero into one and
-NaN into zero, and reads a truncated file without complaint. The transform is the sform if its code
-is set, else the qform, as the format's own tools do, from RAS to LPS.
+NaN into zero, and reads a truncated file without complaint. Here the transform is the sform if its
+code is set, otherwise the qform, as in the format's own tools; from RAS to LPS.
 
 Source: nifti1.h and nifti2.h, NIfTI Data Format Working Group.
 """
@@ -18,10 +18,10 @@ import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.scan.images.stored import StoredImage, check_shape, inflated
-from gcnn_cli.scan.volume import Array
+from gcnn_cli.scan.lattice import Array
 
 _TYPES = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"}
-_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown is taken for mm, as everywhere
+_MM_PER_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown means mm, as in other readers
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _WORTH_A_WARNING_MM = 0.5
 _START = 540  # bytes of the longer header
@@ -43,7 +43,9 @@ class _Header:
 
 
 def nifti_header(path: Path) -> StoredImage:
-    """Raises InputError for a damaged header, GeometryError for a transform that is sheared, empty or
+    """Read the header of a .nii or .nii.gz file.
+
+    Raises InputError for a damaged header, GeometryError for a transform that is sheared, empty or
     contradicts the voxel sizes.
     """
     packed = path.name.lower().endswith(".gz")
@@ -53,15 +55,15 @@ def nifti_header(path: Path) -> StoredImage:
     except zlib.error as error:
         raise InputError(f"{path}: truncated or damaged ({error})") from None
     header = _parse(path, start[:_START])
-    check_shape(path, header.size[:4], math.prod(header.size[4:]))  # the fifth axis is that of vectors
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+    check_shape(path, header.size[:4], math.prod(header.size[4:]))  # the fifth axis holds vectors
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
         to_world, warnings = _affine(path, header)
     at, skip = (0, header.voxels_at) if packed else (header.voxels_at, 0)
     return StoredImage(path, header.size, to_world, path, at, header.dtype, packed, skip, header.scale, warnings)
 
 
 def _first_blocks(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
-    """As many blocks as hold `count` bytes."""
+    """Yield blocks until they hold `count` bytes."""
     while count > 0 and (block := next(blocks, None)) is not None:
         yield block
         count -= len(block)
@@ -78,7 +80,7 @@ def _affine(path: Path, header: _Header) -> tuple[Array, tuple[str, ...]]:
         found["qform"] = _qform(header)
     if not found:
         warnings: tuple[str, ...] = (
-            "the file does not say how its axes lie in the patient (sform and qform code are 0):"
+            "the file does not state the orientation of its axes (sform and qform code are 0):"
             " x was taken for left, y for back, z for head",
         )
         ijk_to_lps = np.diag([*sizes, 1.0])
@@ -98,7 +100,7 @@ def _checked_sform(path: Path, header: _Header) -> Array:
         raise GeometryError(f"{path}: its sform holds NaN or infinite values")
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
     if not (lengths > 0).all():
-        raise GeometryError(f"{path}: its sform has an axis without length")
+        raise GeometryError(f"{path}: its sform has an axis of length zero")
     axes = sform[:3, :3] / lengths
     cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if cosine > 1e-3:
@@ -113,7 +115,7 @@ def _checked_sform(path: Path, header: _Header) -> Array:
 
 
 def _qform(header: _Header) -> Array:
-    """Rotation from the unit quaternion (a, b, c, d) with a >= 0; qfac turns the third axis around."""
+    """Return the transform of the unit quaternion (a, b, c, d) with a >= 0; qfac reverses the third axis."""
     b, c, d = header.quaternion
     a = np.sqrt(max(0.0, 1 - b * b - c * c - d * d))
     rotation = np.array(
@@ -132,7 +134,7 @@ def _qform(header: _Header) -> Array:
 
 
 def _disagreement(found: dict[str, Array], size: tuple[int, ...], mm: float) -> tuple[str, ...]:
-    """A warning when the file's two transforms place some corner of the scan differently."""
+    """Return a warning when the file's two transforms place some corner of the scan differently."""
     if len(found) < 2:
         return ()
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) * (np.array(size[:3]) - 1)
@@ -174,7 +176,7 @@ def _parse(path: Path, start: bytes) -> _Header:
         raise InputError(f"{path}: truncated in its header")
     size = tuple(int(n) for n in dim[1 : 1 + int(dim[0])])
     if code not in _TYPES:
-        raise InputError(f"{path}: a color or vector image, or a type of voxels (code {code}) that no CT has")
+        raise InputError(f"{path}: a color or vector image, or a voxel type (code {code}) that no CT has")
     if min(size, default=0) < 1 or not 0 < voxels_at < 2**31:
         raise InputError(f"{path}: its header is damaged: size {list(size)}, voxels from byte {voxels_at}")
     return _Header(

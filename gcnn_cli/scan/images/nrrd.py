@@ -1,5 +1,6 @@
-"""NRRD headers, read here and not through ITK: it takes any unknown frame for LPS and NaN spacing for one,
-and a damaged header can end the process.
+"""NRRD headers, read without ITK.
+
+ITK takes any unknown frame for LPS and a spacing of NaN for one, and a damaged header can end the process.
 
 Source: teem.sourceforge.net/nrrd/format.html.
 """
@@ -11,9 +12,9 @@ import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.scan.images.stored import StoredImage, check_shape
-from gcnn_cli.scan.volume import Array, make_affine
+from gcnn_cli.scan.lattice import Array, make_affine
 
-# The patient's frames: signs of x and y that make them LPS.
+# Patient frames, with the signs of x and y that turn them into LPS.
 _FRAMES = {
     "lps": (1, 1),
     "left-posterior-superior": (1, 1),
@@ -46,22 +47,25 @@ _TYPES = {
     }.items()
     for name in names
 }
-_ENCODINGS = {"raw": False, "gzip": True, "gz": True}  # whether it packs
+_IS_PACKED = {"raw": False, "gzip": True, "gz": True}  # by encoding
 _ENDIANS = {"little": "<", "big": ">"}
 
 
 def nrrd_header(path: Path) -> StoredImage:
-    """Raises InputError for a damaged header or a missing data file, GeometryError for an unsound grid."""
+    """Read the header of a .nrrd or .nhdr file.
+
+    Raises InputError for a damaged header or a missing data file, GeometryError for an unsound lattice.
+    """
     fields, header_bytes = _read_header(path)
-    size, to_world = _grid(path, fields)
+    size, to_world = _size_and_place(path, fields)
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
-        raise InputError(f"{path}: voxels of type {kind!r}; a CT has whole numbers, float or double")
-    if encoding not in _ENCODINGS:
-        raise InputError(f"{path}: its encoding is {encoding!r}; raw and gzip are read")
-    packed, endian = _ENCODINGS[encoding], _ENDIANS.get(fields.get("endian", "").lower())
+        raise InputError(f"{path}: invalid voxel type {kind!r}; must be an integer type, float or double")
+    if encoding not in _IS_PACKED:
+        raise InputError(f"{path}: its encoding is {encoding!r}; must be raw or gzip")
+    packed, endian = _IS_PACKED[encoding], _ENDIANS.get(fields.get("endian", "").lower())
     if endian is None and not _TYPES[kind].endswith("1"):
-        raise InputError(f"{path}: does not say whether its numbers are little or big endian")
+        raise InputError(f"{path}: does not state its byte order (little or big endian)")
     dtype = (endian or "<") + _TYPES[kind]
     name = fields.get("data file", fields.get("datafile"))
     data = path if name is None else path.parent / name
@@ -76,16 +80,16 @@ def nrrd_header(path: Path) -> StoredImage:
 
 
 def _assumed(fields: dict[str, str]) -> tuple[str, ...]:
-    """A warning where the header leaves open how the scan lies."""
+    """Return a warning where the header does not state the scan's place or orientation."""
     if "space" not in fields:
-        return ("the file does not say how its axes lie in the patient (no space field): LPS was assumed",)
+        return ("the file does not state the orientation of its axes (no space field): LPS was assumed",)
     if "space origin" not in fields:
         return ("the header has no space origin: the first voxel at 0 mm was assumed",)
     return ()
 
 
-def _grid(path: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], Array]:
-    """Voxels along the axes that lie in space, and their place."""
+def _size_and_place(path: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], Array]:
+    """Return the voxels along the spatial axes, and to_world."""
     try:
         size = [int(v) for v in fields.get("sizes", "").split()]
         vectors = _vectors(fields, len(size))
@@ -101,7 +105,7 @@ def _grid(path: Path, fields: dict[str, str]) -> tuple[tuple[int, ...], Array]:
 
 
 def _vectors(fields: dict[str, str], axes: int) -> list[list[float] | None]:
-    """For each axis the step in mm from voxel to voxel, or None for values within a voxel."""
+    """Return for each axis the step in mm from voxel to voxel, or None for the components of a voxel."""
     if "space directions" not in fields:
         spacings = [float(v) for v in fields.get("spacings", "").split()]
         return [[spacing if n == axis else 0.0 for n in range(axes)] for axis, spacing in enumerate(spacings)]
@@ -117,10 +121,10 @@ def _to_world(path: Path, fields: dict[str, str], vectors: list[list[float]], or
     given = fields.get("space directions", fields.get("spacings", ""))
     if directions.shape != (3, 3) or len(origin) != 3:
         raise InputError(f"{path}: its space directions and origin do not have three axes")
-    # A length above a kilometer cannot be squared safely, and is none.
+    # A length above a kilometer is invalid, and cannot be squared safely.
     sound = np.isfinite(directions).all() and np.abs(directions).max() < 1e6
     lengths = np.linalg.norm(directions, axis=1) if sound else np.zeros(3)
-    # Of a spacing alone the length does not tell the sign.
+    # The length alone would hide a negative spacing.
     if not (lengths > 0).all() or ("space directions" not in fields and directions.min() < 0):
         raise GeometryError(f"{path}: voxel spacing must be positive, got {given}")
     axes = directions / lengths[:, None]
@@ -132,13 +136,13 @@ def _to_world(path: Path, fields: dict[str, str], vectors: list[list[float]], or
     if frame not in _FRAMES:
         raise InputError(f"{path}: its space {frame!r} is not a patient frame; use one of LPS, RAS, LAS")
     if "axis mins" in fields and "space origin" not in fields:
-        raise InputError(f"{path}: places itself by axis mins; write a space origin")
+        raise InputError(f"{path}: gives its place as axis mins; write a space origin")
     signs = np.array([*_FRAMES[frame], 1])
     return make_affine(lengths[::-1], (axes * signs).T[:, ::-1], np.array(origin) * signs)
 
 
 def _whole(path: Path, fields: dict[str, str], name: str) -> int:
-    """How many bytes or lines to skip, in either spelling; -1 may stand for 'up to the voxels'."""
+    """Parse a number of bytes or lines to skip, in either spelling; -1 may stand for 'up to the voxels'."""
     text = fields.get(name, fields.get(name.replace(" ", ""), "0"))
     try:
         number = int(text)
@@ -150,7 +154,7 @@ def _whole(path: Path, fields: dict[str, str], name: str) -> int:
 
 
 def _after_lines(data: Path, start: int, lines: int) -> int:
-    """The byte after so many line feeds."""
+    """Return the position after a number of line feeds."""
     if lines == 0:
         return start
     with data.open("rb") as file:
@@ -161,7 +165,7 @@ def _after_lines(data: Path, start: int, lines: int) -> int:
 
 
 def _read_header(path: Path) -> tuple[dict[str, str], int]:
-    """The `field: value` lines up to the first empty one, names in small letters; their bytes."""
+    """Read the `field: value` lines up to the first empty one, names in lower case, and the length in bytes."""
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         if not file.readline(64).startswith(b"NRRD000"):
@@ -171,7 +175,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
             if not line.strip():
                 break
             if line.startswith("#") or ":=" in line:
-                continue  # remarks, and what others keep in the file
+                continue  # comments, and key/value pairs of other programs
             name, separator, value = (part.strip() for part in line.partition(":"))
             if not separator:
                 raise InputError(f"{path}: its header is damaged at {line.strip()[:40]!r}")

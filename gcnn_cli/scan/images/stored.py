@@ -1,8 +1,8 @@
-"""What the header of an image file promises, and its voxels, which must be there before memory is taken for them.
+"""Declared sizes of an image file, and its voxels.
 
-A header's sizes are a claim. They are compared with what the file holds first, so that a damaged
-header costs a line of text and not the machine's memory. Packed voxels (zlib or gzip) are unpacked
-into an array of the promised size and not a byte further.
+A header only declares sizes. They are compared with the actual size of the file before memory is
+allocated, so that a damaged header costs a line of text and not the machine's memory. Packed voxels
+(zlib or gzip) are unpacked into an array of the declared size and not a byte further.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.scan.volume import Array
+from gcnn_cli.scan.lattice import Array
 
 _CHUNK = 2**20
 _MOST_PACKED = 1040  # deflate packs 1032 to 1 at best
@@ -24,13 +24,15 @@ _MOST_PACKED = 1040  # deflate packs 1032 to 1 at best
 
 @dataclass(frozen=True, eq=False)
 class StoredImage:
-    """Where the voxels lie in the patient, and in which bytes of which file.
+    """Place of the voxels in the patient, and their bytes.
 
-    size:       voxels along x, y, z and, in some files, time; checked by `check_shape`
-    to_world:   float64 [4, 4], voxel (z, y, x, 1) -> (x, y, z, 1) in LPS mm
-    data:       the file that holds them: from byte `start`, or, packed, `skip` bytes into what unpacks from there
-    dtype:      NumPy's name, with byte order
-    scale:      slope and intercept from stored values to the file's own
+    size:     voxels along x, y, z and, in some files, time; checked by `check_shape`
+    to_world: float64 [4, 4], voxel (z, y, x, 1) -> (x, y, z, 1) in LPS mm
+    data:     the file of the voxels
+    start:    byte of `data` at which they, or their packed stream, begin
+    skip:     bytes of the unpacked stream before the first voxel
+    dtype:    NumPy's name, with byte order
+    scale:    slope and intercept from stored values to the file's own
     """
 
     path: Path
@@ -46,19 +48,21 @@ class StoredImage:
 
     @property
     def declared_bytes(self) -> int:
-        """What the voxels take when unpacked."""
+        """Size of the unpacked voxels by the header."""
         return math.prod(self.size) * np.dtype(self.dtype).itemsize
 
     def check_bytes(self) -> None:
-        """Raise InputError unless the file can hold what its header promises. Nothing is unpacked."""
-        held, promised = max(0, self.data.stat().st_size - self.start), self.declared_bytes
-        if not self.packed and held < promised:
-            raise InputError(f"{self.data}: truncated, holds {held} bytes of voxels where {promised} are promised")
-        if self.packed and held * _MOST_PACKED < promised:
-            raise InputError(f"{self.data}: truncated, {held} packed bytes where {promised} unpacked are promised")
+        """Raise InputError unless the file can hold the declared bytes. Nothing is unpacked."""
+        actual, declared = max(0, self.data.stat().st_size - self.start), self.declared_bytes
+        if not self.packed and actual < declared:
+            raise InputError(f"{self.data}: truncated, holds {actual} bytes of voxels where {declared} are declared")
+        if self.packed and actual * _MOST_PACKED < declared:
+            raise InputError(
+                f"{self.data}: truncated, holds {actual} packed bytes where {declared} unpacked are declared"
+            )
 
     def read(self) -> NDArray[Any]:
-        """Values [..., D, H, W], scaled. Raises InputError for voxels that are missing or damaged."""
+        """Read the scaled values [..., D, H, W]. Raises InputError for voxels that are missing or damaged."""
         self.check_bytes()
         with self.data.open("rb") as file:
             file.seek(self.start)
@@ -74,27 +78,27 @@ class StoredImage:
                 content[max(0, at) : max(0, at) + len(inner)] = inner
                 at += len(block)
                 if at > len(content):
-                    break  # whatever follows, it is no voxel
+                    break  # anything after the voxels is ignored
         except zlib.error as error:
             raise InputError(f"{self.data}: its compressed voxels are damaged ({error})") from None
         if at < len(content):
             raise InputError(
-                f"{self.data}: truncated, holds {max(0, at)} bytes of voxels where {len(content)} are promised"
+                f"{self.data}: truncated, holds {max(0, at)} bytes of voxels where {len(content)} are declared"
             )
         return content
 
 
 def inflated(file: BinaryIO) -> Iterator[bytes]:
-    """What zlib or gzip packed, from where the file stands, in blocks of at most 1 MiB. Raises zlib.error.
+    """Unpack zlib or gzip from the file's position, in blocks of at most 1 MiB. Raises zlib.error.
 
-    A file that ends too early gives what there was.
+    A truncated file yields the blocks before its end.
     """
     unpacker = zlib.decompressobj(32 + zlib.MAX_WBITS)
     waiting = file.read(_CHUNK)
     while waiting:
         yield unpacker.decompress(waiting, _CHUNK)
         waiting = unpacker.unconsumed_tail
-        if unpacker.eof:  # gzip files may be strung together; zeros after the last are padding
+        if unpacker.eof:  # gzip members may be concatenated; zeros after the last are padding
             waiting = (unpacker.unused_data or file.read(_CHUNK)).lstrip(b"\0")
             if waiting[:2] not in (b"\x1f\x8b", b"\x1f"):
                 return
@@ -116,10 +120,10 @@ def check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
 
 
 def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
-    """slope x values + intercept; a slope of 0 or NaN means that the file is not scaled."""
+    """Return slope x values + intercept. A slope of 0 or NaN means that the file is not scaled."""
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0 or (slope, intercept) == (1, 0):
         return values
     if values.dtype.kind != "f" and all(v.is_integer() and abs(v) < 2**31 for v in (slope, intercept)):
         return values.astype(np.int64) * int(slope) + int(intercept)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused as any others
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
         return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)

@@ -37,11 +37,11 @@ def test_the_places_of_the_other_slices_stay_theirs(to_world: np.ndarray, missin
     for place, n in zip(verdict.places, verdict.order, strict=True):
         np.testing.assert_allclose((verdict.to_world @ [place, 0, 0, 1])[:3], planes[n].position, atol=1e-5)
     assert f"slices {missing} and {missing + 1} " in verdict.warnings[0]
-    assert ": 1 of 12 slices were interpolated; what lies in a gap can be missed" in verdict.warnings[0]
+    assert ": 1 of 12 slices were interpolated; nodules in a gap can be missed" in verdict.warnings[0]
 
 
 @pytest.mark.parametrize("to_world", [axial(), oblique()], ids=["axial", "oblique"])
-def test_a_missing_slice_is_interpolated_and_said(tmp_path, to_world) -> None:
+def test_a_missing_slice_is_interpolated_with_a_warning(tmp_path, to_world) -> None:
     folder = write_series(tmp_path, ramp(), to_world)
     whole = read_series(folder)
     (folder / "004.dcm").unlink()
@@ -121,7 +121,7 @@ def test_other_defects_are_refused_all_the_same(spoil) -> None:
     assert not verdict.places
 
 
-def test_nothing_is_made_up_beyond_the_ends() -> None:
+def test_nothing_is_extrapolated() -> None:
     stack = np.array([[[0.0]], [[10.0]], [[40.0]]], np.float32)
     np.testing.assert_allclose(fill_gaps(stack, (0, 1, 4)).ravel(), [0, 10, 20, 30, 40])
     np.testing.assert_allclose(fill_gaps(stack, (0, 1.25, 2)).ravel(), [0, 8, 40])

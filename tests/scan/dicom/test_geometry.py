@@ -1,4 +1,4 @@
-"""The geometry gate, on bare planes: what is a stack, and what is named when it is none."""
+"""The geometry gate, on bare planes: sound stacks pass, and the slice at fault is named."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from scan.scans import axial, oblique
 
 from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
-from gcnn_cli.scan.volume import MAX_SPACING_MM
+from gcnn_cli.scan.lattice import MAX_SPACING_MM
 
 STACKS = {"axial": axial(), "oblique": oblique(), "descending": axial() @ np.diag([-1.0, 1, 1, 1])}
 
@@ -107,7 +107,7 @@ def test_spacing_may_be_uneven_by_one_percent(to_world: np.ndarray, off_by: floa
 
 
 def test_rounding_excuses_no_more_than_it_can_do() -> None:
-    """0.1 mm of 2.5 mm is above 1 %: let through where positions are written to 0.1 mm, refused where to more."""
+    """0.1 mm of 2.5 mm is above 1 %: passes for positions with one decimal, is refused with more."""
     planes = planes_of(axial())
     shifted = [moved(p, np.array([0, 0, 0.1])) if n > 5 else p for n, p in enumerate(planes)]
     assert judge(shifted).problem == ""
@@ -191,7 +191,7 @@ def test_two_slices_are_a_stack() -> None:
 
 
 def test_directions_are_made_unit_vectors() -> None:
-    """Cosines written with few decimals must not stretch the pixels; what is far from a unit vector is refused."""
+    """Cosines written with few decimals must not stretch the pixels; vectors far from unit length are refused."""
     planes = planes_of(axial())
 
     def scaled(row: float, column: float) -> list[Plane]:
@@ -218,6 +218,14 @@ def test_a_normal_is_needed() -> None:
 def test_pixel_spacing_must_be_positive(spacing: tuple[float, float]) -> None:
     planes = [replace(p, pixel_spacing=spacing) for p in planes_of(axial())]
     assert "pixel spacing must be positive" in judge(planes).problem
+
+
+def test_a_sound_stack_can_be_made_a_volume() -> None:
+    """The gate refuses whatever a volume would refuse: voxels finer than any CT, axes that are slightly skewed."""
+    fine = [replace(p, pixel_spacing=(0.005, 0.7)) for p in planes_of(axial())]
+    assert "finer than any CT" in judge(fine).problem
+    skew = [replace(p, column_direction=(0.0015, 1.0, 0.0)) for p in planes_of(axial())]
+    assert "not orthogonal" in judge(skew).problem
 
 
 @pytest.mark.parametrize(("mm", "sound"), [(5.0, True), (MAX_SPACING_MM, True), (6.5, False)])

@@ -1,6 +1,8 @@
 """Stored pixels -> HU: rescaling, padding, signs and compression."""
 
 import io
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,7 @@ from pydicom.uid import (
 from scan.scans import axial, ct_slice, some_hu, write_series
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.scan.dicom import decoding
 from gcnn_cli.scan.dicom.pixels import file_hu
 from gcnn_cli.scan.dicom.series import read_series
 
@@ -67,7 +70,7 @@ def test_unsigned_pixels_do_not_wrap_around(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signed", [True, False])
-def test_an_absent_rescale_means_one_and_zero_and_is_said(tmp_path: Path, signed: bool) -> None:
+def test_an_absent_rescale_means_one_and_zero_with_a_warning(tmp_path: Path, signed: bool) -> None:
     hu = some_hu()
 
     def edit(number: int, dataset: Dataset) -> None:
@@ -228,6 +231,25 @@ def test_unreadable_pixels_are_one_line_with_the_file(
         read_series(tmp_path)
     assert "\n" not in str(refusal.value)
     assert capfd.readouterr().err == ""
+
+
+def test_threads_take_turns_at_muting_stderr() -> None:
+    """The second would keep the first one's muted stderr for the real one, and leave it muted for good."""
+    entered = threading.Event()
+
+    def mute() -> None:
+        with decoding._muted():
+            entered.set()
+
+    before = os.fstat(2)
+    second = threading.Thread(target=mute)
+    with decoding._muted():
+        second.start()
+        assert not entered.wait(0.2)
+    second.join()
+    assert entered.is_set()
+    after = os.fstat(2)
+    assert (after.st_dev, after.st_ino) == (before.st_dev, before.st_ino)
 
 
 def test_color_is_no_ct(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""DICOM folders: which series, which slices, in which order; and refusals without names of patients."""
+"""DICOM folders: choice of the series, order of the slices, and refusals without names of patients."""
 
 import shutil
 from collections.abc import Callable
@@ -243,7 +243,7 @@ def test_enhanced_ct_without_its_groups_is_refused(tmp_path: Path) -> None:
         read_series(tmp_path)
 
 
-def test_no_refusal_tells_who_the_patient_is(tmp_path: Path, two_series: Path) -> None:
+def test_no_refusal_names_the_patient(tmp_path: Path, two_series: Path) -> None:
     (two_series / "a1").unlink()
     for choice in (None, "#1", "#2", "#9"):
         try:

@@ -81,7 +81,7 @@ def test_without_a_matrix_the_axes_are_those_of_the_patient(tmp_path: Path) -> N
 
 
 def test_origin_and_spacing_alone_do_not_place_a_flipped_scan(tmp_path: Path) -> None:
-    """The mistake that LUNA16's flipped scans invite gives another place than the one read."""
+    """A reader that ignores the matrix misplaces LUNA16's flipped scans."""
     flipped = axial() @ np.diag([1.0, -1, -1, 1])
     volume = read_volume(write_file(tmp_path / "a.mhd", some_hu(), flipped))
     np.testing.assert_allclose(volume.position_mm([4, 5, 6]), [-10 - 4.2, 20 - 4.0, -300 + 10], atol=1e-6)

@@ -1,4 +1,4 @@
-"""NIfTI headers, spoiled byte by byte: RAS becomes LPS, contradictions are refused or said."""
+"""NIfTI headers, spoiled byte by byte: RAS becomes LPS, contradictions are refused or give a warning."""
 
 import gzip
 import struct
@@ -48,13 +48,13 @@ def test_either_transform_places_the_scan(tmp_path: Path, to_world: np.ndarray, 
     assert volume.source.warnings == ()
 
 
-def test_no_transform_is_said(scan: Path) -> None:
+def test_a_missing_transform_gives_a_warning(scan: Path) -> None:
     volume = read_volume(spoiled(scan, (QFORM_CODE, "2h", (0, 0))))
     np.testing.assert_allclose(volume.spacing_zyx, [2.5, 0.8, 0.7], atol=1e-6)
-    assert "does not say how its axes lie" in volume.source.warnings[0]
+    assert "does not state the orientation of its axes" in volume.source.warnings[0]
 
 
-def test_transforms_that_disagree_are_said(scan: Path) -> None:
+def test_transforms_that_disagree_give_a_warning(scan: Path) -> None:
     volume = read_volume(spoiled(scan, (SROW + 12, "f", (50.0,))))
     assert "up to 40.0 mm apart; the sform was used" in volume.source.warnings[0]
     np.testing.assert_allclose(volume.position_mm([0, 0, 0]), [-50, 20, -300], atol=1e-4)
@@ -76,7 +76,7 @@ UNSOUND = {
     "size NaN": ((PIXDIM + 8, "f", (NAN,)), "must be positive"),
     "sizes that contradict": ((PIXDIM + 4, "3f", (1.0, 1.0, 1.0)), "by the sform"),
     "sform NaN": ((SROW, "f", (NAN,)), "sform holds NaN"),
-    "sform empty": ((SROW, "12f", (0.0,) * 12), "axis without length"),
+    "sform empty": ((SROW, "12f", (0.0,) * 12), "axis of length zero"),
     "qform NaN": ((QFORM_CODE, "hhf", (1, 0, NAN)), "holds NaN"),
     "meters": ((UNITS, "B", (1,)), "too coarse"),
 }
@@ -104,7 +104,7 @@ def test_a_pair_of_header_and_image_is_refused(scan: Path) -> None:
 @pytest.mark.parametrize("missing", [1, 100, 419])
 @pytest.mark.parametrize("packed", [False, True])
 def test_missing_voxels_are_refused(tmp_path: Path, scan: Path, missing: int, packed: bool) -> None:
-    """ITK reads what is there and leaves the rest as it is found in memory."""
+    """ITK reads the truncated voxels and leaves the rest uninitialized."""
     content = scan.read_bytes()[:-missing]
     path = tmp_path / ("b.nii.gz" if packed else "b.nii")
     path.write_bytes(gzip.compress(content) if packed else content)

@@ -12,14 +12,14 @@ from gcnn_cli.scan.reading import read_volume
 
 
 def changed(path: Path, **fields: str) -> Path:
-    """The file with header lines replaced or, where the value is empty, deleted."""
+    """The file with header lines replaced, or deleted for an empty value."""
     header, _, voxels = path.read_bytes().partition(b"\n\n")
     lines = header.decode().split("\n")
     for name, value in fields.items():
         field = name.replace("_", " ")
         lines = [line for line in lines if not line.startswith(f"{field}:")]
         lines += [f"{field}: {value}"] if value else []
-    # "space" must stand before what is expressed in it
+    # "space" must precede the fields that are expressed in it
     lines.sort(key=lambda line: line.startswith(("space directions", "space origin")))
     path.write_bytes("\n".join(lines).encode() + b"\n\n" + voxels)
     return path
@@ -53,7 +53,7 @@ def test_another_frame_is_refused(scan: Path) -> None:
         read_volume(changed(scan, space="scanner-xyz"))
 
 
-def test_no_frame_is_said(scan: Path) -> None:
+def test_a_missing_frame_gives_a_warning(scan: Path) -> None:
     volume = read_volume(changed(scan, space="", space_directions="", space_origin="", spacings="0.7 0.8 2.5"))
     np.testing.assert_allclose(volume.spacing_zyx, [2.5, 0.8, 0.7])
     assert "LPS was assumed" in volume.source.warnings[0]

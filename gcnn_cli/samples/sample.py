@@ -1,10 +1,10 @@
-"""Training samples: cubes of HU, larger than a patch, with a label; how many of what, and how large.
+"""Training samples: labeled cubes of HU, larger than a patch, and the settings that they are made with.
 
-Positives: nodules in their own surroundings (cut-outs, and the marks in labelled scans), and
-nodules transplanted into the scans. Negatives: the candidate stage's own output in the scans, away
-from every mark; places off the nodule in the same stacks; shams (`transplant`).
+Positives: nodules in their own surroundings (cut-outs, and marks in labeled scans), and nodules transplanted into
+the scans. Negatives: candidates in the scans, away from every mark; places beside the nodule in the same stacks;
+shams (`transplant`).
 
-A sample holds how its cube is made, not the cube: scans lie on disk, and a batch reads what it needs.
+A sample holds a function that makes its cube, not the cube itself: scans stay on disk, and a batch reads its part.
 """
 
 from collections.abc import Callable
@@ -17,34 +17,35 @@ from gcnn_cli.errors import InputError
 
 Cube = NDArray[np.int16]
 
-# By label, in the order in which they are shown.
+# Kinds of samples by label, in the order of the montage.
 KINDS = {1: ("stack", "cube", "transplant", "mark"), 0: ("candidate", "beside", "sham")}
 
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How many of what, and how large."""
+    """Numbers of samples of each kind, and the size of their cubes."""
 
     spacing_mm: float = 1.0
     side: int = 48  # voxels: room for turning, scaling and shifting a patch of 32
     candidates_per_scan: int = 1500
     transplants_per_scan: int = 160
     shams_per_scan: int = 80
-    stack_negatives: int = 3  # of each stack
+    stack_negatives: int = 3  # per stack
     max_host_spacing_mm: float = 3.0  # scans with thicker slices get no transplants
-    match_noise: bool = True  # of transplants to their scan's
+    match_noise: bool = True  # bring transplants to the noise of their scan
 
     def __post_init__(self) -> None:
         counts = (self.candidates_per_scan, self.transplants_per_scan, self.shams_per_scan, self.stack_negatives)
         if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 512 and min(counts) >= 0):
             raise InputError(
-                f"samples need spacing_mm from 0.2 to 5, a side from 4 to 512 and counts of 0 or more: {self}"
+                "[samples] must have spacing_mm from 0.2 to 5, a side from 4 to 512 and counts of 0 or more,"
+                f" got {self}"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labelled cube. The slices [first, stop) along z were measured; outside them is a stand-in."""
+    """One labeled cube. Slices [first, stop) along z were measured; the others are filled in."""
 
     cut: Callable[[], Cube]  # int16 [side, side, side]
     side: int
@@ -57,10 +58,10 @@ class Sample:
 
     @property
     def hu(self) -> Cube:
-        """The cube, made anew at every call."""
+        """The cube, made again on every access."""
         return self.cut()
 
     @property
     def complete(self) -> bool:
-        """Whether every slice was measured."""
+        """True if every slice was measured."""
         return self.first == 0 and self.stop == self.side

@@ -1,0 +1,115 @@
+"""DICOM headers -> the image planes that they describe.
+
+Headers are read without pixels. Elements are taken as damaged unless they are what the standard allows, as a damaged
+length lets an element run on into the next ones, the patient's name among them.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydicom.errors import InvalidDicomError
+
+from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom
+from gcnn_cli.scan.dicom.geometry import Plane
+from gcnn_cli.scan.lattice import FARTHEST_MM
+
+_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+_LONGEST_TEXT = 64  # characters, of a UID or a description
+SERIES_TAGS = (
+    "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
+    "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
+    "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+)  # fmt: skip
+
+
+def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tuple[dict[Path, Any], int]:
+    """Read the headers of the DICOM files among some files, and count the damaged ones.
+
+    tags: the elements to read (default: all but the pixels)
+    """
+    headers: dict[Path, Any] = {}
+    damaged = 0
+    options = {} if tags is None else {"specific_tags": list(tags)}
+    with quiet_pydicom():
+        for path in files:
+            try:
+                header = read_dicom(path, stop_before_pixels=True, **options)
+            except InvalidDicomError:
+                continue  # not DICOM: readme files, XML, thumbnails
+            except DAMAGE:
+                damaged += 1
+                continue
+            if text_of(header, "SeriesInstanceUID"):
+                headers[path] = header
+            else:
+                damaged += path.name.upper() != "DICOMDIR"
+    return headers, damaged
+
+
+def text_of(header: Any, name: str) -> str:
+    """Return an element as text, or an empty string where it is absent or damaged.
+
+    Text longer than any identifier or description, or with unprintable characters, comes from a damaged length.
+    """
+    try:
+        text = str(header.get(name) or "")
+    except DAMAGE:
+        return ""
+    return text if len(text) <= _LONGEST_TEXT and text.isprintable() else ""
+
+
+def reason_not_ct(header: Any) -> str:
+    """Return the reason why an object is not a slice of a CT, or an empty string."""
+    modality = text_of(header, "Modality")
+    if modality != "CT" or text_of(header, "SOPClassUID") not in (_CT_IMAGE, _ENHANCED_CT):
+        return f"not a CT image ({modality or 'no modality'})"
+    try:
+        return "localizer" if "LOCALIZER" in str(header.get("ImageType")) else ""
+    except DAMAGE:
+        return ""
+
+
+def planes_of(header: Any) -> Iterator[Plane]:
+    """Yield the plane of each frame of a CT. Raises one of DAMAGE for missing or invalid elements.
+
+    Enhanced (multi-frame) CT is read through its functional groups.
+    """
+    if str(header.SOPClassUID) == _CT_IMAGE:
+        yield _plane(header, header, header, header)
+        return
+    shared = header.SharedFunctionalGroupsSequence[0]
+    for frame in header.PerFrameFunctionalGroupsSequence:
+
+        def group(name: str, frame: Any = frame) -> Any:
+            return (frame if name in frame else shared)[name][0]
+
+        yield _plane(
+            header,
+            group("PlanePositionSequence"),
+            group("PlaneOrientationSequence"),
+            group("PixelMeasuresSequence"),
+        )
+
+
+def _plane(header: Any, position: Any, orientation: Any, measures: Any) -> Plane:
+    x, y, z = _finite(position.ImagePositionPatient)
+    a, b, c, d, e, f = _finite(orientation.ImageOrientationPatient)
+    between_rows, between_columns = _finite(measures.PixelSpacing)
+    return Plane(
+        (x, y, z),
+        (a, b, c),
+        (d, e, f),
+        (between_rows, between_columns),
+        int(header.Rows),
+        int(header.Columns),
+    )
+
+
+def _finite(values: Any) -> list[float]:
+    numbers = [float(v) for v in values]
+    if not all(abs(v) < FARTHEST_MM for v in numbers):  # also refuses NaN
+        raise ValueError(f"not a position: {numbers}")
+    return numbers

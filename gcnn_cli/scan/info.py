@@ -1,0 +1,63 @@
+"""Contents of a path, as rows for `gcnn info`. An unsound geometry is described and raises nothing."""
+
+from pathlib import Path
+from typing import Any
+
+from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series
+from gcnn_cli.scan.folders import dicom_folder
+from gcnn_cli.scan.images.image_file import read_image
+from gcnn_cli.scan.reading import read_errors
+from gcnn_cli.scan.volume import Volume
+
+
+def describe_scan(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any]]:
+    """Return one row for each DICOM series of a folder, zip or DICOMDIR, and one for an image file.
+
+    allow_gaps: judge a DICOM series as reading does with it
+
+    Raises as `read_volume`, but not for a series that cannot be used.
+    """
+    with read_errors(path), dicom_folder(path) as folder:
+        if folder is None:
+            return [_image_row(read_image(path))]
+        found = find_series(folder)
+        if not found:
+            raise no_series(path)
+        return [_series_row(number, series, allow_gaps) for number, series in enumerate(found, start=1)]
+
+
+def _image_row(volume: Volume) -> dict[str, Any]:
+    return {
+        "number": "#1",
+        "seriesuid": volume.source.series_uid,
+        "kind": volume.source.kind,
+        "size": [int(n) for n in reversed(volume.shape)],
+        "spacing_mm": [round(float(s), 4) for s in reversed(volume.spacing_zyx)],
+        "hu": [float(volume.hu.min()), float(volume.hu.max())],
+        "geometry": "sound: " + "; ".join(volume.source.checks),
+        "warnings": "; ".join(volume.source.warnings),
+    }
+
+
+def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]:
+    geometry = f"not used: {series.unusable}"
+    size: list[int] = []
+    warnings: tuple[str, ...] = ()
+    if not series.unusable:
+        verdict = series.judge(allow_gaps=allow_gaps)
+        refusal = f"refused: {verdict.problem}{fillable_hint(verdict)}"
+        geometry = refusal if verdict.problem else "sound: " + "; ".join(verdict.checks)
+        plane = series.slices[0].plane
+        depth = len(series.slices) if verdict.problem else len(series.in_array_order(verdict))
+        size = [plane.columns, plane.rows, depth]
+        warnings = verdict.warnings
+    return {
+        "number": f"#{number}",
+        "seriesuid": series.uid,
+        "kind": f"dicom {series.modality}",
+        "description": series.description,
+        "files": series.files,
+        "size": size,
+        "geometry": geometry,
+        "warnings": "; ".join(warnings),
+    }
