@@ -85,12 +85,13 @@ def detect(
         ),
     ] = None,
     average_over: Annotated[
-        str,
+        str | None,
         typer.Option(
             envvar="GCNN_AVERAGE_OVER",
-            help="Test-time group pooling: average the score over the patch as moved by every element of this group.",
+            help="Test-time group pooling: average the score over the patch as moved by every element of this group."
+            " Default: the group that the weights were calibrated with.",
         ),
-    ] = "trivial",
+    ] = None,
     allow_gaps: AllowGaps = False,
     overwrite: Overwrite = False,
     resume: Annotated[
@@ -129,6 +130,7 @@ def detect(
 
     stderr = start(quiet, verbose, threads)
     trained = load_model(model)
+    average_over = trained.calibration.average_over if average_over is None else average_over
     if fp_per_scan is not None:
         threshold = trained.calibration.threshold_at(fp_per_scan)
     request = Request(

@@ -46,6 +46,7 @@ def models(as_json: AsJson = False) -> None:
             {
                 "name": row["name"],
                 "group": row["group"],
+                "members": row["members"],
                 "parameters": f"{row['parameters']:,}",
                 "size": f"{row['bytes'] / 1e6:.1f} MB",
                 "measured": row["measured"],

@@ -37,6 +37,7 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
     ] = None,
+    fold: Annotated[int | None, typer.Option(min=1, help="Which of the folds of [split] is held out, from 1.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, shared by runs (default: OUT.run/cache).")
     ] = None,
@@ -82,7 +83,12 @@ def train(
             "network": {"group": group},
             "train": {"steps": steps, "seed": seed},
             "samples": {"subset": samples},
-            "split": {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed},
+            "split": {
+                "hold_out": tuple(hold_out) if hold_out else None,
+                "share": hold_out_share,
+                "seed": split_seed,
+                "fold": fold,
+            },
         },
     )
     run = RunConfig(

@@ -64,9 +64,13 @@ def make_detector(
     model: TrainedModel,
     device: torch.device,
     *,
-    average_over: str = "trivial",
+    average_over: str | None = None,
     config: DetectionConfig | None = None,
 ) -> Detector:
-    """Return the detector of these weights, with the shipped candidate ranking where it fits them."""
-    scorer = make_scorer(model.network, device, average_over=average_over)
+    """Return the detector of these weights, with the shipped candidate ranking where it fits them.
+
+    average_over: default: the group with which the weights were calibrated
+    """
+    group = model.calibration.average_over if average_over is None else average_over
+    scorer = make_scorer(model.network, device, average_over=group)
     return Detector(model, scorer, load_ranker(model, device), config or DetectionConfig())

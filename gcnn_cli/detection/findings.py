@@ -20,8 +20,9 @@ class Candidate:
 class Nodule:
     """A reported lesion. Position in LPS mm (x, y, z), the frame of the scan.
 
-    index_zyx: fractional voxel of the scan as it was read, (z, y, x)
-    slice:     number of the nearest slice in array order, from 1
+    index_zyx:   fractional voxel of the scan as it was read, (z, y, x)
+    slice:       number of the nearest slice in array order, from 1
+    fp_per_scan: false positives per scan with at least this probability, as counted for the weights; None if unknown
     """
 
     position_mm: tuple[float, float, float]
@@ -31,10 +32,13 @@ class Nodule:
     volume_mm3: float
     slice: int
     sop_instance_uid: str = ""
+    fp_per_scan: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:
             raise InputError(f"a probability must lie between 0 and 1, got {self.probability}")
+        if self.fp_per_scan is not None and not self.fp_per_scan > 0:
+            raise InputError(f"false positives per scan must be more than 0, got {self.fp_per_scan}")
 
 
 @dataclass(frozen=True)

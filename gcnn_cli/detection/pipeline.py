@@ -14,6 +14,7 @@ from gcnn_cli.detection.merge import Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.stages import Notify, Stage, Step, quiet
 from gcnn_cli.errors import InputError
+from gcnn_cli.network.contract import Calibration
 from gcnn_cli.scan.resample import resample, resample_mask
 from gcnn_cli.scan.volume import Volume
 
@@ -38,7 +39,9 @@ def detect(
     threshold = model.calibration.threshold if threshold is None else threshold
     started = time.monotonic()
     notify(Step(Stage.RESAMPLING))
-    grid = resample(volume, model.input.spacing_mm)
+    # Candidates are proposed and measured on a fine grid; the large network may use a coarser one of its own.
+    spacing_mm = (detector.ranker or detector).model.input.spacing_mm
+    grid = resample(volume, spacing_mm)
     notify(Step(Stage.LUNGS))
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify(Step(Stage.CANDIDATES))
@@ -48,7 +51,8 @@ def detect(
         candidates = detector.ranker.rank(grid, candidates)
     notify(Step(Stage.SCORING, len(candidates)))
     positions = [candidate.position_mm for candidate in candidates]
-    logits = scorer.score(patch_batches(grid, positions, model.input, config.batch_size))
+    own_grid = grid if model.input.spacing_mm == spacing_mm else resample(volume, model.input.spacing_mm)
+    logits = scorer.score(patch_batches(own_grid, positions, model.input, config.batch_size))
     probabilities = [model.calibration.probability(float(logit)) for logit in logits]
     notify(Step(Stage.MEASURING))
     scored = [
@@ -56,7 +60,7 @@ def detect(
         for candidate, probability in zip(candidates, probabilities, strict=True)
         if probability >= threshold
     ]
-    nodules = tuple(_report_nodule(volume, s) for s in merge_duplicates(scored, config.merge))
+    nodules = tuple(_report_nodule(volume, s, model.calibration) for s in merge_duplicates(scored, config.merge))
     return Report(
         scan=ScanSummary.of(volume),
         model=ModelSummary(model.name, model.sha256, model.group),
@@ -90,7 +94,7 @@ def _given_mask(mask: Volume, grid: Volume) -> Mask:
     return lungs
 
 
-def _report_nodule(volume: Volume, scored: Scored) -> Nodule:
+def _report_nodule(volume: Volume, scored: Scored, calibration: Calibration) -> Nodule:
     measurement = scored.measurement
     index = volume.index_zyx(np.array(measurement.position_mm))
     slice_index = int(np.clip(np.round(index[0]), 0, volume.shape[0] - 1))
@@ -103,4 +107,5 @@ def _report_nodule(volume: Volume, scored: Scored) -> Nodule:
         volume_mm3=measurement.volume_mm3,
         slice=slice_index + 1,
         sop_instance_uid=uids[slice_index] if uids else "",
+        fp_per_scan=calibration.fp_per_scan(scored.probability),
     )

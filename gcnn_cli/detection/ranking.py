@@ -26,6 +26,7 @@ from gcnn_cli.scan.volume import Volume
 SHIPPED = "candidates"
 
 _BATCH = 128
+_COARSEST = 1.5  # times the ranker's spacing: such networks look for what filters find on their own grid
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class CandidateRanker:
 
 
 def load_ranker(model: TrainedModel, device: torch.device) -> CandidateRanker | None:
-    """Return the shipped ranker where the large network uses the same grid; None where it does not."""
+    """Return the shipped ranker, which has a grid of its own; None where the large network's is far coarser."""
     small = load_model(SHIPPED)
-    if small.input.spacing_mm != model.input.spacing_mm:
+    if model.input.spacing_mm > _COARSEST * small.input.spacing_mm:
         return None
     return CandidateRanker(small, make_scorer(small.network, device))

@@ -115,6 +115,10 @@ def expected_error(bins: tuple[ReliabilityBin, ...]) -> float:
 def fit_platt(probability: Floats, positive: NDArray[np.bool_], weight: Floats | None = None) -> PlattMap:
     """Fit the map of highest likelihood. Marks weigh 1, or `weight` [N].
 
+    Targets are Platt's, as if each class had one more mark with the label of the other. Where hits weigh less than
+    false positives, the false positives' target shrinks as much: at a prior of 1 %, Platt's own would add a tenth as
+    many hits among the lowest scores, and hold sure hits far below 1.
+
     Raises InputError if a class is missing, or if the map would reverse the order.
     """
     found = int(positive.sum())
@@ -124,7 +128,8 @@ def fit_platt(probability: Floats, positive: NDArray[np.bool_], weight: Floats |
     share = np.ones(len(positive)) if weight is None else weight
     share = share / share.sum()
     x = _logit(probability)
-    target = np.where(positive, (found + 1) / (found + 2), 1 / (false + 2))
+    lighter = 1.0 if weight is None else min(1.0, float(share[positive].sum() / share[~positive].sum()))
+    target = np.where(positive, (found + 1) / (found + 2), lighter / (false + 2))
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         z = parameters[0] * x + parameters[1]

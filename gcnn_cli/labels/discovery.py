@@ -18,6 +18,8 @@ from gcnn_cli.scan.folders import is_subset, select_images, visible_files
 from gcnn_cli.scan.images.image_file import read_lattice, stem_of
 from gcnn_cli.scan.lattice import Lattice
 
+_CHUNK = {"hu.npy", "spacing_zyx.npy", "centre_zyx.npy", "diameter_mm.npy"}
+
 
 @dataclass(frozen=True, eq=False)
 class FoundScan:
@@ -54,16 +56,20 @@ def find_scans(folder: Path) -> list[FoundScan]:
 
 
 def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
-    """Return nodule stacks and cubes (.npz with `hu` and `mask`), sorted by path, and a problem for any other .npz."""
+    """Return nodule stacks, cubes (.npz with `hu` and `mask`) and chunks (`_CHUNK`), and a problem for any other .npz.
+
+    Both are sorted by path.
+    """
     cutouts, problems = [], []
     for path in sorted(folder.rglob("*.npz")):
         try:
             with zipfile.ZipFile(path) as archive:
-                complete = {"hu.npy", "mask.npy"} <= set(archive.namelist())
+                arrays = set(archive.namelist())
         except (OSError, zipfile.BadZipFile):
-            complete = False
-        if complete:
-            cutouts.append(CutoutEntry(path, path.stem, lidc_patient(path.stem)))
+            arrays = set()
+        masked = {"hu.npy", "mask.npy"} <= arrays
+        if masked or arrays >= _CHUNK:
+            cutouts.append(CutoutEntry(path, path.stem, lidc_patient(path.stem), masked))
         else:
             problems.append(Problem(UNREADABLE, f"{path}: not a nodule cut-out (an .npz with hu and mask); left out"))
     return cutouts, problems

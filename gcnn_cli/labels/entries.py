@@ -55,14 +55,20 @@ class ScanEntry:
 
 @dataclass(frozen=True)
 class CutoutEntry:
-    """One nodule with its near surroundings. `patient` is empty if it is unknown."""
+    """One nodule with its near surroundings. `patient` is empty if it is unknown.
+
+    masked: whether the file says which voxels are the nodule's; a chunk does not
+    """
 
     path: Path
     name: str
     patient: str
+    masked: bool = True
 
     def read(self) -> dict[str, NDArray[Any]]:
         """Read the arrays: hu and mask [D, H, W], and spacing_zyx and centre_zyx where the file has them.
+
+        A chunk has no mask.
 
         Raises InputError for a damaged file.
         """
@@ -71,8 +77,8 @@ class CutoutEntry:
                 arrays = {key: data[key] for key in data.files}
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"{self.path}: not a nodule cut-out, or damaged ({error})") from None
-        if arrays["hu"].ndim != 3 or arrays["hu"].shape != arrays["mask"].shape:
-            raise InputError(f"{self.path}: hu and mask must have the same shape [D, H, W]")
+        if arrays["hu"].ndim != 3 or (self.masked and arrays["hu"].shape != arrays["mask"].shape):
+            raise InputError(f"{self.path}: hu, and mask where there is one, must have one shape [D, H, W]")
         return arrays
 
 

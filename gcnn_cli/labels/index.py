@@ -10,7 +10,8 @@ LIDC-IDRI  DICOM series as TCIA delivers them, with the readers' XML beside them
 plain      scans with the same CSV files. Readers looked at the scans that annotations.csv,
            annotations_excluded.csv, seriesuids.csv or scans.csv names. Any other scan may hold nodules.
 cut-outs   .npz with `hu` int16 and `mask`: stacks of slices through one nodule with `spacing_zyx`, and cubes of
-           1 mm voxels in (y, x, z) order without it.
+           1 mm voxels in (y, x, z) order without it. Chunks, boxes of a scan's own voxels around a nodule, have
+           `hu`, `spacing_zyx`, `centre_zyx` and `diameter_mm` and no mask.
 
 `scopes` says which CSV files label which scans. The CSV files of one folder label a scan: the nearest ones come
 first, then those further up, then an XML. Marks in the other files are excluded.

@@ -1,9 +1,15 @@
 """The contract of a network: the input that it takes and the meaning of its output. The weights file holds both."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gcnn_cli.errors import ModelError, UsageError
+from gcnn_cli.symmetry.groups import make_group
+
+_CLOSEST_TO_CERTAIN = 1e-12
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,14 @@ class Calibration:
 
     threshold:        lowest probability that is reported by default
     operating_points: pairs of false positives per scan and the threshold that gives them, in ascending order
+    average_over:     group over which logits are averaged (`Scorer`) before they have this meaning
     """
 
     slope: float = 1.0
     offset: float = 0.0
     threshold: float = 0.5
     operating_points: tuple[tuple[float, float], ...] = ()
+    average_over: str = "trivial"
 
     def __post_init__(self) -> None:
         points = tuple((float(rate), float(cut)) for rate, cut in self.operating_points)  # JSON returns lists
@@ -49,6 +57,7 @@ class Calibration:
             raise ModelError(
                 f"invalid operating points {points}: must be pairs of false positives per scan and a probability"
             )
+        make_group(self.average_over)  # raises for an unknown name
 
     def probability(self, logit: float) -> float:
         """Return the calibrated probability of one logit."""
@@ -63,7 +72,26 @@ class Calibration:
         threshold = dict(operating_points).get(1.0)
         if threshold is None:
             raise ModelError("no operating point at 1 false positive per scan to take the default threshold from")
-        return Calibration(slope * self.slope, slope * self.offset + offset, threshold, operating_points)
+        return replace(
+            self,
+            slope=slope * self.slope,
+            offset=slope * self.offset + offset,
+            threshold=threshold,
+            operating_points=operating_points,
+        )
+
+    def fp_per_scan(self, probability: float) -> float | None:
+        """Return how many false positives a scan has on average with at least this probability; None if unknown.
+
+        Between the operating points the logarithm of the rate is linear in the log odds. Outside them nothing was
+        counted: the first rate is then an upper bound, for higher probabilities, and the last one a lower bound.
+        """
+        if not self.operating_points:
+            return None
+        rates, cuts = np.array(self.operating_points).T
+        order = np.argsort(cuts, kind="stable")
+        odds = _log_odds(cuts[order])
+        return float(np.exp(np.interp(_log_odds(np.array(probability)), odds, np.log(rates[order]))))
 
     def threshold_at(self, fps_per_scan: float) -> float:
         """Return the threshold stored for a rate of false positives per scan. Raises UsageError without one."""
@@ -75,3 +103,8 @@ class Calibration:
             f"these weights store no operating point at {fps_per_scan:g} false positives per scan"
             f" (stored: {rates or 'no points'}); use --threshold"
         )
+
+
+def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    clipped = np.clip(probability, _CLOSEST_TO_CERTAIN, 1 - _CLOSEST_TO_CERTAIN)
+    return np.asarray(np.log(clipped / (1 - clipped)))

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from gcnn_cli.errors import DeviceError, ModelError
 from gcnn_cli.network.architecture import GCNN, ConvBlock
+from gcnn_cli.network.committee import Network, members_of
 from gcnn_cli.network.devices import autocast, has_fast_bfloat16, is_out_of_memory
 from gcnn_cli.symmetry.actions import rotate
-from gcnn_cli.symmetry.groups import make_group
+from gcnn_cli.symmetry.cosets import coset_representatives
 from gcnn_cli.symmetry.layers import LAYOUT
 
 log = logging.getLogger("gcnn")
@@ -55,6 +56,23 @@ class FoldedGCNN(nn.Module):
         return logits
 
 
+class FoldedCommittee(nn.Module):
+    """The inference form of a committee: patches [B, 1, *grid] -> the mean of its members' logits [B]."""
+
+    def __init__(self, members: Iterable[GCNN]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(FoldedGCNN(member) for member in members)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([member(x) for member in self.members]).mean(dim=0)
+
+
+def fold(network: Network) -> nn.Module:
+    """Return the inference form of a network or committee in eval mode."""
+    members = members_of(network)
+    return FoldedGCNN(members[0]) if len(members) == 1 else FoldedCommittee(members)
+
+
 @torch.no_grad()
 def _folded(block: ConvBlock) -> list[nn.Module]:
     dimension, order = block.conv.group.dimension, block.conv.group.order
@@ -73,15 +91,17 @@ class Scorer:
 
     average_over: name of a group. The logit is the mean over all copies of the patch that its elements turn
                   (test-time augmentation), which makes any network invariant under that group.
+    group:        the group under which the network is invariant: of copies that it turns into each other one is scored
     """
 
     network: nn.Module
     device: torch.device
     bfloat16: bool
     average_over: str = "trivial"
+    group: str = "trivial"
 
     def __post_init__(self) -> None:
-        make_group(self.average_over)  # raises ModelError for an unknown name before a scan is read
+        coset_representatives(self.group, self.average_over)  # raises ModelError before a scan is read
 
     @torch.inference_mode()
     def score(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
@@ -133,8 +153,8 @@ class Scorer:
         # Patches are cut on the host and then moved: they have fewer voxels than the scan.
         batch = batch.pin_memory() if self.device.type == "cuda" else batch
         moved = batch.to(self.device, non_blocking=self.device.type == "cuda")
-        copies = [self._forward(rotate(moved, matrix)) for matrix in make_group(self.average_over).matrices]
-        return torch.stack(copies).mean(dim=0)
+        looks = coset_representatives(self.group, self.average_over)
+        return torch.stack([self._forward(rotate(moved, matrix)) for matrix in looks]).mean(dim=0)
 
     def _forward(self, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=LAYOUT[batch.ndim - 2])
@@ -144,12 +164,12 @@ class Scorer:
 
 
 def make_scorer(
-    network: GCNN, device: torch.device, *, average_over: str = "trivial", bfloat16: bool | None = None
+    network: Network, device: torch.device, *, average_over: str = "trivial", bfloat16: bool | None = None
 ) -> Scorer:
-    """Return a Scorer for a network in eval mode.
+    """Return a Scorer for a network or committee in eval mode.
 
     average_over: see Scorer
     bfloat16:     default: where the device multiplies it natively
     """
-    folded = FoldedGCNN(network).to(device).eval()
-    return Scorer(folded, device, has_fast_bfloat16(device) if bfloat16 is None else bfloat16, average_over)
+    precision = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
+    return Scorer(fold(network).to(device).eval(), device, precision, average_over, network.config.group)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from scipy import ndimage
 
-from gcnn_cli.network.architecture import GCNN
-from gcnn_cli.network.inference import FoldedGCNN
+from gcnn_cli.network.committee import Network
+from gcnn_cli.network.inference import fold
 from gcnn_cli.symmetry.actions import act_on_image
 from gcnn_cli.symmetry.groups import Group, make_group
 from gcnn_cli.symmetry.laws import equivariance_errors, invariant
@@ -29,7 +29,7 @@ class ElementDeviation:
 
 
 @torch.no_grad()
-def invariance_errors(network: GCNN, *, group: str | None = None, patches: int = 8) -> list[ElementDeviation]:
+def invariance_errors(network: Network, *, group: str | None = None, patches: int = 8) -> list[ElementDeviation]:
     """Return the change of the score for every element, on seeded random patches with structure, in float32.
 
     Measured on the folded form that detection runs.
@@ -43,7 +43,7 @@ def invariance_errors(network: GCNN, *, group: str | None = None, patches: int =
     # Smoothed: unsmoothed noise is finer than any structure in a scan.
     smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * tested.dimension))
     x = torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
-    errors = equivariance_errors(FoldedGCNN(network), x, tested, act_on_image, invariant)
+    errors = equivariance_errors(fold(network), x, tested, act_on_image, invariant)
     return [
         ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in tested.matrices[g]), error)
         for g, error in enumerate(errors)

@@ -23,11 +23,13 @@ from torch import Tensor
 
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.files import write_bytes
-from gcnn_cli.network.architecture import GCNN, NetworkConfig
+from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.committee import Network, build_network, check_values, members_of
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.devices import is_out_of_memory
 
-FORMAT = 1
+FORMAT = 1  # of one network
+COMMITTEE_FORMAT = 2  # of several; the header says how many (`members`), tensors are named `members.N.` first
 SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 
@@ -42,7 +44,7 @@ class TrainedModel:
     """
 
     name: str
-    network: GCNN
+    network: Network
     input: InputSpec
     calibration: Calibration
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -97,8 +99,11 @@ def load_model(model: str) -> TrainedModel:
         raise ModelError(
             f"{path}: not a gcnn weights file, or damaged ({' '.join(str(error).split())[:120]})"
         ) from None
-    if header.get("format") != FORMAT:
-        raise ModelError(f"{path}: weights of format {header.get('format')!r}; this version reads format {FORMAT}")
+    if header.get("format") not in (FORMAT, COMMITTEE_FORMAT):
+        raise ModelError(
+            f"{path}: weights of format {header.get('format')!r};"
+            f" this version reads formats {FORMAT} and {COMMITTEE_FORMAT}"
+        )
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
     if not all(bool(value.isfinite().all()) for value in state.values()):
@@ -129,13 +134,11 @@ def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: 
     spec = InputSpec(**header["input"])
     if spec.side != config.side:
         raise ValueError(f"patches of side {spec.side} for a network of side {config.side}")
-    if len(config.fields) > len(state):
-        raise ValueError(f"{len(config.fields)} layers and {len(state)} tensors")
-    if config.kernel_values > sum(
-        value.numel() for value in state.values()
-    ):  # a small file must not make a large network
-        raise ValueError("the network and the tensors differ in size")
-    network = GCNN(config)
+    members = header["members"] if header["format"] == COMMITTEE_FORMAT else 1
+    if type(members) is not int or (header["format"] == COMMITTEE_FORMAT and members < 2):
+        raise TypeError(f"members {members!r}")
+    check_values(config, members, state)
+    network = build_network(config, members)
     if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
         raise ValueError("the network and the tensors differ in size")
     network.load_state_dict(state)
@@ -152,8 +155,9 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
         raise UsageError(f"{path}: exists already; choose another name or --overwrite")
     sums = _read_manifest(path.parent) if _is_shipped(path) else {}
     state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    members = len(members_of(model.network))
     header = {
-        "format": FORMAT,
+        "format": FORMAT if members == 1 else COMMITTEE_FORMAT,
         "name": model.name,
         "network": asdict(model.network.config),
         "input": asdict(model.input),
@@ -161,6 +165,8 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
         "provenance": dict(model.provenance),
         "tensors_sha256": tensors_sha256(state),
     }
+    if members > 1:
+        header["members"] = members
     content = save(state, metadata={_KEY: json.dumps(header, sort_keys=True)})
     sha256 = hashlib.sha256(content).hexdigest()
     write_bytes(path, content, overwrite=True)  # checked above
@@ -219,6 +225,7 @@ def list_models() -> list[dict[str, Any]]:
             {
                 "name": model.name,
                 "group": model.group,
+                "members": len(members_of(model.network)),
                 "parameters": model.network.parameters_count,
                 "bytes": path.stat().st_size,
                 "spacing_mm": model.input.spacing_mm,

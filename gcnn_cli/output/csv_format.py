@@ -5,7 +5,7 @@ from gcnn_cli.files import csv_text
 
 RICH_COLUMNS = (
     "seriesuid", "nodule", "coordX", "coordY", "coordZ", "diameter_mm", "volume_mm3", "probability",
-    "i", "j", "k", "slice", "sop_instance_uid",
+    "fp_per_scan", "i", "j", "k", "slice", "sop_instance_uid",
 )  # fmt: skip
 LUNA16_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
 
@@ -20,6 +20,7 @@ def rich_csv(report: Report) -> str:
             f"{nodule.diameter_mm:.2f}",
             f"{nodule.volume_mm3:.1f}",
             f"{nodule.probability:.4f}",
+            "" if nodule.fp_per_scan is None else f"{nodule.fp_per_scan:.4g}",
             *(round(index) for index in reversed(nodule.index_zyx)),
             nodule.slice,
             nodule.sop_instance_uid,

@@ -79,4 +79,5 @@ def _nodule_data(number: int, nodule: Nodule) -> dict[str, Any]:
         "diameter_mm": nodule.diameter_mm,
         "volume_mm3": nodule.volume_mm3,
         "probability": nodule.probability,
+        **({} if nodule.fp_per_scan is None else {"fp_per_scan": nodule.fp_per_scan}),
     }

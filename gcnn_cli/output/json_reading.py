@@ -150,6 +150,7 @@ def _nodule(number: int, data: dict[str, Any], scan: ScanSummary) -> Nodule:
         volume_mm3=_number(data["volume_mm3"]),
         slice=int(data["slice"]),
         sop_instance_uid=_text(data["sop_instance_uid"]),
+        fp_per_scan=_number(data["fp_per_scan"]) if "fp_per_scan" in data else None,
     )
     if abs(nodule.slice - 1 - np.clip(index[0], 0, scan.shape_zyx[0] - 1)) > 0.501:
         raise ValueError(f"nodule {number}: slice {nodule.slice} is not the nearest to its voxel")

@@ -17,7 +17,7 @@ def show_report(report: Report, console: Console) -> None:
         )
         return
     table = Table(title=report.scan.source.path, title_justify="left", title_style="bold")
-    for heading in ("#", "x mm", "y mm", "z mm", "slice", "diameter mm", "probability"):
+    for heading in ("#", "x mm", "y mm", "z mm", "slice", "diameter mm", "probability", "FPs/scan"):
         table.add_column(heading, justify="right")
     for number, nodule in enumerate(report.nodules, start=1):
         x, y, z = nodule.position_mm
@@ -29,5 +29,6 @@ def show_report(report: Report, console: Console) -> None:
             str(nodule.slice),
             f"{nodule.diameter_mm:.1f}",
             f"{nodule.probability:.3f}",
+            "-" if nodule.fp_per_scan is None else f"{nodule.fp_per_scan:.2g}",
         )
     console.print(table)

@@ -15,7 +15,7 @@ from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 
 _CLEAR_MM = 5.0  # negatives keep this far from the nodule
-_INSIDE_VOX = 18  # and this far from the sides of the stack: half a patch and a shift
+_INSIDE_SHARE = 3 / 8  # of a cube's side: this far from the sides of the stack, half a patch and a shift
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +82,23 @@ def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) 
     positive = _sample(donor, donor.center_zyx, 1, kind, config)
     if kind == "cube":
         return [positive]
-    places = _places_beside(donor, config.stack_negatives, rng)
+    places = _places_beside(donor, config, rng)
     return [positive, *(_sample(donor, place, 0, "beside", config) for place in places)]
 
 
-def _places_beside(donor: Donor, count: int, rng: np.random.Generator) -> list[NDArray[np.float64]]:
+def _places_beside(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[NDArray[np.float64]]:
     """Choose bright blobs of the stack away from its nodule: vessels and pieces of the wall."""
     smooth = ndimage.gaussian_filter(np.clip(donor.hu, -1000, 100).astype(np.float32), 1.5, mode="nearest")
     peaks = (smooth == ndimage.maximum_filter(smooth, size=(1, 7, 7))) & (smooth > -750)
-    away = ndimage.distance_transform_edt(~donor.mask) > _CLEAR_MM
+    away = ndimage.distance_transform_edt(~donor.mask) * config.spacing_mm > _CLEAR_MM
     # A patch cut there must stay inside the stack: a repeated border would mark it as a negative.
     border = np.zeros(donor.mask.shape, bool)
-    border[:, _INSIDE_VOX:-_INSIDE_VOX, _INSIDE_VOX:-_INSIDE_VOX] = True
+    inside = round(_INSIDE_SHARE * config.side)
+    border[:, inside:-inside, inside:-inside] = True
     places = np.argwhere(peaks & away & border)
     if len(places) == 0:
         return []
-    chosen = rng.choice(len(places), min(count, len(places)), replace=False)
+    chosen = rng.choice(len(places), min(config.stack_negatives, len(places)), replace=False)
     return [places[c].astype(float) for c in chosen]
 
 

@@ -1,11 +1,14 @@
 """Identify the patients of cubes by their voxels, so that no patient is on both sides of a split.
 
 The cubes' patients are unknown, and many cubes show a nodule of one of the stacks. The central slices of a cube are
-compared with every slice of every stack by normalized cross-correlation, over shifts of a few voxels. Unrelated
-nodules reach about 0.8; the same nodule reaches 0.95 and more.
+compared with every slice of every stack and chunk by normalized cross-correlation, over shifts of a few voxels.
+Unrelated nodules reach about 0.8; the same nodule reaches 0.95 and more.
 """
 
+import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from gcnn_cli.files import write_bytes
 from gcnn_cli.labels.entries import CutoutEntry
 
 SAME_NODULE = 0.95
@@ -22,12 +26,32 @@ _TEMPLATE = 21  # mm, in voxels of 1 mm
 _SEARCH = 31
 
 
-def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
-    """Fill in the patients that the voxels identify; the others stay empty."""
+def identify_patients(entries: list[CutoutEntry], cache: Path | None = None) -> list[CutoutEntry]:
+    """Fill in the patients that the voxels identify; the others stay empty.
+
+    cache: folder that keeps the result for these files (name, size, time); default: the voxels are compared again
+    """
     known = [entry for entry in entries if entry.patient]
-    unknown = [entry for entry in entries if not entry.patient]
+    unknown = [entry for entry in entries if not entry.patient and entry.masked]  # cubes
     if not known or not unknown:
         return entries
+    note = None if cache is None else cache / f"patients-{_signature([*known, *unknown])}.json"
+    if note is not None and note.is_file():
+        patients = json.loads(note.read_text("utf-8"))
+    else:
+        patients = _compare(known, unknown)
+        if note is not None:
+            write_bytes(note, json.dumps(patients).encode(), overwrite=True)
+    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
+
+
+def _signature(entries: list[CutoutEntry]) -> str:
+    stats = [(e.name, e.patient, (s := e.path.stat()).st_size, s.st_mtime_ns) for e in entries]
+    return hashlib.sha256(json.dumps([SAME_NODULE, stats]).encode()).hexdigest()[:32]
+
+
+def _compare(known: list[CutoutEntry], unknown: list[CutoutEntry]) -> dict[str, str]:
+    """Name of a cube -> its patient, where one of the known nodules is the same."""
     slices, owners = [], []
     for entry in known:
         data = entry.read()
@@ -44,7 +68,7 @@ def identify_patients(entries: list[CutoutEntry]) -> list[CutoutEntry]:
         best = int(match.argmax())
         if float(match[best]) >= SAME_NODULE:
             patients[entry.name] = owners[best]
-    return [entry if entry.patient else replace(entry, patient=patients.get(entry.name, "")) for entry in entries]
+    return patients
 
 
 def _search_windows(

@@ -12,12 +12,13 @@ from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import known_as
 from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
+from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
-from gcnn_cli.samples.split import SplitConfig, is_held_out
+from gcnn_cli.samples.split import SplitConfig, held_out_patients
 
 log = logging.getLogger("gcnn")
 
@@ -59,20 +60,24 @@ def prepare(
     are reported and left out; with strict, every problem raises InputError.
     """
     index = read_index(folders, strict=strict)
-    cutouts = identify_patients(list(index.cutouts))
+    cutouts = identify_patients(list(index.cutouts), cache)
     unknown = sum(not entry.patient for entry in cutouts)
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)
-    patients = set(DataIndex(index.scans, tuple(cutouts)).patients)
-    split = _with_known_names(split, patients)
-    held = {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
+    index = replace(index, cutouts=tuple(cutouts))
+    split = _with_known_names(split, set(index.patients))
+    held = held_out_patients(index, split)
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: dict[bool, list[Donor]] = {False: [], True: []}
     for n, entry in enumerate(cutouts):
+        side = sides[entry.patient in held]
+        if entry.patient and not entry.masked:
+            side += chunk_samples(read_chunk(entry, samples), samples, np.random.default_rng([split.seed, 1, n]))
+            continue
         donor = read_donor(entry, samples) if entry.patient else None
         if donor is None:
             continue
-        sides[entry.patient in held] += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
+        side += donor_samples(donor, samples, np.random.default_rng([split.seed, 1, n]))
         donors[entry.patient in held].append(donor)
     log.info("%d nodule cut-outs for training", len(donors[False]))
     if not held_out_transplants:

@@ -1,23 +1,58 @@
 """Held-out patients, and nested subsets of the training samples."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from gcnn_cli.errors import InputError
+from gcnn_cli.labels.entries import DataIndex
 from gcnn_cli.samples.sample import Sample
 
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Patients held out by name, and the share of the others that is held out."""
+    """Patients held out by name, and the share of the others that is held out; with folds, one fold instead.
+
+    fold: the fold that is held out, from 1 to folds
+    """
 
     hold_out: tuple[str, ...] = ()
     share: float = 0.2
     seed: int = 0
+    folds: int = 0
+    fold: int = 0
 
     def __post_init__(self) -> None:
+        if not (self.folds == self.fold == 0 or (self.folds >= 2 and 1 <= self.fold <= self.folds)):
+            raise InputError(f"[split] must name a fold from 1 to folds: got fold {self.fold}, folds {self.folds}")
         if not 0 <= self.share <= 1:
             raise InputError(f"the share of held-out patients must be between 0 and 1, got {self.share}")
+
+
+def held_out_patients(index: DataIndex, split: SplitConfig) -> set[str]:
+    """Return the patients whom the split holds out.
+
+    With folds, patients of whom there are scans without labels only are in every training set: there is nothing
+    to measure in them.
+    """
+    patients = set(index.patients)
+    if not split.folds:
+        return {p for p in patients if p in split.hold_out or is_held_out(p, split.share, split.seed)}
+    with_labels = {scan.patient for scan in index.scans if scan.labelled}
+    unlabelled = {scan.patient for scan in index.scans} - with_labels
+    in_fold = {p for p in patients - unlabelled if fold_of(p, split.folds, with_labels, split.seed) == split.fold}
+    return in_fold | (patients & set(split.hold_out))
+
+
+def fold_of(patient: str, folds: int, with_labels: Collection[str], seed: int) -> int:
+    """Return the number, from 1, of the fold that holds a patient out.
+
+    Patients with labeled scans (`with_labels`) go to the folds in turn, by name: every fold then has scans to count
+    false positives in. All others go by a hash of their name, so that adding patients moves none of them.
+    """
+    if patient in with_labels:
+        return sorted(with_labels).index(patient) % folds + 1
+    return int.from_bytes(_hash(f"{seed}:{patient}")[:8], "big") % folds + 1
 
 
 def is_held_out(patient: str, share: float, seed: int) -> bool:

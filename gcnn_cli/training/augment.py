@@ -1,8 +1,8 @@
 """Training batches: cubes -> patches, varied as scans vary.
 
-At random, a complete cube loses slices as stacks do (`samples.slabs`), and a cube is smoothed as by thicker slices
-and softer kernels. Its patch is turned by an element of Oh, shifted, and often turned by a small angle and scaled.
-Its HU values are shifted and scaled slightly, and noise is added.
+At random, a complete cube loses slices as stacks do (`samples.slabs`) or the rim that chunks lack (`samples.rims`),
+and a cube is smoothed as by thicker slices and softer kernels. Its patch is turned by an element of Oh, shifted, and
+often turned by a small angle and scaled. Its HU values are shifted and scaled slightly, and noise is added.
 
 Every choice comes from a generator seeded with (seed, step), so that a batch does not depend on earlier draws.
 """
@@ -18,6 +18,7 @@ from torch import Tensor
 from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.samples.rims import narrow
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.symmetry.actions import rotate
@@ -48,18 +49,27 @@ class AugmentConfig:
         make_group(self.turn_group)  # raises for an unknown name
 
 
+@dataclass(frozen=True)
+class Chances:
+    """How often (negatives, positives) lose what others lack, so that it says nothing about the class.
+
+    slab: complete cubes lose slices as stacks do (`slabs`)
+    rim:  cubes that are not of a chunk lose their rim (`rims`)
+    """
+
+    slab: tuple[float, float] = (0.0, 0.0)
+    rim: tuple[float, float] = (0.0, 0.0)
+
+
 def make_batch(
     samples: list[Sample],
     spec: InputSpec,
     config: AugmentConfig,
-    slab_chance: tuple[float, float],
+    chances: Chances,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Make patches [B, 1, side, side, side] and labels [B].
-
-    slab_chance: probability for complete (negatives, positives) to lose slices
-    """
-    cubes = np.stack([_with_slab(sample, slab_chance[sample.label], rng) for sample in samples])
+    """Make patches [B, 1, side, side, side] and labels [B]."""
+    cubes = np.stack([_cube_of(sample, spec.spacing_mm, chances, rng) for sample in samples])
     varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / spec.spacing_mm, rng)
     patches = _cut_varied(varied, spec.side, config, rng)
     patches = _vary_hu(patches, config, rng)
@@ -70,20 +80,27 @@ def make_batch(
 def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
     """Cut the samples' central patches without variation, missing slices filled in."""
     rng = np.random.default_rng(0)
-    cubes = torch.from_numpy(np.stack([_with_slab(sample, 0.0, rng) for sample in samples]))
+    cubes = torch.from_numpy(np.stack([_cube_of(sample, spec.spacing_mm, Chances(), rng) for sample in samples]))
     margin = (cubes.shape[-1] - spec.side) // 2
     inner = slice(margin, margin + spec.side)
     return scale_hu(cubes[:, inner, inner, inner], spec).unsqueeze(1)
 
 
-def _with_slab(sample: Sample, chance: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _cube_of(sample: Sample, spacing_mm: float, chances: Chances, rng: np.random.Generator) -> NDArray[np.float32]:
+    cube = _with_slab(sample, chances.slab[sample.label], spacing_mm, rng)
+    if "chunk" not in sample.kind and (chance := chances.rim[sample.label]) and rng.random() < chance:
+        return narrow(cube, spacing_mm, rng)
+    return cube
+
+
+def _with_slab(sample: Sample, chance: float, spacing_mm: float, rng: np.random.Generator) -> NDArray[np.float32]:
     cube = sample.hu.astype(np.float32)
     if not sample.complete:
         return extend_slab(cube, sample.first, sample.stop, rng)
     if rng.random() >= chance:
         return cube
     # Heights like those of the stacks, whose median is 7.5 mm and upper quartile 12 mm.
-    height = int(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30))
+    height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / spacing_mm)
     first = (len(cube) - height) // 2
     return extend_slab(cube, first, first + height, rng)
 

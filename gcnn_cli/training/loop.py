@@ -21,10 +21,10 @@ from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.devices import autocast
 from gcnn_cli.samples.sample import Sample
-from gcnn_cli.training.augment import AugmentConfig, make_batch
+from gcnn_cli.training.augment import AugmentConfig, Chances, make_batch
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.distributed import Process
-from gcnn_cli.training.sampling import BatchSampler, slab_chances
+from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
 from gcnn_cli.training.validation import validate
 
 
@@ -135,7 +135,7 @@ class _Run:
             self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
         )
         self.sampler = BatchSampler(training)
-        self.chances = slab_chances(training, config.augment.slab_share)
+        self.chances = Chances(slab_chances(training, config.augment.slab_share), rim_chances(training))
         self.step = 0
         self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
         self.validations: list[Progress] = []

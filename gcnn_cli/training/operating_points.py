@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import expit
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.calibration import error_on_unseen, fit_platt
-from gcnn_cli.evaluation.froc import RATES, Floats, froc_curve, thresholds_at
+from gcnn_cli.evaluation.froc import RATES, Floats, Outcomes, froc_curve, thresholds_at
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.validation import candidate_outcomes
@@ -58,14 +59,27 @@ def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequenc
     if outcomes is None:
         return OperatingStudy(Calibration(), 0, False, 0.0, float("nan"))
     scans = len(outcomes.nodules)
-    positive = outcomes.is_nodule
     # Marks of the counted scans alone, or the prior would be that of other scans than the false candidates'.
-    marks = sum(s.kind == "mark" and (out or not only_held) for s, out in zip(samples, held_out, strict=True))
-    prior = max(1, marks) / (max(1, marks) + int((~positive).sum()))
-    weight = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
-    probability = expit(outcomes.score)
+    marks = max(1, sum(s.kind == "mark" and (out or not only_held) for s, out in zip(samples, held_out, strict=True)))
+    prior = marks / (marks + int((~outcomes.is_nodule).sum()))
     kept = [s for s in chosen if s.label or s.kind == "candidate"]
     groups = np.unique([s.patient if s.label else s.series for s in kept], return_inverse=True)[1]
+    calibration, error = calibrate(outcomes, groups, prior)
+    return OperatingStudy(calibration, scans, only_held, prior, error)
+
+
+def calibrate(
+    outcomes: Outcomes, groups: NDArray[np.intp], prior: float, rates: tuple[float, ...] = RATES
+) -> tuple[Calibration, float]:
+    """Return Platt's map of logits at a prior, with operating points; and its expected error on unseen groups.
+
+    outcomes: nodules and false positives, scored by logits; groups: int [E], who stay together when maps are
+    fitted to four fifths of them; prior: the probability of a scored place to be a nodule. Nodules together weigh
+    `prior` and false positives the rest, however many there are of each. The error is NaN where it is undefined.
+    """
+    positive = outcomes.is_nodule
+    weight = np.where(positive, prior / positive.sum(), (1 - prior) / (~positive).sum())
+    probability = expit(outcomes.score)
     try:
         platt = fit_platt(probability, positive, weight)
         error = error_on_unseen(probability, positive, groups, weight)
@@ -73,9 +87,8 @@ def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequenc
     except InputError:  # higher scores for negatives: an untrained network
         slope, offset, error = 1.0, 0.0, float("nan")
     meaning = Calibration(slope, offset)
-    thresholds = thresholds_at(froc_curve(outcomes), np.array(RATES))
+    thresholds = thresholds_at(froc_curve(outcomes), np.array(rates))
     points = tuple(
-        (rate, meaning.probability(float(cut))) for rate, cut in zip(RATES, thresholds, strict=True) if cut is not None
+        (rate, meaning.probability(float(cut))) for rate, cut in zip(rates, thresholds, strict=True) if cut is not None
     )
-    default = dict(points).get(1.0, 0.5)
-    return OperatingStudy(Calibration(slope, offset, default, points), scans, only_held, prior, error)
+    return Calibration(slope, offset, dict(points).get(1.0, 0.5), points), error

@@ -11,6 +11,7 @@ import json
 import math
 import platform
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ import torch
 from gcnn_cli import __version__
 from gcnn_cli.errors import InputError
 from gcnn_cli.files import write_bytes
+from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.samples.prepare import Prepared
 from gcnn_cli.training.loop import Progress
 from gcnn_cli.training.operating_points import OperatingStudy
 from gcnn_cli.training.recipe import Recipe
 
 NAMES = "data.json"
+NAME_KEYS = {"labelled_series", "training_series", "training_patients", "held_out_patients"}
 
 
 def run_folder(weights: Path) -> Path:
@@ -35,7 +38,13 @@ def run_folder(weights: Path) -> Path:
 
 def write_data_names(prepared: Prepared, folder: Path, sha256: str) -> None:
     """Write the names of series and patients to `data.json` in a run's folder, with the sha256 of its weights."""
-    content = {"weights_sha256": sha256, **_data_names(prepared)}
+    write_names(_data_names(prepared), folder, sha256)
+
+
+def write_names(names: Mapping[str, list[str]], folder: Path, sha256: str) -> None:
+    """Write names of series and patients to `data.json` in a run's folder, with the sha256 of the weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"weights_sha256": sha256, **names}
     write_bytes(folder / NAMES, (json.dumps(content, indent=1) + "\n").encode(), overwrite=True)
 
 
@@ -54,6 +63,22 @@ def read_data_names(folder: Path, sha256: str) -> dict[str, Any]:
     except (OSError, ValueError, TypeError):
         raise InputError(f"{path}: damaged; remove it") from None
     return content if content.get("weights_sha256") == sha256 else {}
+
+
+def names_of(model: TrainedModel, weights: Path) -> dict[str, list[str]]:
+    """Return the names of the data that weights were trained on: their header's, or those in their run's folder.
+
+    Raises InputError where neither has them.
+    """
+    found = (
+        model.provenance if model.provenance.keys() >= NAME_KEYS else read_data_names(run_folder(weights), model.sha256)
+    )
+    if not found.keys() >= NAME_KEYS:
+        raise InputError(
+            f"{weights}: nothing says which patients these weights were trained on;"
+            f" keep {run_folder(weights).name}/{NAMES} beside them, or train with --name-data"
+        )
+    return {name: list(map(str, found[name])) for name in sorted(NAME_KEYS)}
 
 
 def _data_names(prepared: Prepared) -> dict[str, list[str]]:

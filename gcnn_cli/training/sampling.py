@@ -6,20 +6,37 @@ from gcnn_cli.samples.sample import Sample
 
 # Share of each kind among the samples of its class in a batch; the shares of absent kinds go to the others.
 SHARES = {
-    1: {"stack": 0.45, "cube": 0.2, "transplant": 0.3, "mark": 0.05},
-    0: {"candidate": 0.7, "beside": 0.2, "sham": 0.1},
+    1: {"stack": 0.3, "chunk": 0.3, "cube": 0.1, "transplant": 0.25, "mark": 0.05},
+    0: {"candidate": 0.7, "beside": 0.15, "chunk beside": 0.05, "sham": 0.1},
 }
 
 
 def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:
     """Return how often complete (negatives, positives) must lose slices for `share` of each class to lack some."""
-    chances = []
+    return _completing(_shares_of(samples, ("stack", "beside")), share)
+
+
+def rim_chances(samples: list[Sample]) -> tuple[float, float]:
+    """Return how often other (negatives, positives) must be narrowed for both classes to be as chunks equally often."""
+    already = _shares_of(samples, ("chunk", "chunk beside"))
+    return _completing(already, max(already))
+
+
+def _shares_of(samples: list[Sample], kinds: tuple[str, ...]) -> tuple[float, float]:
+    """Return the share of these kinds among (negatives, positives) as they are drawn."""
+    found = {(s.label, s.kind) for s in samples}
+    shares = []
     for label in (0, 1):
-        present = {kind: w for kind, w in SHARES[label].items() if any(s.kind == kind for s in samples)}
+        present = {kind: w for kind, w in SHARES[label].items() if (label, kind) in found}
         total = sum(present.values())
-        already = sum(w for kind, w in present.items() if kind in ("stack", "beside")) / total if total else 0.0
-        chances.append(float(np.clip((share - already) / (1 - already), 0, 1)) if already < 1 else 0.0)
-    return chances[0], chances[1]
+        shares.append(sum(w for kind, w in present.items() if kind in kinds) / total if total else 0.0)
+    return shares[0], shares[1]
+
+
+def _completing(already: tuple[float, float], share: float) -> tuple[float, float]:
+    """Return the chance for each of the others that brings both classes to the share."""
+    negatives, positives = (float(np.clip((share - a) / (1 - a), 0, 1)) if a < 1 else 0.0 for a in already)
+    return negatives, positives
 
 
 class BatchSampler:

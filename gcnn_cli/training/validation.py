@@ -55,10 +55,13 @@ def candidate_outcomes(logits: NDArray[np.float64], samples: list[Sample]) -> Ou
 
 
 def froc_figures(logits: NDArray[np.float64], samples: list[Sample]) -> dict[str, float]:
-    """Return the CPM and the sensitivity at 1 false positive per scan."""
+    """Return CPM and the sensitivity at 1 false positive per scan; nothing without nodules or candidates."""
     outcomes = candidate_outcomes(logits, samples)
-    if outcomes is None:
-        return {}
+    return {} if outcomes is None else rate_figures(outcomes)
+
+
+def rate_figures(outcomes: Outcomes) -> dict[str, float]:
+    """Return CPM and the sensitivity at 1 false positive per scan. Raises InputError without nodules."""
     curve = froc_curve(outcomes)
     values = sensitivity_at(curve.fps_per_scan, curve.sensitivity, np.array(RATES))
     return {"cpm": float(values.mean()), "sensitivity_at_1": float(values[RATES.index(1.0)])}

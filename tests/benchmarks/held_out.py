@@ -88,7 +88,7 @@ def real_context(data: Path, patients: set[str]) -> dict[str, list[Sample]]:
     samples: dict[str, list[Sample]] = defaultdict(list)
     config = SampleConfig()
     for entry in identify_patients(list(read_index([data]).cutouts)):
-        if entry.patient in patients and (donor := read_donor(entry, config)):
+        if entry.masked and entry.patient in patients and (donor := read_donor(entry, config)):
             positive = donor_samples(donor, config, np.random.default_rng(0))[0]
             samples[positive.kind].append(positive)
     return samples

@@ -67,7 +67,8 @@ def make_benchmark(data: Path, out: Path, model: str) -> None:
     provenance = load_model(model).provenance
     held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
     index = read_index([data])
-    nodules = [n for entry in index.cutouts if entry.patient in held_out and (n := read_nodule(entry.path))]
+    donors = [entry for entry in index.cutouts if entry.masked and entry.patient in held_out]
+    nodules = [nodule for entry in donors if (nodule := read_nodule(entry.path))]
     hosts = [scan for scan in index.scans if scan.name not in trained_on and scan.patient in held_out]
     print(f"{len(nodules)} nodules of held-out patients; hosts: {', '.join(host.path.name for host in hosts)}")
     for labelled in (True, False):

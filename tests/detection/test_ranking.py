@@ -1,15 +1,25 @@
 """A small network ranks the blobs: what it likes, and what is strong, stays."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import make_network
 
+from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
+from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.lungs import LungConfig, segment_lungs
+from gcnn_cli.detection.patches import patch_batches
+from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.detection.ranking import CandidateRanker, RankingConfig, load_ranker
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.scan.reading import read_volume
+from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 
 CPU = torch.device("cpu")
@@ -70,6 +80,29 @@ def test_impossible_numbers_are_refused():
         RankingConfig(proposals=10, kept=20)
 
 
-def test_a_network_on_another_grid_goes_without():
+def test_a_network_on_a_far_coarser_grid_goes_without():
     model = TrainedModel("other", make_network("O"), InputSpec(spacing_mm=2.0, side=8), Calibration())
     assert load_ranker(model, CPU) is None
+
+
+def test_a_network_on_another_grid_sees_patches_of_that_grid(sample):
+    """Candidates come from the ranker's grid, patches from the network's own."""
+    volume, spec = read_volume(sample), InputSpec(spacing_mm=1.25, side=8)
+    model = TrainedModel("other", make_network("O"), spec, Calibration())
+    seen = []
+
+    class Recording(Scorer):
+        def score(self, batches):
+            seen.extend(batches)
+            return super().score(seen)
+
+    scorer = Recording(make_scorer(model.network, CPU).network, CPU, bfloat16=False)
+    few = replace(load_ranker(model, CPU), config=RankingConfig(proposals=20, kept=3))
+    detect(volume, Detector(model, scorer, few), threshold=0.0)
+    assert seen[0].shape == (3, 1, 8, 8, 8)
+    own, small = resample(volume, 1.25), resample(volume, 1.0)
+    found = few.rank(
+        small, find_candidates(small, segment_lungs(small, LungConfig()), few.config.proposing(CandidateConfig()))
+    )
+    expected = next(iter(patch_batches(own, [c.position_mm for c in found], spec, 3)))
+    assert torch.equal(seen[0], expected)

@@ -205,7 +205,7 @@ def test_headers_nested_too_deeply_or_of_another_type_are_refused(model, tmp_pat
 
 def test_too_little_memory_for_the_network_is_not_a_damaged_file(model, tmp_path, monkeypatch):
     save_model(model, tmp_path / "small.safetensors")
-    monkeypatch.setattr(weights, "GCNN", lambda config: torch.empty(1 << 60, dtype=torch.uint8))
+    monkeypatch.setattr(weights, "build_network", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
     with pytest.raises(DeviceError, match="not enough memory to load these weights"):
         load_model(str(tmp_path / "small.safetensors"))
 

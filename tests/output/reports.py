@@ -21,8 +21,11 @@ def report_of(volume: Volume, positions_mm, *, diameter_mm: float = 8.0, warning
         at = int(np.clip(np.round(index[0]), 0, volume.shape[0] - 1))
         uid = volume.source.slice_uids[at] if volume.source.slice_uids else ""
         volume_mm3 = np.pi / 6 * diameter_mm**3
+        rate = 0.125 * number or None  # unknown for the first
         nodules.append(
-            Nodule(tuple(position), tuple(index), 0.99 / (1 + 0.01 * number), diameter_mm, volume_mm3, at + 1, uid)
+            Nodule(
+                tuple(position), tuple(index), 0.99 / (1 + 0.01 * number), diameter_mm, volume_mm3, at + 1, uid, rate
+            )
         )
     source = replace(volume.source, warnings=tuple(warnings))
     scan = ScanSummary(

@@ -21,7 +21,7 @@ from gcnn_cli.output.table import show_report
 from gcnn_cli.scan.volume import Source
 
 NODULES = (
-    Nodule((1.25, -20.5, 300.125), (10.4, 20.6, 30.2), 0.987654321, 8.1234, 280.5, 11, "1.2.3"),
+    Nodule((1.25, -20.5, 300.125), (10.4, 20.6, 30.2), 0.987654321, 8.1234, 280.5, 11, "1.2.3", 0.125),
     Nodule((0.0, 0.0, 0.0), (0.0, 1.0, 2.0), 0.5, 4.0, 33.5, 1, "1.2.4"),
 )
 
@@ -55,7 +55,7 @@ def test_the_rich_csv():
     assert rows[0] == {
         "seriesuid": "056", "nodule": "1", "coordX": "1.250", "coordY": "-20.500", "coordZ": "300.125",
         "diameter_mm": "8.12", "volume_mm3": "280.5", "probability": "0.9877",
-        "i": "30", "j": "21", "k": "10", "slice": "11", "sop_instance_uid": "1.2.3",
+        "fp_per_scan": "0.125", "i": "30", "j": "21", "k": "10", "slice": "11", "sop_instance_uid": "1.2.3",
     }  # fmt: skip
 
 
@@ -86,6 +86,12 @@ def test_the_json_says_where_in_files_order():
     assert data["input"]["axes"] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert data["input"]["origin_mm"] == [-1, -2, -3]
     assert data["nodules"][0]["index"] == [30.2, 20.6, 10.4]
+
+
+def test_rates_of_false_positives_are_where_they_were_counted():
+    report = make_report()
+    assert [n.get("fp_per_scan") for n in report_data(report)["nodules"]] == [0.125, None]
+    assert [row["fp_per_scan"] for row in rows_of(rich_csv(report))] == ["0.125", ""]
 
 
 def test_the_schema_can_fail():

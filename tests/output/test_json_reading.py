@@ -53,6 +53,8 @@ def set_in(data, value, *keys):
     ("value", "keys", "text"),
     [
         ("2.0", ("schema", "version"), "version 2.0"),
+        (0, ("nodules", 0, "fp_per_scan"), "more than 0"),
+        ("1", ("nodules", 0, "fp_per_scan"), "not a number"),
         ("other", ("schema", "name"), "not a report of gcnn"),
         ("RAS", ("frame",), "frame RAS"),
         (None, ("nodules",), "damaged report: 'nodules'"),

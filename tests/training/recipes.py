@@ -15,7 +15,7 @@ candidates_per_scan = 40
 transplants_per_scan = 4
 shams_per_scan = 2
 [train]
-steps = 2
+steps = 4
 batch_size = 4
 validate_every = 20
 """

@@ -160,7 +160,7 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert model.provenance["precision"] == precision_name(torch.device("cpu"))
     assert model.calibration.threshold_at(1) == model.calibration.threshold
     lines = [json.loads(line) for line in (tmp_path / "new" / "mine.run" / "metrics.jsonl").read_text().splitlines()]
-    assert lines[-1]["step"] == 2
+    assert lines[-1]["step"] == 4
     assert {"cpm", "sensitivity_at_1", "auc"} <= set(lines[-1]["validation"])
     assert (tmp_path / "new" / "mine.run" / "loss.png").stat().st_size > 1000
     assert not (tmp_path / "new" / "mine.run" / "checkpoint.pt").exists()

@@ -1,6 +1,8 @@
 """Samples are as documented, splits keep patients apart, and a short run makes usable weights."""
 
 import csv
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,9 +25,9 @@ from gcnn_cli.samples.slabs import extend_slab
 from gcnn_cli.samples.split import is_held_out
 from gcnn_cli.samples.transplant import blend, choose_places, soften
 from gcnn_cli.training import augment
-from gcnn_cli.training.augment import AugmentConfig, make_batch, plain_batch
+from gcnn_cli.training.augment import AugmentConfig, Chances, make_batch, plain_batch
 from gcnn_cli.training.loop import TrainConfig, train_network
-from gcnn_cli.training.sampling import BatchSampler, slab_chances
+from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
 from gcnn_cli.training.validation import validate
 
 SPEC = InputSpec(side=16)
@@ -140,6 +142,24 @@ def test_a_cube_is_known_by_its_pixels(tmp_path):
     patients = {entry.name: entry.patient for entry in identify_patients(entries)}
     assert patients["cube"] == "LIDC-IDRI-0002"
     assert patients["other"] == ""
+    # Chunks, which have no mask, are as good to know a cube by; of an unknown patient they stay what they are.
+    with np.load(entries[2].path) as data:
+        np.savez(tmp_path / "chunk.npz", **{name: data[name] for name in data.files if name != "mask"})
+    chunk = CutoutEntry(tmp_path / "chunk.npz", "chunk", "LIDC-IDRI-0009", masked=False)
+    patients = {entry.name: entry.patient for entry in identify_patients([chunk, *entries[:2], *entries[3:]])}
+    assert patients["cube"] == "LIDC-IDRI-0009"
+    # What a cache holds is of these files as they are.
+    cache = tmp_path / "cache"
+    asked = [chunk, *entries[:2], *entries[3:]]
+    assert identify_patients(asked, cache) == identify_patients(asked, cache)
+    (note,) = cache.iterdir()
+    note.write_text('{"cube": "LIDC-IDRI-0001"}')
+    assert {e.name: e.patient for e in identify_patients(asked, cache)}["cube"] == "LIDC-IDRI-0001"
+    os.utime(entries[3].path, (1, 1))
+    assert {e.name: e.patient for e in identify_patients(asked, cache)}["cube"] == "LIDC-IDRI-0009"
+    unknown = replace(chunk, patient="")
+    patients = {entry.name: entry.patient for entry in identify_patients([unknown, *entries])}
+    assert (patients["chunk"], patients["cube"]) == ("", "LIDC-IDRI-0002")
 
 
 # Samples
@@ -211,9 +231,17 @@ def test_missing_slices_keep_the_wall_and_lose_the_nodule():
 def test_both_classes_lose_slices_equally_often():
     samples = [sample(1, "stack", stop=8), sample(1, "cube"), sample(0, "candidate"), sample(0, "beside", stop=8)]
     negatives, positives = slab_chances(samples, 0.5)
-    # stacks: 0.45 of 0.65 positives lose slices already; besides: 0.2 of 0.9 negatives.
+    # stacks: 0.3 of 0.4 positives lose slices already; besides: 0.15 of 0.85 negatives.
     assert positives == 0
-    assert 0.2 / 0.9 + (1 - 0.2 / 0.9) * negatives == pytest.approx(0.5)
+    assert 0.15 / 0.85 + (1 - 0.15 / 0.85) * negatives == pytest.approx(0.5)
+
+
+def test_both_classes_lose_their_rim_as_often_as_chunks_do():
+    samples = [sample(1, "chunk"), sample(1, "cube"), sample(0, "candidate"), sample(0, "chunk beside")]
+    negatives, positives = rim_chances(samples)
+    assert positives == 0  # 0.3 of 0.4 have none already
+    assert 0.05 / 0.75 + (1 - 0.05 / 0.75) * negatives == pytest.approx(0.3 / 0.4)
+    assert rim_chances(samples[1:3]) == (0, 0)
 
 
 def test_batches_are_balanced_and_come_from_their_seed():
@@ -249,8 +277,8 @@ def test_blur_smooths_every_cube_along_and_across_its_slices_by_its_own_widths()
 
 def test_an_augmented_batch_is_a_batch_of_patches():
     samples = [sample(1, "cube"), sample(0, "candidate"), sample(1, "stack", first=8, stop=16)]
-    patches, labels = make_batch(samples, SPEC, AugmentConfig(), (0.5, 0.5), np.random.default_rng(0))
-    again, _ = make_batch(samples, SPEC, AugmentConfig(), (0.5, 0.5), np.random.default_rng(0))
+    patches, labels = make_batch(samples, SPEC, AugmentConfig(), Chances((0.5, 0.5)), np.random.default_rng(0))
+    again, _ = make_batch(samples, SPEC, AugmentConfig(), Chances((0.5, 0.5)), np.random.default_rng(0))
     assert patches.shape == (3, 1, 16, 16, 16)
     assert torch.equal(patches, again)
     assert labels.tolist() == [1, 0, 1]
@@ -292,8 +320,11 @@ def test_one_class_is_not_enough():
 def test_the_shared_folder_is_read_as_its_readme_says(shared_data):
     index = read_index([shared_data])
     names = {scan.name: scan for scan in index.scans}
-    assert len(index.cutouts) == 830 + 134
+    assert len(index.cutouts) == 827 + 134 + 262
     assert sum(entry.patient == "" for entry in index.cutouts) == 134
+    assert sum(not entry.masked for entry in index.cutouts) == 262
+    kept_apart = {"LIDC-IDRI-0004", "LIDC-IDRI-0007", "LIDC-IDRI-0010"}  # for an independent test
+    assert not kept_apart & set(index.patients)
     assert names["LIDC-IDRI-0132a"].patient == names["LIDC-IDRI-0132b"].patient
     with (shared_data / "annotations.csv").open() as file:
         assert sum(len(scan.nodules) for scan in index.scans) == len(list(csv.DictReader(file)))

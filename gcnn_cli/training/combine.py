@@ -1,0 +1,131 @@
+"""Networks of all folds -> one committee, with its scores calibrated out of fold."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.committee import Committee
+from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.weights import TrainedModel, load_model
+from gcnn_cli.samples.held_out import read_held_out
+from gcnn_cli.samples.sample import SampleConfig
+from gcnn_cli.training.out_of_fold import calibrate_out_of_fold, score_out_of_fold
+from gcnn_cli.training.provenance import NAME_KEYS, names_of
+
+Names = dict[str, list[str]]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldWeights:
+    """The network of one fold, and the names of the data that it was trained on (`provenance.NAME_KEYS`)."""
+
+    model: TrainedModel
+    names: Names
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of the training, as the header holds it."""
+        return dict(self.model.provenance["recipe"])
+
+
+def read_fold(path: Path) -> FoldWeights:
+    """Read weights of `gcnn train --fold`. Raises InputError for others and where the data's names are unknown."""
+    model = load_model(str(path))
+    recipe = model.provenance.get("recipe")
+    if not isinstance(recipe, Mapping) or not recipe.get("split", {}).get("folds"):
+        raise InputError(f"{path}: was not trained on a fold (gcnn train --fold)")
+    if not isinstance(model.network, GCNN):
+        raise UsageError(f"{path}: is a committee already")
+    return FoldWeights(model, names_of(model, path))
+
+
+def combine_folds(
+    members: Sequence[FoldWeights],
+    folders: list[Path],
+    name: str,
+    *,
+    average_over: str,
+    device: torch.device,
+    cache: Path | None = None,
+    notify: Callable[[str], None] = lambda _: None,
+) -> tuple[TrainedModel, Names]:
+    """Return the committee of one network for each fold, and the names of the data of all.
+
+    folders: the data that the members were trained on; what each had held out is scored by it alone
+    cache:   folder that their training kept its results in
+
+    Raises InputError where the members are not the folds of one split, or the data have no scan of a fold.
+    """
+    Calibration(average_over=average_over)  # raises for an unknown group
+    check_folds(members)
+    notify("reading the data")
+    models = [member.model for member in members]
+    samples = SampleConfig(**members[0].recipe["samples"])
+    held_out = read_held_out(folders, samples, [m.names["held_out_patients"] for m in members], cache)
+    for model, held in zip(models, held_out, strict=True):
+        if not held.scans:
+            raise InputError(f"{model.name}: these data have no labeled scan of its held-out patients")
+    scored = score_out_of_fold(models, held_out, average_over=average_over, device=device, notify=notify)
+    calibration, basis = calibrate_out_of_fold(scored, average_over)
+    network = Committee([model.network for model in models if isinstance(model.network, GCNN)])
+    names = {key: sorted({n for member in members for n in member.names[key]}) for key in sorted(NAME_KEYS)}
+    names["held_out_patients"] = []
+    provenance = _provenance(members, names, basis)
+    return TrainedModel(name, network, models[0].input, calibration, provenance), names
+
+
+def check_folds(members: Sequence[FoldWeights]) -> None:
+    """Check that there is one network of each fold of one split. Raises InputError."""
+    first = members[0]
+    for member in members:
+        if _shared(member.recipe) != _shared(first.recipe) or member.model.input != first.model.input:
+            raise InputError(f"{member.model.name} and {first.model.name} were not trained by one recipe")
+    folds = [member.recipe["split"]["fold"] for member in members]
+    if sorted(folds) != list(range(1, first.recipe["split"]["folds"] + 1)):
+        given = ", ".join(map(str, folds))
+        raise InputError(
+            f"a committee needs one network of each of the {first.recipe['split']['folds']} folds, got folds {given}"
+        )
+    for member in members:
+        held = set(member.names["held_out_patients"])
+        if held & set(member.names["training_patients"]):
+            raise InputError(f"{member.model.name}: held-out patients are among those that it was trained on")
+        for other in members:
+            if other is not member and held & set(other.names["held_out_patients"]):
+                raise InputError(f"{member.model.name} and {other.model.name} hold out the same patients")
+
+
+def _shared(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What the folds' recipes have in common: all but the number of the fold and the seed."""
+    return {**recipe, "split": {**recipe["split"], "fold": 0}, "train": {**recipe["train"], "seed": 0}}
+
+
+def _provenance(members: Sequence[FoldWeights], names: Names, basis: dict[str, float]) -> dict[str, object]:
+    """The origin of all members. Names of the data are in it only if every member's header names them."""
+    first = members[0].model.provenance
+    named = all(member.model.provenance.keys() >= NAME_KEYS for member in members)
+    return {
+        "tool": first["tool"],
+        "torch": first["torch"],
+        "recipe": json.loads(json.dumps(_shared(members[0].recipe))),
+        **(names if named else {}),
+        "counts": {name: len(values) for name, values in names.items()},
+        "out_of_fold": basis,
+        "validation": {"validation": {name: basis[name] for name in ("cpm", "sensitivity_at_1")}},
+        "members": [
+            {
+                "sha256": member.model.sha256,
+                "fold": member.recipe["split"]["fold"],
+                "seed": member.recipe["train"]["seed"],
+                **{key: member.model.provenance.get(key) for key in ("samples", "validation", "hours")},
+                **({"held_out_patients": member.names["held_out_patients"]} if named else {}),
+            }
+            for member in members
+        ],
+    }

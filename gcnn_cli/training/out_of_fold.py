@@ -1,0 +1,148 @@
+"""What a committee is worth, measured on patients whom its members have not seen.
+
+Every labeled scan and every nodule cut-out is scored by the one member that had its patient held out. Scans are
+searched by the whole detection, proposals and measuring included, so that the false positives are those of use.
+Scores are logits, averaged over the same group as the committee's. They say how a single member does on what is new
+to it; the mean of all members, which ships, cannot be measured on patients whom most of them have seen.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logit
+
+from gcnn_cli.detection.detector import make_detector
+from gcnn_cli.detection.findings import Report
+from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.evaluation.froc import RATES, Outcomes, outcomes_of
+from gcnn_cli.evaluation.inputs import from_labelled
+from gcnn_cli.evaluation.matching import FALSE, Matches, MatchRule
+from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.inference import make_scorer
+from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.samples.held_out import HeldOut, HeldOutNodule
+from gcnn_cli.training.augment import plain_batch
+from gcnn_cli.training.operating_points import calibrate
+from gcnn_cli.training.validation import rate_figures
+
+_RATES = (*RATES, 16.0, 32.0, 64.0)  # up to the number of candidates: every finding has a rate of false positives
+_CERTAIN = 1e-12
+_BATCH = 64
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """Everything that was held out from one member, scored by it.
+
+    matches:       of every labeled scan; scores are logits
+    patients:      of these scans, in the order of `matches.series`
+    nodules:       in cut-outs
+    nodule_logits: float [N], of these
+    candidates:    scored in all scans
+    """
+
+    matches: Matches
+    patients: tuple[str, ...]
+    nodules: tuple[HeldOutNodule, ...]
+    nodule_logits: Floats
+    candidates: int
+
+    @property
+    def false_positives(self) -> Floats:
+        """Logits [F] of the false positives in all scans."""
+        return np.asarray(self.matches.predictions.value[self.matches.mark_fate == FALSE])
+
+
+def score_out_of_fold(
+    members: Sequence[TrainedModel],
+    held_out: Sequence[HeldOut],
+    *,
+    average_over: str,
+    device: torch.device,
+    notify: Callable[[str], None] = lambda _: None,
+) -> OutOfFold:
+    """Score what each member had held out; `held_out` in the order of the members. Raises as detection does."""
+    scans = [scan for held in held_out for scan in held.scans]
+    reports: list[Report] = []
+    nodules: list[HeldOutNodule] = []
+    logits = [np.zeros(0)]
+    for member, held in zip(members, held_out, strict=True):
+        # Probabilities that are the sigmoid of the logit, one sha256 for all members' reports.
+        plain = replace(member, calibration=Calibration(average_over=average_over), sha256="")
+        detector = make_detector(plain, device)
+        for scan in held.scans:
+            notify(f"{member.name}: {scan.name}")
+            reports.append(detect(scan.read(), detector, threshold=0.0))
+        notify(f"{member.name}: {len(held.nodules)} cut-outs")
+        nodules += held.nodules
+        logits.append(score_nodules(member, held.nodules, average_over=average_over, device=device))
+    matches = from_labelled(scans, reports, Path()).match(MatchRule())
+    return OutOfFold(
+        _with_logits(matches),
+        tuple(scan.patient for scan in scans),
+        tuple(nodules),
+        np.concatenate(logits),
+        sum(report.candidates for report in reports),
+    )
+
+
+def score_nodules(
+    model: TrainedModel, nodules: Sequence[HeldOutNodule], *, average_over: str, device: torch.device
+) -> Floats:
+    """Return the logits [N] of cut-outs, each seen in one patch around its nodule."""
+    scorer = make_scorer(model.network, device, average_over=average_over)
+    samples = [nodule.sample for nodule in nodules]
+    batches = (plain_batch(samples[n : n + _BATCH], model.input) for n in range(0, len(samples), _BATCH))
+    return scorer.score(batches).astype(float)
+
+
+def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibration, dict[str, float]]:
+    """Return what a logit means, and what that rests on.
+
+    A probability is that of a candidate that detection scores: the prior is the share of nodules among the
+    candidates of the labeled scans, about one or two in a hundred. No smaller prior is set for the sake of caution;
+    that would only hold sure findings below one half. Nodules of scans are few, so the shape of the map rests on the
+    cut-outs too; these are larger than nodules that have not been looked for, so that probabilities of small ones
+    may be too high. The rates of false positives are counted in all labeled scans.
+    """
+    found = outcomes_of(scored.matches)
+    outcomes = Outcomes(
+        score=np.concatenate([found.score, scored.nodule_logits]),
+        scan=np.concatenate([found.scan, np.zeros(len(scored.nodules), np.intp)]),
+        is_nodule=np.concatenate([found.is_nodule, np.ones(len(scored.nodules), bool)]),
+        nodules=found.nodules + len(scored.nodules) * (np.arange(len(found.nodules)) == 0),
+    )
+    owners = [*(scored.patients[n] for n in found.scan), *(nodule.sample.patient for nodule in scored.nodules)]
+    groups = np.unique(owners, return_inverse=True)[1]
+    prior = max(1, int(found.is_nodule.sum())) / max(1, len(found.score))
+    calibration, error = calibrate(outcomes, groups, prior, _RATES)
+    basis = {
+        "scans": float(len(found.nodules)),
+        "nodules_in_scans": float(found.nodules.sum()),
+        "nodules_in_cutouts": float(len(scored.nodules)),
+        "false_positives": float((~found.is_nodule).sum()),
+        "candidates_per_scan": scored.candidates / len(found.nodules),
+        "prior": prior,
+        "expected_calibration_error": error,
+        **rate_figures(outcomes),
+    }
+    return replace(calibration, average_over=average_over), basis
+
+
+def _with_logits(matches: Matches) -> Matches:
+    """Matches whose scores are the logits of their probabilities."""
+
+    def back(probability: Floats) -> Floats:
+        return np.asarray(logit(np.clip(probability, _CERTAIN, 1 - _CERTAIN)))
+
+    found = np.isfinite(matches.nodule_score)
+    nodule_score = np.full(len(found), -np.inf)
+    nodule_score[found] = back(matches.nodule_score[found])
+    marks = replace(matches.predictions, value=back(matches.predictions.value))
+    return replace(matches, nodule_score=nodule_score, predictions=marks)

@@ -1,0 +1,199 @@
+"""What the networks of a committee do on patients whom they have not seen.
+
+    python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] [--beside octahedral]
+
+DATA is the data that the folds were trained on (`gcnn train --fold`); with some of the folds only, what these hold
+out is measured. Prints Markdown.
+
+- Labeled scans, searched by the whole detection: nodules and false positives of every scan, LUNA16's rules.
+- Nodule cut-outs, scored as one patch at their center, at the thresholds of the scans: no candidate stage is involved.
+- 95 % intervals: patients are drawn with replacement, with their scans, false positives and cut-outs (percentile
+  bootstrap). False positives are of six patients at most, so the intervals of few folds say little.
+- `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
+  were not trained on, false positives of scans that they were not trained on.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from gcnn_cli.evaluation.froc import RATES, interval
+from gcnn_cli.evaluation.matching import FALSE
+from gcnn_cli.network.devices import choose_device
+from gcnn_cli.network.weights import TrainedModel, load_model
+from gcnn_cli.samples.held_out import HeldOut, read_held_out
+from gcnn_cli.samples.sample import SampleConfig
+from gcnn_cli.training.combine import read_fold
+from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold, score_out_of_fold
+
+SIZES_MM = (3, 4, 6, 8, 10, 15, 40)
+RESAMPLES = 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folds", nargs="+", type=Path)
+    parser.add_argument("--average-over", default="Oh", help="test-time pooling over this group; default: Oh")
+    parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
+    parser.add_argument("--beside", help="other weights, measured on what neither has seen")
+    arguments = parser.parse_args()
+    folds = [read_fold(path) for path in arguments.folds]
+    members, held = [fold.model for fold in folds], [fold.names["held_out_patients"] for fold in folds]
+    held_out = read(arguments, members[0], held)
+    if not arguments.beside:
+        show("folds", members, held_out, arguments.average_over)
+        return
+    other = load_model(arguments.beside)
+    show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
+    others = [unseen(part, other) for part in read(arguments, other, held)]
+    show(other.name, [other] * len(members), others, other.calibration.average_over)
+
+
+def read(arguments: argparse.Namespace, model: TrainedModel, held: list[list[str]]) -> list[HeldOut]:
+    samples = SampleConfig(**model.provenance["recipe"]["samples"])
+    return read_held_out([arguments.data], samples, held, arguments.cache)
+
+
+def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:
+    """What other weights were not trained on. Marks in scans of their patients count as excluded."""
+    patients = set(other.provenance["training_patients"])
+    scans = tuple(
+        replace(scan, nodules=(), excluded=(*scan.nodules, *scan.excluded)) if scan.patient in patients else scan
+        for scan in held.scans
+        if scan.name not in other.provenance["training_series"]
+    )
+    return HeldOut(scans, tuple(nodule for nodule in held.nodules if nodule.sample.patient not in patients))
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Nodules and false positives with their logits and patients; kind: "scan" or the cut-out's."""
+
+    nodule: np.ndarray
+    nodule_patient: np.ndarray
+    kind: np.ndarray
+    diameter_mm: np.ndarray
+    false: np.ndarray
+    false_patient: np.ndarray
+    scan_patients: np.ndarray  # of each scan
+
+
+def scores_of(scored: OutOfFold) -> Scores:
+    matches = scored.matches
+    patients = np.array(scored.patients)
+    is_false = matches.mark_fate == FALSE
+    return Scores(
+        np.concatenate([matches.nodule_score, scored.nodule_logits]),
+        np.concatenate([patients[matches.nodule_scan], [n.sample.patient for n in scored.nodules]]),
+        np.array(["scan"] * len(matches.nodules) + [n.sample.kind for n in scored.nodules]),
+        np.concatenate([matches.nodules.value, [n.diameter_mm for n in scored.nodules]]),
+        matches.predictions.value[is_false],
+        patients[matches.mark_scan[is_false]],
+        patients,
+    )
+
+
+def sensitivities(scores: Scores, chosen: np.ndarray, drawn: dict[str, int] | None = None) -> np.ndarray:
+    """Of the chosen nodules at every rate; `drawn`: how often each patient counts, once where None.
+
+    A rate's threshold lies at the false positive that would exceed it: nodules must score higher.
+    """
+
+    def weight(patients: np.ndarray) -> np.ndarray:
+        return np.array([1 if drawn is None else drawn.get(p, 0) for p in patients])
+
+    scans = weight(scores.scan_patients).sum()
+    order = np.argsort(-scores.false, kind="stable")
+    so_far = np.cumsum(weight(scores.false_patient[order]))
+    counted = weight(scores.nodule_patient[chosen])
+    if not scans or not counted.sum():
+        return np.full(len(RATES), np.nan)
+    found = []
+    for rate in RATES:
+        beyond = np.searchsorted(so_far, rate * scans, side="right")  # the first that is one too many
+        cut = scores.false[order[beyond]] if beyond < len(order) else -np.inf
+        found.append(float(counted[scores.nodule[chosen] > cut].sum() / counted.sum()))
+    return np.array(found)
+
+
+def resampled(scores: Scores, chosen: np.ndarray) -> np.ndarray:
+    """[RESAMPLES, rates]; scans' patients and the others are drawn apart, so that there are always scans."""
+    rng = np.random.default_rng(0)
+    with_scans = sorted(set(scores.scan_patients))
+    others = sorted(set(scores.nodule_patient) - set(with_scans))
+    rows = []
+    for _ in range(RESAMPLES):
+        drawn: dict[str, int] = {}
+        for group in (with_scans, others):
+            for n in rng.integers(len(group), size=len(group)) if group else ():
+                drawn[group[n]] = drawn.get(group[n], 0) + 1
+        rows.append(sensitivities(scores, chosen, drawn))
+    return np.array(rows)
+
+
+def show(name: str, members: list[TrainedModel], held_out: list[HeldOut], average_over: str) -> None:
+    scored = score_out_of_fold(members, held_out, average_over=average_over, device=choose_device("cpu"))
+    scores = scores_of(scored)
+    print(f"\n## {name}, averaged over {average_over}\n")
+    scans = len(scores.scan_patients)
+    print(f"{scans} scans, {scored.candidates / scans:.0f} candidates a scan, {len(scores.false)} false positives.\n")
+    print("| measured on | nodules | patients | " + " | ".join(f"at {rate:g}" for rate in RATES) + " | CPM |")
+    print("|---" * (len(RATES) + 4) + "|")
+    kinds = sorted(set(scores.kind), key=lambda kind: (kind != "scan", kind))
+    for kind in [*kinds, "all", "scan + chunk"]:
+        chosen = np.array([kind == "all" or k in kind.split(" + ") for k in scores.kind], bool)
+        if not chosen.any():
+            continue
+        values, repeats = sensitivities(scores, chosen), resampled(scores, chosen)
+        low, high = interval(repeats.mean(axis=1))
+        cells = []
+        for n, value in enumerate(values):
+            bounds = "" if RATES[n] != 1 else " ({:.3f}-{:.3f})".format(*interval(repeats[:, n]))
+            cells.append(f"{value:.3f}{bounds}")
+        cells.append(f"{values.mean():.3f} ({low:.3f}-{high:.3f})")
+        size = f"{chosen.sum()} | {len(set(scores.nodule_patient[chosen]))}"
+        print(f"| {kind} | {size} | {' | '.join(cells)} |")
+    show_sizes(scores)
+    show_scans(scored)
+    calibration, basis = calibrate_out_of_fold(scored, average_over)
+    print(
+        f"\nPlatt's map: slope {calibration.slope:.3f}, offset {calibration.offset:.3f}; "
+        + ", ".join(f"{k} {v:.4g}" for k, v in basis.items())
+    )
+    print("Operating points: " + ", ".join(f"{rate:g}: {cut:.4f}" for rate, cut in calibration.operating_points))
+
+
+def show_sizes(scores: Scores) -> None:
+    print("\n| diameter mm | nodules | at 1 | at 4 |\n|---|---|---|---|")
+    for low, high in pairwise(SIZES_MM):
+        chosen = (scores.diameter_mm >= low) & (scores.diameter_mm < high)
+        if chosen.any():
+            values = sensitivities(scores, chosen)
+            print(
+                f"| {low}-{high} | {chosen.sum()} | {values[RATES.index(1.0)]:.3f} | {values[RATES.index(4.0)]:.3f} |"
+            )
+
+
+def show_scans(scored: OutOfFold) -> None:
+    """Each scan's nodules by rank among its own findings, and its part of the false positives."""
+    matches = scored.matches
+    false = np.sort(scored.false_positives)[::-1]
+    cut = false[min(len(matches.series), len(false) - 1)] if len(false) else -np.inf
+    print(
+        "\n| scan | nodules | hit by a candidate | found at 1 FP a scan | false positives there | logits of nodules |"
+    )
+    print("|---" * 6 + "|")
+    for n, series in enumerate(matches.series):
+        own = matches.nodule_score[matches.nodule_scan == n]
+        wrong = matches.predictions.value[(matches.mark_scan == n) & (matches.mark_fate == FALSE)]
+        text = " ".join(f"{x:.1f}" for x in sorted(own, reverse=True))
+        figures = (len(own), np.isfinite(own).sum(), (own > cut).sum(), (wrong > cut).sum(), text)
+        print(f"| {series[-14:]} | " + " | ".join(map(str, figures)) + " |")
+
+
+if __name__ == "__main__":
+    main()

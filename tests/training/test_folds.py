@@ -1,0 +1,169 @@
+"""Folds by patient: everyone is held out once, and a committee is made of what each network has not seen."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from training.recipes import QUICK_RECIPE
+from typer.testing import CliRunner
+
+from gcnn_cli.cli import app
+from gcnn_cli.errors import InputError
+from gcnn_cli.labels.entries import CutoutEntry, DataIndex, ScanEntry
+from gcnn_cli.network.committee import members_of
+from gcnn_cli.network.weights import load_model
+from gcnn_cli.phantom import write_phantom
+from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.training.combine import check_folds, read_fold
+
+WITH_LABELS = ("a", "b", "b", "c")  # two dates of b
+WITHOUT = ("host", "b")
+CUTOUTS = tuple(f"patient-{n}" for n in range(60))
+
+
+def make_index(more=()):
+    scans = [ScanEntry(Path(f"{n}.mha"), f"{n}", patient, True) for n, patient in enumerate(WITH_LABELS)]
+    scans += [ScanEntry(Path(f"u{n}.mha"), f"u{n}", patient, False) for n, patient in enumerate(WITHOUT)]
+    cutouts = [CutoutEntry(Path(f"{p}.npz"), p, p) for p in (*CUTOUTS, "a", "", *more)]
+    return DataIndex(tuple(scans), tuple(cutouts))
+
+
+def folds_of(index, folds=3, seed=0):
+    return [held_out_patients(index, SplitConfig(folds=folds, fold=n + 1, seed=seed)) for n in range(folds)]
+
+
+def test_every_patient_but_those_of_unlabelled_scans_alone_is_held_out_once():
+    held = folds_of(make_index())
+    assert sorted(patient for fold in held for patient in fold) == sorted({*WITH_LABELS, *CUTOUTS})
+
+
+def test_every_fold_holds_a_labelled_scan():
+    assert [len(fold & set(WITH_LABELS)) for fold in folds_of(make_index())] == [1, 1, 1]
+
+
+def test_new_cutouts_move_nobody():
+    before, after = folds_of(make_index()), folds_of(make_index(more=("someone", "else")))
+    assert [a - b for a, b in zip(before, after, strict=True)] == [set(), set(), set()]
+
+
+def test_folds_are_of_like_size_and_of_their_seed():
+    held = folds_of(make_index())
+    assert all(10 <= len(fold) <= 32 for fold in held)
+    assert folds_of(make_index(), seed=1) != held
+
+
+def test_named_patients_are_held_out_of_every_fold():
+    for fold in (1, 2, 3):
+        assert {"host", "patient-3"} <= held_out_patients(
+            make_index(), SplitConfig(hold_out=("host", "patient-3", "nobody"), folds=3, fold=fold)
+        )
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(5, 0), (5, 6), (0, 1), (1, 1), (-2, -1)])
+def test_impossible_folds_are_refused(folds, fold):
+    with pytest.raises(InputError, match="fold"):
+        SplitConfig(folds=folds, fold=fold)
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def trained(phantom, tmp_path_factory):
+    """A folder of data and the networks of its two folds."""
+    folder = tmp_path_factory.mktemp("folds")
+    for name in ("LIDC-IDRI-0001", "LIDC-IDRI-0002"):
+        write_phantom(phantom, folder / "data" / name, name=name)
+    (folder / "quick.toml").write_text(QUICK_RECIPE + "[split]\nfolds = 2\nfold = 1\n")
+    for fold in (1, 2):
+        base = ("train", "--data", folder / "data", "--config", folder / "quick.toml", "--cache", folder / "cache")
+        done = run(*base, "--fold", fold, "--out", folder / f"fold-{fold}.safetensors", "--threads", 1)
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def combine(trained, out, *folds, more=()):
+    files = [trained / f"fold-{fold}.safetensors" for fold in folds]
+    return run(
+        "combine", *files, "--data", trained / "data", "--out", out, "--average-over", "D4", "--threads", 1, *more
+    )
+
+
+def test_the_folds_become_one_file(trained, tmp_path):
+    out = tmp_path / "both.safetensors"
+    done = combine(trained, out, 1, 2)
+    assert done.exit_code == 0, done.output
+    model = load_model(str(out))
+    assert len(members_of(model.network)) == 2
+    assert model.calibration.average_over == "D4"
+    assert "training_patients" not in model.provenance
+    assert model.provenance["counts"]["training_patients"] == 2
+    names = json.loads((tmp_path / "both.run" / "data.json").read_text())
+    assert names["training_patients"] == ["LIDC-IDRI-0001", "LIDC-IDRI-0002"]
+    assert names["weights_sha256"] == model.sha256
+    assert b"LIDC-IDRI" not in out.read_bytes()
+    assert [m["sha256"] for m in model.provenance["members"]] == [
+        load_model(str(trained / f"fold-{n}.safetensors")).sha256 for n in (1, 2)
+    ]
+    basis = model.provenance["out_of_fold"]
+    assert basis["scans"] == 2
+    assert model.provenance["validation"]["validation"]["cpm"] == basis["cpm"]
+    assert basis["nodules_in_scans"] == 14
+    assert "exists already" in combine(trained, out, 1, 2).stderr
+
+
+def test_what_is_no_committee_is_refused(trained, tmp_path):
+    out = tmp_path / "none.safetensors"
+    assert "one network of each of the 2 folds, got folds 1" in combine(trained, out, 1).stderr
+    assert "one network of each of the 2 folds, got folds 1, 1" in combine(trained, out, 1, 1).stderr
+    assert "was not trained on a fold" in run("combine", "octahedral", "--data", trained / "data", "--out", out).stderr
+    assert "unknown group" in combine(trained, out, 1, 2, more=("--average-over", "C9")).stderr
+    assert not out.exists()
+
+
+def test_the_names_of_the_data_must_be_known(trained, tmp_path):
+    alone = tmp_path / "fold-1.safetensors"
+    shutil.copy(trained / "fold-1.safetensors", alone)
+    done = run(
+        "combine",
+        alone,
+        trained / "fold-2.safetensors",
+        "--data",
+        trained / "data",
+        "--out",
+        tmp_path / "n.safetensors",
+    )
+    assert "keep fold-1.run/data.json beside them" in done.stderr
+
+
+def test_data_without_a_folds_scan_are_refused(trained, tmp_path):
+    shutil.copytree(trained / "data" / "LIDC-IDRI-0002", tmp_path / "data")
+    files = (trained / "fold-1.safetensors", trained / "fold-2.safetensors")
+    done = run("combine", *files, "--data", tmp_path / "data", "--out", tmp_path / "none.safetensors")
+    assert "fold-1: these data have no labeled scan of its held-out patients" in done.stderr
+
+
+def test_networks_that_hold_out_the_same_are_no_committee(trained):
+    first, second = (read_fold(trained / f"fold-{n}.safetensors") for n in (1, 2))
+    check_folds([first, second])
+    with pytest.raises(InputError, match="hold out the same patients"):
+        check_folds(
+            [
+                first,
+                replace(
+                    second, names={**second.names, "held_out_patients": ["LIDC-IDRI-0001"], "training_patients": []}
+                ),
+            ]
+        )
+    with pytest.raises(InputError, match="among those that it was trained on"):
+        check_folds([first, replace(second, names={**second.names, "training_patients": ["LIDC-IDRI-0002"]})])
+    recipe = {**second.recipe, "train": {**second.recipe["train"], "steps": 7}}
+    other = replace(second.model, provenance={**second.model.provenance, "recipe": recipe})
+    with pytest.raises(InputError, match="not trained by one recipe"):
+        check_folds([first, replace(second, model=other)])
