@@ -1,25 +1,68 @@
-"""Expected failures: one line of text and an exit code each.
+"""Expected failures, each with one line of text and an exit code.
 
 The text says what failed, quotes the offending value and names the remedy. It never holds
 a patient's name or identifier.
 """
 
+import errno
 import unicodedata
+from pathlib import Path
+from typing import Self
 
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode's classes of line breaks, controls and halves of characters
+_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # Unicode categories: controls, formats, surrogates, line breaks
+
+
+def printable(text: str) -> str:
+    """Escape control characters, surrogates and line breaks, so that text from a file stays on its line.
+
+    This is the only such rule: errors apply it to themselves, and the command line to all other lines about files.
+    """
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE else c for c in text)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out: for Python, NumPy, the system or one of PyTorch's allocators.
+
+    PyTorch raises OutOfMemoryError for an accelerator, but a plain RuntimeError for the CPU.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    text = str(error) if isinstance(error, RuntimeError) else ""
+    return type(error).__name__ == "OutOfMemoryError" or any(
+        part in text for part in ("DefaultCPUAllocator", "can't allocate memory", "not enough memory", "out of memory")
+    )
 
 
 class GcnnError(Exception):
-    """An expected failure; `exit_code` is what the process returns.
+    """An expected failure. The process returns `exit_code`.
 
-    Its text quotes files, which may hold anything: what would break the line or command the terminal is
-    shown by its number.
+    reason: the text without the path
+    path:   the file or folder that the failure concerns; None where there is none. The text starts with it.
     """
 
     exit_code = 1
 
+    def __init__(self, reason: str, *, path: Path | str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = None if path is None else Path(path)
+
     def __str__(self) -> str:
-        return "".join(repr(c)[1:-1] if unicodedata.category(c) in _UNPRINTABLE else c for c in super().__str__())
+        return printable(self.reason if self.path is None else f"{self.path}: {self.reason}")
+
+    def moved(self, old: Path, new: Path) -> Self:
+        """Return the same error with a path below `old` named from `new`."""
+        if self.path is None or not self.path.is_relative_to(old):
+            return self
+        return type(self)(self.reason, path=new / self.path.relative_to(old))
+
+    def located(self, path: Path) -> Self:
+        """Return the same error about `path`. A path of its own stays in the text unless it lies in `path`."""
+        if self.path is None:
+            return type(self)(self.reason, path=path)
+        if self.path.is_relative_to(path):
+            return self
+        return type(self)(f"{self.path}: {self.reason}", path=path)
 
 
 class UsageError(GcnnError):
@@ -47,19 +90,19 @@ class GeometryError(GcnnError):
 
 
 class ModelError(GcnnError):
-    """The weights are missing, altered or not understood."""
+    """The weights are missing, altered or invalid."""
 
     exit_code = 6
 
 
 class DeviceError(GcnnError):
-    """The compute device is not there or ran out of memory."""
+    """The compute device is unavailable or ran out of memory."""
 
     exit_code = 7
 
 
 class BatchError(GcnnError):
-    """Some scans of a batch failed; the others were written."""
+    """Some scans of a batch failed; the results of the others were written."""
 
     exit_code = 8
 

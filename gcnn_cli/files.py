@@ -1,15 +1,42 @@
-"""Where results are written, and how: whole or not at all, never over something by accident."""
+"""Reading and writing of files: a result is whole or absent, and replaces nothing by accident."""
 
 import csv
+import errno
 import io
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gcnn_cli.errors import OutputError, UsageError
+from gcnn_cli.errors import InputError, OutputError, UsageError
 
 _PART = ".part"
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that starts with one for a formula
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise InputError where the block fails to read a file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path=error.filename or path) from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise OutputError where the block fails to write a file or to make a folder."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents. Raises OutputError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
@@ -18,9 +45,10 @@ def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
-    """Write files that belong together, the last of which is their seal: where it stands, all are of one making.
+    """Write files that belong together. The last one is the seal: where it stands, all of them are from one run.
 
-    Everything is on disk under temporary names before the first file gets its own, and an old seal goes first.
+    All contents are on the disk under temporary names (fsync) before the first file gets its own name, and an
+    earlier seal is removed first. Without `overwrite` a file that another process makes meanwhile is never replaced.
     Raises UsageError if a file exists, OutputError.
     """
     check_not_existing(list(contents), overwrite=overwrite)
@@ -29,21 +57,41 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            parts[path].write_bytes(content)
-        if len(contents) > 1:
+            with parts[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if overwrite and len(contents) > 1:
             seal.unlink(missing_ok=True)
         for path, part in parts.items():
-            part.replace(path)
+            _publish(part, path, overwrite=overwrite)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        raise OutputError(f"cannot be written: {error.strerror}", path=path) from None
     finally:
         for part in parts.values():
             with suppress(OSError):
                 part.unlink(missing_ok=True)
 
 
+def _publish(part: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a temporary file its own name. Raises UsageError instead of replacing a file without `overwrite`."""
+    if overwrite:
+        part.replace(path)
+        return
+    try:
+        try:
+            os.link(part, path)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            path.open("xb").close()  # claims the name with an empty file, which is replaced at once
+            part.replace(path)
+    except FileExistsError:
+        raise _exists(path) from None
+
+
 def remove_parts(paths: Iterable[Path]) -> None:
-    """Delete what killed processes left of these files under temporary names; for who alone writes them."""
+    """Delete temporary files that killed processes left. The caller must be the only writer of these paths."""
     wanted = {path.with_name(_part_of(path)) for path in paths}
     for folder in {path.parent for path in wanted}:
         for part in folder.glob(f".*{_PART}"):
@@ -52,23 +100,43 @@ def remove_parts(paths: Iterable[Path]) -> None:
 
 
 def _part_of(path: Path) -> str:
-    """Start of a file's temporary names; the process's number follows, as several may share a folder."""
+    """Start of a file's temporary names. The process number follows, since processes may share a folder."""
     return f".{path.name}"
 
 
 def check_not_existing(paths: list[Path], *, overwrite: bool) -> None:
-    """Raise UsageError naming the first path that exists, unless overwriting was asked for."""
+    """Raise UsageError naming the first path that exists, unless `overwrite` is set."""
     if overwrite:
         return
     for path in paths:
         if path.exists():
-            raise UsageError(f"{path} exists already; give --overwrite, --resume or another --out")
+            raise _exists(path)
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table with its header, lines ending in a line feed on every system."""
+def _exists(path: Path) -> UsageError:
+    return UsageError(f"{path} exists already; give --overwrite, --resume or another --out")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]], *, inert: bool = False) -> str:
+    """Return a table with its header. Lines end in a line feed on every system.
+
+    inert: put an apostrophe before text that a spreadsheet would run as a formula; numbers stay numbers. For tables
+           that people open. Series ids in tables of nodules stay exact, as other tables refer to them.
+    """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows(([_inert(cell) for cell in row] for row in rows) if inert else rows)
     return buffer.getvalue()
+
+
+def _inert(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) and not _is_number(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

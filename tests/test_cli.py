@@ -1,6 +1,7 @@
 """The command line from outside: what is printed where, which code it ends with, what is left on disk."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -127,7 +128,7 @@ def test_resume_skips_what_is_done_and_replaces_nothing_unasked(run, scans, tmp_
     assert (again.exit_code, again.stdout) == (0, "")
     assert path.stat().st_mtime_ns == before
     other = ("detect", scans / "thorax.mhd", "--resume", "--threshold", "0.5")
-    assert "is of another threshold" in error_line(run(*other), 2)
+    assert "was made with another threshold;" in error_line(run(*other), 2)
     assert path.stat().st_mtime_ns == before
     assert run(*other, "--overwrite").exit_code == 0
     assert path.stat().st_mtime_ns > before
@@ -135,7 +136,7 @@ def test_resume_skips_what_is_done_and_replaces_nothing_unasked(run, scans, tmp_
     assert run(*other).exit_code == 0
     json.loads(path.read_text())
     path.write_text("damaged")
-    assert "is of another scan" in error_line(run(*other), 2)
+    assert "exists and is damaged;" in error_line(run(*other), 2)
 
 
 def test_two_runs_find_the_same(run, scans):
@@ -163,13 +164,13 @@ def test_a_lung_mask_says_where_to_look(run, scans, phantom, tmp_path):
     [
         (["nothing.mhd"], 3, "no such file or folder"),
         (["SCAN", "--format", "xml"], 2, "unknown format 'xml'"),
-        (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "give one of them"),
+        (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "exclude each other"),
         (["SCAN", "--fp-per-scan", "3"], 2, "stored: 1"),
         (["SCAN", "--model", "nothing"], 6, "no weights named 'nothing'"),
         (["SCAN", "--device", "cuda:77"], 7, "not available"),
         (["SCAN", "--device", "abacus"], 7, "unknown device 'abacus'"),
         (["SCAN", "--series", "#1"], 2, "--series"),
-        (["SCAN", "--resume", "--format", "csv"], 2, "--resume compares"),
+        (["SCAN", "--resume", "--format", "csv"], 2, "--resume needs the JSON"),
         (["SCAN", "SCAN"], 2, "would both write"),
         (["SCAN", "--average-over", "C9"], 6, "unknown group"),
         (["SCAN", "--lung-mask", "none.mha"], 3, "no such file"),
@@ -256,6 +257,52 @@ def test_options_come_from_the_environment_too(run, scans, monkeypatch):
     monkeypatch.setenv("GCNN_OUT", "-")
     monkeypatch.setenv("GCNN_THRESHOLD", "0.9999")
     assert json.loads(run("detect", scans / "thorax.mhd").stdout)["threshold"] == 0.9999
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (MemoryError(), 7, "this machine ran out of memory"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+            7,
+            "out of memory",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "w.pt"), 9, "w.pt: cannot be written: No space left"),
+        (PermissionError(errno.EACCES, "Permission denied", "x"), 9, "x: cannot be read or written: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 9, "stdout: cannot be written: No space left on device"),
+    ],
+)
+def test_errors_of_the_system_are_one_line(run, scans, monkeypatch, error, code, text):
+    """Wherever they come from; what is neither clearly reading nor clearly writing is not called either."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gcnn_cli.network.weights.load_model", fail)
+    assert text in error_line(run("detect", scans / "thorax.mhd"), code)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), OSError("nothing known"), KeyError("x")])
+def test_a_bug_keeps_its_traceback(run, scans, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("gcnn_cli.network.weights.load_model", fail)
+    result = run("detect", scans / "thorax.mhd")
+    assert result.exception is error
+    assert result.exit_code == 1
+
+
+def test_a_file_name_cannot_command_the_terminal(run, scans, tmp_path):
+    """In what is said of files that are no scans, too."""
+    folder = tmp_path / "in"
+    shutil.copytree(scans, folder)
+    (folder / "\x1b[2Jnotes\n.txt").write_text("")
+    result = run("detect", folder, "--out", "out", "--threshold", "0.9")
+    assert result.exit_code == 0
+    assert "\x1b" not in result.output
+    assert "\\x1b[2Jnotes\\n.txt: not a scan" in result.stderr
 
 
 # Whole processes

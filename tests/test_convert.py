@@ -10,16 +10,18 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from conftest import make_network
 from output.reports import positions_in, report_of
 from scan.scans import axial, some_hu, write_series
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
+from gcnn_cli.detection.lungs import segment_lungs
 from gcnn_cli.errors import UsageError
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
-from gcnn_cli.output.formats import FORMATS, need_scan, output_paths, write_report
+from gcnn_cli.output.formats import FORMATS, formats_from_scan, output_paths, write_report
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.scan.reading import read_volume
@@ -136,8 +138,64 @@ def test_agreement_can_fail(tmp_path):
         agree([path], np.array([[1.0, 2, 3]]))
 
 
+@pytest.fixture
+def segmentations(monkeypatch):
+    """One entry for each time that lungs are segmented."""
+    counted = []
+
+    def segment(grid, config):
+        counted.append(grid.shape)
+        return segment_lungs(grid, config)
+
+    for module in ("gcnn_cli.detection.pipeline", "gcnn_cli.output.saved_lungs"):
+        monkeypatch.setattr(f"{module}.segment_lungs", segment)
+    return counted
+
+
+def test_lungs_are_segmented_once_for_nodules_and_all_pictures(run, scans, weights, tmp_path, segmentations):
+    scan = scans / "thorax.mhd"
+    detected = run("detect", scan, "--model", weights, "--threshold", "0.4", "--format", "json,html,png", "-q")
+    assert detected.exit_code == 0, detected.output
+    assert len(segmentations) == 1
+    converted = run("convert", "thorax.nodules.json", "--format", "html,png", "--scan", scan, "--out", "again")
+    assert converted.exit_code == 0, converted.output
+    assert len(segmentations) == 2
+    for name in ("thorax.nodules.html", "thorax.nodules.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_pictures_show_the_lung_mask_that_was_given(run, scans, weights, phantom, tmp_path, segmentations):
+    """The left lung alone; `gcnn convert` shows the same, and neither segments."""
+    left = phantom.lungs.copy()
+    left[:, :, : left.shape[2] // 2] = False
+    for name, mask in (("left.nrrd", left), ("both.nrrd", phantom.lungs)):
+        image = sitk.GetImageFromArray(mask.astype(np.uint8))
+        image.CopyInformation(sitk.ReadImage(str(scans / "thorax.mhd")))
+        sitk.WriteImage(image, str(tmp_path / name))
+    common = ("--model", weights, "--threshold", "0.4", "--format", "json,html,png", "-q")
+    for name in ("left", "both"):
+        assert run("detect", scans / "thorax.mhd", *common, "--lung-mask", f"{name}.nrrd", "--out", name).exit_code == 0
+    pictures = {path: path.read_bytes() for path in tmp_path.glob("*/thorax.nodules.[hp]*")}
+    assert len(pictures) == len(set(pictures.values())) == 4
+    left_mm, both_mm = (
+        float(re.search(r"aspect-ratio: ([\d.]+) / ", (tmp_path / name / "thorax.nodules.html").read_text())[1])
+        for name in ("left", "both")
+    )
+    assert left_mm < 0.7 * both_mm  # the map from the front
+
+    again = ("convert", "left/thorax.nodules.json", "--scan", scans / "thorax.mhd", "--out", "again")
+    assert run(*again, "--format", "html,png", "--lung-mask", "left.nrrd").exit_code == 0
+    for path in (tmp_path / "again").iterdir():
+        assert path.read_bytes() == pictures[tmp_path / "left" / path.name]
+    assert segmentations == []
+    assert "give that mask with --lung-mask" in refusal(run(*again, "--format", "png", "--overwrite"), 2)
+    other = run(*again, "--format", "png", "--overwrite", "--lung-mask", "both.nrrd")
+    assert "not the lung mask of this result" in refusal(other, 3)
+    assert "--lung-mask is for html and png" in refusal(run(*again, "--format", "csv", "--lung-mask", "left.nrrd"), 2)
+
+
 def test_numbers_are_converted_without_the_scan(run, saved, tmp_path):
-    names = [name for name in FORMATS if name not in need_scan(tuple(FORMATS))]
+    names = [name for name in FORMATS if name not in formats_from_scan(tuple(FORMATS))]
     assert names == ["csv", "json", "luna16", "slicer", "grand-challenge"]
     assert run("convert", saved, "--format", ",".join(names)).exit_code == 0
     wanted = np.array([n["position_mm"] for n in json.loads(saved.read_text())["nodules"]])
@@ -153,9 +211,9 @@ def test_an_sr_can_be_made_of_a_zip(run, saved, scans, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (["--format", "html"], 2, "made from the scan too; give it with --scan"),
-        (["--format", "csv,png,sr"], 2, "png and sr: made from the scan too"),
-        (["--format", "sr", "--scan", "MHD"], 2, "refers to the DICOM series of a study"),
+        (["--format", "html"], 2, "html: the scan is needed; give it with --scan"),
+        (["--format", "csv,png,sr"], 2, "png and sr: the scan is needed"),
+        (["--format", "sr", "--scan", "MHD"], 2, "refers to a DICOM series"),
         (["--format", "xml"], 2, "unknown format 'xml'"),
         (["--format", "csv,html", "--scan", "OTHER"], 3, "no series 2.25."),
         (["--format", "csv,html", "--scan", "none.mhd"], 3, "no such file"),
@@ -193,7 +251,7 @@ def test_nothing_is_replaced_unasked(run, saved, tmp_path):
 
 def test_nothing_is_written_when_a_later_format_is_refused(phantom, tmp_path):
     paths = output_paths(tmp_path / "a.mhd", tmp_path, ("csv", "sr"))
-    with pytest.raises(UsageError, match="this is none"):
+    with pytest.raises(UsageError, match="this is an image file"):
         write_report(report_of(phantom.volume, []), paths, scan=phantom.volume, overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -201,7 +259,7 @@ def test_nothing_is_written_when_a_later_format_is_refused(phantom, tmp_path):
 def test_detect_refuses_an_sr_of_a_file_before_it_reads_anything(run, tmp_path):
     (tmp_path / "a.nii.gz").write_bytes(b"not even an image")
     result = run("detect", "a.nii.gz", "--format", "csv,sr")
-    assert "refers to the DICOM series of a study" in refusal(result, 2)
+    assert "refers to a DICOM series" in refusal(result, 2)
 
 
 def test_the_progress_line_names_scan_and_stage(scans, weights, tmp_path):
@@ -233,8 +291,8 @@ def test_info_describes_the_system(run):
     assert rows["torch"][0].isdigit()
     assert "scores in" in rows["device cpu"]
     assert int(rows["threads"]) >= 1
-    assert "one of them" in refusal(run("info"), 2)
-    assert "one of them" in refusal(run("info", "a.mhd", "--system"), 2)
+    assert "either a scan or --system" in refusal(run("info"), 2)
+    assert "either a scan or --system" in refusal(run("info", "a.mhd", "--system"), 2)
 
 
 def test_models_are_listed_with_their_figures(run, root):

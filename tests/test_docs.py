@@ -10,6 +10,7 @@ import pytest
 from gcnn_cli.cli import app
 from gcnn_cli.cli.app import EXIT_CODES
 from gcnn_cli.cohort.summary import COLUMNS as COHORT_COLUMNS
+from gcnn_cli.detection.stages import Stage
 from gcnn_cli.output.csv_format import RICH_COLUMNS
 from gcnn_cli.output.formats import FORMATS
 
@@ -99,6 +100,12 @@ def test_a_table_lists_what_the_code_has(root, page, title, names):
     cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| ")][1:]
     listed = [name for cell in cells for name in re.findall(r"[\w-]+", re.sub(r"\(.*?\)", "", cell))]
     assert sorted(listed) == sorted(names)
+
+
+def test_the_stages_of_a_cohort_are_listed_in_order(root):
+    page = (root / "docs" / "cohorts.md").read_text("utf-8")
+    paragraph = re.search(r"^The stages, in order: .*$", page, re.MULTILINE)[0]
+    assert re.findall(r"`(\w+)`", paragraph) == list(Stage)
 
 
 def test_the_tree_of_the_architecture_has_every_room(root):

@@ -1,5 +1,6 @@
 """One process at a time, whatever became of the one before."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from lock_texts import signed
 
 from gcnn_cli.errors import OutputError
 from gcnn_cli.locks import claimed
@@ -34,19 +36,27 @@ def test_a_lock_is_held_by_one_and_given_back(tmp_path):
 
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path, dead):
     lock = tmp_path / "a.lock"
-    lock.write_text(f"{socket.gethostname()} {dead}")
+    lock.write_text(signed(dead))
     with claimed(lock) as holder:
         assert holder == ""
-        assert lock.read_text().split()[:2] == [socket.gethostname(), str(os.getpid())]
+        assert lock.read_text().split()[0] == str(os.getpid())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_machines_lock_stands(tmp_path, dead):
     lock = tmp_path / "a.lock"
-    lock.write_text(f"elsewhere {dead}")
+    lock.write_text(signed(dead, "elsewhere"))
     with claimed(lock) as holder:
         assert holder == f"process {dead} on elsewhere"
-    assert lock.read_text() == f"elsewhere {dead}"
+    assert lock.read_text() == signed(dead, "elsewhere")
+
+
+def test_another_containers_lock_stands_and_is_named_by_its_host(tmp_path, dead):
+    """Containers may share a host's name and number their processes separately."""
+    lock = tmp_path / "a.lock"
+    lock.write_text(signed(dead, "node1?pidns-f00"))
+    with claimed(lock) as holder:
+        assert holder == f"process {dead} on node1"
 
 
 def test_an_unsigned_lock_stands_for_seconds_only(tmp_path):
@@ -61,16 +71,29 @@ def test_an_unsigned_lock_stands_for_seconds_only(tmp_path):
 
 def test_a_lock_that_came_in_the_meantime_is_left_alone(tmp_path, dead, monkeypatch):
     lock = tmp_path / "a.lock"
-    lock.write_text(f"{socket.gethostname()} {dead}")
+    lock.write_text(signed(dead))
 
     def look_then_let_another_take_over(number, _):
-        lock.write_text("elsewhere 7")
-        raise ProcessLookupError
+        if number == dead:
+            lock.unlink()
+            lock.write_text(signed(7, "elsewhere"))
+        raise ProcessLookupError(errno.ESRCH, "no such process")
 
     monkeypatch.setattr(os, "kill", look_then_let_another_take_over)
     with claimed(lock) as holder:
         assert holder == "process 7 on elsewhere"
-    assert lock.read_text() == "elsewhere 7"
+    assert lock.read_text() == signed(7, "elsewhere")
+    assert list(tmp_path.iterdir()) == [lock]
+
+
+@pytest.mark.parametrize("operation", ["break", "restore"])
+def test_leftovers_of_a_killed_takeover_go_with_the_lock(tmp_path, dead, operation):
+    lock = tmp_path / "a.lock"
+    (tmp_path / f"a.lock.{operation}.{dead}.{'0' * 32}").write_text(signed(dead))
+    (tmp_path / "a.lock.alive").write_text(signed(os.getppid()))
+    with claimed(lock) as holder:
+        assert holder == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lock.alive"]
 
 
 def test_a_folder_that_takes_no_lock(tmp_path):
@@ -83,7 +106,7 @@ def test_a_folder_that_takes_no_lock(tmp_path):
 def test_a_number_that_is_used_again_is_another_process(tmp_path):
     """After a restart, of a container above all, numbers begin anew."""
     lock = tmp_path / "a.lock"
-    lock.write_text(f"{socket.gethostname()} {os.getpid()} 1")
+    lock.write_text(signed(os.getpid(), began=1))
     with claimed(lock) as holder:
         assert holder == ""
         with claimed(lock) as other:

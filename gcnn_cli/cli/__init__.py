@@ -1,6 +1,6 @@
-"""The command line: options in, one call, errors out. Heavy imports live inside the commands.
+"""The command line: each command parses its options, makes one call and reports errors.
 
-stdout carries results only; progress, warnings and errors go to stderr.
+Heavy imports are inside the commands. stdout carries results only; progress, warnings and errors go to stderr.
 """
 
 from gcnn_cli.cli import combine, convert, detect, evaluate, inspect, learning_curve, phantom, train
@@ -10,5 +10,5 @@ __all__ = ["app", "combine", "convert", "detect", "evaluate", "inspect", "learni
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     app()

@@ -1,4 +1,4 @@
-"""The application that the commands join: shared options, errors to exit codes, logging and consoles."""
+"""The Typer application of all commands: shared options, exit codes, logging and consoles."""
 
 import errno
 import logging
@@ -10,42 +10,58 @@ import typer
 from typer.core import TyperGroup
 
 from gcnn_cli import NOTICE, __version__
-from gcnn_cli.errors import GcnnError, OutputError
+from gcnn_cli.errors import DeviceError, GcnnError, OutputError, is_out_of_memory, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 EXIT_CODES = (
-    "Exit codes: 0 done, with or without nodules · 1 a bug · 2 usage · 3 input unreadable or not a chest CT ·"
-    " 4 several series and none chosen · 5 geometry refused · 6 weights missing or altered · 7 device"
-    " unavailable or out of memory · 8 some scans of a batch failed · 9 a result cannot be written ·"
+    "Exit codes: 0 done, with or without nodules · 1 a bug · 2 invalid usage · 3 input unreadable or not a chest CT ·"
+    " 4 several series, none chosen · 5 invalid geometry · 6 weights missing or altered · 7 device"
+    " unavailable or out of memory · 8 some scans of a batch failed · 9 a file cannot be written ·"
     " 130 interrupted."
 )
-_FULL = (errno.ENOSPC, errno.EIO, errno.EDQUOT)  # of stdout, whose errors name no file
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 DEFAULT_MODEL = "octahedral"
 
 
 class ErrorGroup(TyperGroup):
-    """Turns expected failures into one line and an exit code, in one place."""
+    """Turn expected failures into one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except GcnnError as error:  # only ours: a bug keeps its traceback
-            echo_error(error)
-            raise typer.Exit(error.exit_code) from None
         except BrokenPipeError:
-            # The reader of our output has gone: nobody is left to tell, not even when Python flushes at its end.
+            # The reader of stdout has gone. Python must not fail again when it flushes stdout at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(141) from None
-        except OSError as error:  # inputs report theirs as InputError: what is left is writing
-            if error.filename is None and error.errno not in _FULL:
-                raise
-            echo_error(OutputError(f"{error.filename or 'stdout'}: cannot be written: {error.strerror}"))
-            raise typer.Exit(OutputError.exit_code) from None
         except KeyboardInterrupt:
             typer.echo("interrupted", err=True)
             raise typer.Exit(130) from None
+        except Exception as error:
+            expected = _expected(error)
+            if expected is None:  # a bug keeps its traceback
+                raise
+            echo_error(expected)
+            raise typer.Exit(expected.exit_code) from None
+
+
+def _expected(error: Exception) -> GcnnError | None:
+    """Return an error as an expected failure; None for a bug.
+
+    Reading raises InputError and writing a result OutputError, each in its place. Of the other system errors only
+    those that nothing but writing can cause are called that; an error of stdout names no file.
+    """
+    if isinstance(error, GcnnError):
+        return error
+    if is_out_of_memory(error):
+        return DeviceError("this machine ran out of memory")
+    if isinstance(error, OSError) and error.errno in (*_WRITE_ERRORS, errno.EIO) and error.filename is None:
+        return OutputError(f"cannot be written: {error.strerror}", path="stdout")
+    if isinstance(error, OSError) and error.filename is not None:
+        verb = "written" if error.errno in _WRITE_ERRORS else "read or written"
+        return OutputError(f"cannot be {verb}: {error.strerror}", path=error.filename)
+    return None
 
 
 app = typer.Typer(
@@ -58,25 +74,27 @@ app = typer.Typer(
 )
 
 ModelOption = Annotated[
-    str, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Shipped name or path of a weights file.")
+    str, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Name of shipped weights, or path of a weights file.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace files that exist.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Only errors on stderr.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="GCNN_VERBOSE", help="Tell each step.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace existing files.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Print only errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", envvar="GCNN_VERBOSE", help="Log every stage.")]
 AllowGaps = Annotated[
     bool,
     typer.Option(
         "--allow-gaps",
         envvar="GCNN_ALLOW_GAPS",
-        help="Interpolate over small gaps of a DICOM series, with a warning, instead of refusing it.",
+        help="Interpolate across small gaps of a DICOM series, with a warning, instead of refusing it.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON on stdout instead of a table.")]
-Threads = Annotated[int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="CPU threads; all cores by default.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="Number of CPU threads. Default: all cores.")
+]
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"gcnn {__version__}")
         raise typer.Exit
 
@@ -84,14 +102,14 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_show_version)
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    del version  # its callback has done the work
+    del version  # handled by its callback
 
 
 def start(quiet: bool, verbose: bool, threads: int | None) -> "Console":
-    """Logging, threads and the console for stderr, as the options say."""
+    """Set up logging and threads, and return the console for stderr."""
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gcnn").setLevel(level)
@@ -103,7 +121,7 @@ def start(quiet: bool, verbose: bool, threads: int | None) -> "Console":
 
 
 def console(*, stderr: bool, quiet: bool = False) -> "Console":
-    """A rich console: no color or bar when it is not a terminal, wide when it is a pipe."""
+    """Return a rich console. Off a terminal it has no colors and no progress bar, and is 200 columns wide."""
     from rich.console import Console
 
     console = Console(stderr=stderr, quiet=quiet)
@@ -111,6 +129,10 @@ def console(*, stderr: bool, quiet: bool = False) -> "Console":
 
 
 def echo_error(error: GcnnError) -> None:
-    """One line on stderr, whatever the names of files hold: line breaks and control characters are shown escaped."""
-    shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in f"error: {error}")
-    typer.echo("".join(shown), err=True)
+    """Print an error to stderr, on one line."""
+    echo(f"error: {error}")
+
+
+def echo(line: str) -> None:
+    """Print a line to stderr. Control characters and line breaks in it are escaped: file names may hold them."""
+    typer.echo(printable(line), err=True)

@@ -1,4 +1,4 @@
-"""`gcnn convert`: a saved result in other formats, without the network."""
+"""`gcnn convert`: write a saved result in other formats."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,36 +11,51 @@ from gcnn_cli.errors import UsageError
 
 @app.command(epilog=EXIT_CODES)
 def convert(
-    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A .nodules.json of gcnn detect.")],
-    formats: Annotated[str, typer.Option("--format", "-f", help="Comma list, as for gcnn detect.", show_default=False)],
-    scan: Annotated[
-        Path | None, typer.Option(help="The scan that was searched: html, png and sr are made from it too.")
+    result: Annotated[Path, typer.Argument(metavar="RESULT.json", help="A .nodules.json written by gcnn detect.")],
+    formats: Annotated[
+        str, typer.Option("--format", "-f", help="Comma-separated, as for gcnn detect.", show_default=False)
+    ],
+    scan: Annotated[Path | None, typer.Option(help="The scan of the result; html, png and sr need it.")] = None,
+    lung_mask: Annotated[
+        Path | None, typer.Option(help="The lung mask of the result; html and png need it if it was made with one.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the files.")] = Path("."),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("."),
     overwrite: Overwrite = False,
 ) -> None:
     """Write a saved result in other formats. Needs no weights and no GPU."""
-    from gcnn_cli.output.formats import check_formats, need_scan, parse_formats, result_paths, write_report
+    from gcnn_cli.output.formats import (
+        check_formats,
+        formats_from_scan,
+        needs_lungs,
+        parse_formats,
+        result_paths,
+        write_report,
+    )
 
     requested = parse_formats(formats)
-    wanting = need_scan(requested)
+    from_scan = formats_from_scan(requested)
     if scan is not None:
         check_formats(requested, scan)
 
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.output.json_reading import read_report, read_same_scan
+    from gcnn_cli.output.saved_lungs import with_lungs
 
     report = read_report(result)
-    if wanting and scan is None:
+    if lung_mask is not None and not needs_lungs(requested):
+        raise UsageError("--lung-mask is for html and png; neither is requested")
+    if from_scan and scan is None:
         raise UsageError(
-            f"{' and '.join(wanting)}: made from the scan too; give it with --scan"
+            f"{' and '.join(from_scan)}: the scan is needed; give it with --scan"
             f" (it was read from {report.scan.source.path})"
         )
     paths = result_paths(result, out, requested)
     check_not_existing(list(paths.values()), overwrite=overwrite)
     volume = None
-    if wanting and scan is not None:
+    if from_scan and scan is not None:
         report, volume = read_same_scan(report, scan)
+        if needs_lungs(requested):
+            report = with_lungs(report, volume, lung_mask)
     write_report(report, paths, scan=volume, overwrite=overwrite)
     for path in paths.values():
         typer.echo(str(path))

@@ -1,4 +1,4 @@
-"""`gcnn detect`."""
+"""`gcnn detect`: find nodules in one scan or many."""
 
 import logging
 import sys
@@ -23,14 +23,16 @@ from gcnn_cli.cli.app import (
     Verbose,
     app,
     console,
+    echo,
     echo_error,
     start,
 )
-from gcnn_cli.errors import UsageError
+from gcnn_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from gcnn_cli.cohort.batch import Step
-    from gcnn_cli.cohort.jobs import Search
+    from gcnn_cli.cohort.batch import FinishedScan
+    from gcnn_cli.cohort.jobs import Runner
+    from gcnn_cli.detection.stages import Notify, Step
     from gcnn_cli.network.weights import TrainedModel
 
 
@@ -40,12 +42,12 @@ def detect(
         list[Path],
         typer.Argument(
             metavar="SCAN...",
-            help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd; a folder of them;"
-            " @FILE or '-': a list, a path on each line.",
+            help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd; a folder of scans;"
+            " @FILE or '-' (stdin): a list with one path per line.",
         ),
     ],
     out: Annotated[
-        str, typer.Option("--out", "-o", envvar="GCNN_OUT", help="Folder for the files; '-': JSON on stdout.")
+        str, typer.Option("--out", "-o", envvar="GCNN_OUT", help="Output folder; '-' prints JSON to stdout.")
     ] = ".",
     formats: Annotated[
         str,
@@ -53,54 +55,70 @@ def detect(
             "--format",
             "-f",
             envvar="GCNN_FORMAT",
-            help="Comma list of csv, json, luna16, html, png, slicer, grand-challenge, sr.",
+            help="Comma-separated list of csv, json, luna16, html, png, slicer, grand-challenge, sr.",
         ),
     ] = "csv,json",
     model: ModelOption = DEFAULT_MODEL,
     threshold: Annotated[
         float | None,
-        typer.Option(min=0, max=1, envvar="GCNN_THRESHOLD", help="Lowest probability; 0 lists every candidate."),
+        typer.Option(
+            min=0,
+            max=1,
+            envvar="GCNN_THRESHOLD",
+            help="Lowest probability to report; 0 lists every candidate. Default: the weights' own.",
+        ),
     ] = None,
     fp_per_scan: Annotated[
         float | None,
-        typer.Option(min=0, envvar="GCNN_FP_PER_SCAN", help="Operating point stored in the weights."),
+        typer.Option(min=0, envvar="GCNN_FP_PER_SCAN", help="Operating point of the weights, instead of --threshold."),
     ] = None,
     device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Threads = None,
     series: Annotated[
-        str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N' (see gcnn info).")
+        str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N', as listed by gcnn info.")
     ] = None,
     lung_mask: Annotated[
-        Path | None, typer.Option(envvar="GCNN_LUNG_MASK", help="Mask file: look only where it is above 0.")
+        Path | None,
+        typer.Option(
+            envvar="GCNN_LUNG_MASK",
+            help="Image file; detect only where it is above 0, instead of in the segmented lungs.",
+        ),
     ] = None,
     average_over: Annotated[
         str | None,
         typer.Option(
             envvar="GCNN_AVERAGE_OVER",
-            help="Test-time group pooling: mean score over the patch turned by every element of this group;"
-            " default: the group that the weights were calibrated with.",
+            help="Test-time group pooling: average the score over the patch as moved by every element of this group."
+            " Default: the group with which the weights were calibrated.",
         ),
     ] = None,
     allow_gaps: AllowGaps = False,
     overwrite: Overwrite = False,
     resume: Annotated[
-        bool, typer.Option("--resume", envvar="GCNN_RESUME", help="Skip scans that are done already.")
+        bool,
+        typer.Option(
+            "--resume",
+            envvar="GCNN_RESUME",
+            help="Skip scans with results from the same options, weights and version of gcnn.",
+        ),
     ] = False,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, envvar="GCNN_WORKERS", help="Worker processes on this machine, which share its cores."),
+        typer.Option(
+            min=1, envvar="GCNN_WORKERS", help="Number of worker processes on this machine; they share its cores."
+        ),
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(envvar="GCNN_CLUSTER", help="Address of a Dask scheduler: tcp://HOST:8786.")
+        str | None, typer.Option(envvar="GCNN_CLUSTER", help="Address of a Dask scheduler, such as tcp://HOST:8786.")
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find nodules in one or many scans."""
+    """Find nodules in one scan or many."""
     from gcnn_cli.output.formats import parse_formats
 
     if threshold is not None and fp_per_scan is not None:
-        raise UsageError("--threshold and --fp-per-scan both set the cut; give one of them")
+        raise UsageError("--threshold and --fp-per-scan exclude each other")
     to_stdout = out == "-"
     requested = parse_formats("json" if to_stdout else formats)
     _check_cluster(workers, cluster)
@@ -110,7 +128,7 @@ def detect(
     from gcnn_cli.cohort.scans import find_cohort
     from gcnn_cli.network.weights import load_model
 
-    errors = start(quiet, verbose, threads)
+    stderr = start(quiet, verbose, threads)
     trained = load_model(model)
     average_over = trained.calibration.average_over if average_over is None else average_over
     if fp_per_scan is not None:
@@ -126,42 +144,42 @@ def detect(
     )
     progress = _Progress()
     if cluster is None and workers is None:
-        search = _search_in_this_process(trained, device, average_over, progress, verbose=verbose)
+        running = _in_this_process(trained, device, average_over, progress, verbose=verbose)
     else:
-        from gcnn_cli.cohort.cluster import cluster_search, settings_for
+        from gcnn_cli.cohort.cluster import run_on_cluster, settings_for
 
         settings = settings_for(model, trained.sha256, device=device, average_over=average_over, threads=threads)
-        search = cluster_search(settings, address=cluster, workers=workers or 1)
-    with errors.status("looking for scans"):
+        running = run_on_cluster(settings, address=cluster, workers=workers or 1)
+    with stderr.status("looking for scans"):
         cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
     check_request(request, cohort)
     if not quiet:
-        errors.print(NOTICE, style="dim")
+        stderr.print(NOTICE, style="dim")
         for line in (*cohort.found, *(f"set aside: {entry.path}: {entry.reason}" for entry in cohort.set_aside)):
-            typer.echo(line, err=True)
-    with errors.status("") as status, search as started:
+            echo(line)
+    with stderr.status("") as status, running as runner:
         progress.show, progress.scans = status.update, len(cohort.scans)
-        with closing(run_cohort(cohort, request, trained, started)) as steps:
-            for step in steps:
-                progress.ended, progress.failed = step.ended, step.failed
+        with closing(run_cohort(cohort, request, trained, runner)) as finished:
+            for scan in finished:
+                progress.finished, progress.failed = scan.finished, scan.failed
                 status.stop()
-                _show(step, to_stdout=to_stdout, quiet=quiet, is_batch=cohort.is_batch)
-                progress.tell("")
+                _show(scan, to_stdout=to_stdout, quiet=quiet, is_batch=cohort.is_batch)
+                progress.update("")
                 status.start()
 
 
 def _check_cluster(workers: int | None, cluster: str | None) -> None:
-    """Raise UsageError where both are asked for, or Dask is not installed."""
+    """Raise UsageError where both are given or Dask is not installed."""
     if workers is not None and cluster is not None:
-        raise UsageError("--workers starts workers here, --cluster uses those of a scheduler; give one of them")
+        raise UsageError("--workers starts workers here, --cluster uses those of a scheduler; they exclude each other")
     if (workers is not None or cluster is not None) and find_spec("distributed") is None:
         raise UsageError("--workers and --cluster need Dask, which is not installed: pip install 'gcnn-cli[cluster]'")
 
 
-def _search_in_this_process(
+def _in_this_process(
     trained: "TrainedModel", device: str, average_over: str, progress: "_Progress", *, verbose: bool
-) -> AbstractContextManager["Search"]:
-    from gcnn_cli.cohort.jobs import search_here
+) -> AbstractContextManager["Runner"]:
+    from gcnn_cli.cohort.jobs import run_here
     from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.network.devices import choose_device
 
@@ -169,45 +187,45 @@ def _search_in_this_process(
     if device == "auto" and chosen.type == "cpu" and verbose:
         typer.echo("no GPU found: running on the CPU", err=True)
     detector = make_detector(trained, chosen, average_over=average_over)
-    return nullcontext(search_here(detector, progress.of_scan))
+    return nullcontext(run_here(detector, progress.of_scan))
 
 
 @dataclass
 class _Progress:
-    """One line over the whole cohort. show: puts it on the screen."""
+    """One line about the whole cohort. show: displays it."""
 
     show: Callable[[str], None] = lambda text: None
     scans: int = 1
-    ended: int = 0
+    finished: int = 0
     failed: int = 0
 
-    def tell(self, text: str) -> None:
-        """Show how far it is, and what is being done."""
-        many = f"{self.ended} of {self.scans} scans ({self.failed} failed)  " if self.scans > 1 else ""
+    def update(self, text: str) -> None:
+        """Show the number of finished scans and the current stage."""
+        many = f"{self.finished} of {self.scans} scans ({self.failed} failed)  " if self.scans > 1 else ""
         self.show(many + text)
 
-    def of_scan(self, scan: Path) -> Callable[[str], None]:
-        """What tells of the stages of one scan."""
+    def of_scan(self, scan: Path) -> "Notify":
+        """Return the callback for the stages of one scan."""
 
-        def tell(stage: str) -> None:
-            self.tell(f"{scan.name}: {stage}")
-            logging.getLogger("gcnn").debug("%s: %s", scan, stage)
+        def notify(step: "Step") -> None:
+            self.update(printable(f"{scan.name}: {step}"))
+            logging.getLogger("gcnn").debug("%s", printable(f"{scan}: {step}"))
 
-        return tell
+        return notify
 
 
-def _show(step: "Step", *, to_stdout: bool, quiet: bool, is_batch: bool) -> None:
-    """The result of one scan on stdout, its error or warnings on stderr."""
+def _show(scan: "FinishedScan", *, to_stdout: bool, quiet: bool, is_batch: bool) -> None:
+    """Print the result of one scan to stdout, its error or warnings to stderr."""
     from gcnn_cli.output.json_format import report_json
     from gcnn_cli.output.table import show_report
 
-    if step.outcome.failure:
-        echo_error(step.outcome.failure.error)
-    report = step.outcome.report
+    if scan.result.failure:
+        echo_error(scan.result.failure.error)
+    report = scan.result.report
     if report is None:
         return
     for warning in report.warnings if not quiet else ():
-        typer.echo(f"warning: {report.scan.source.path}: {warning}", err=True)
+        echo(f"warning: {report.scan.source.path}: {warning}")
     if to_stdout:
         typer.echo(report_json(report, indent=None if is_batch else 2), nl=False)
     elif not quiet:

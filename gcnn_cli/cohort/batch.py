@@ -1,14 +1,15 @@
-"""Many scans: each result written as it comes, one failure does not stop the rest, one run at a time in a folder."""
+"""Many scans: each result is written as it comes, a failure does not stop the others, one run at a time in a folder."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gcnn_cli.cohort.jobs import Failure, Job, Outcome, Search, make_job
+from gcnn_cli.cohort.jobs import Failure, Runner, ScanJob, ScanResult, make_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Cohort
 from gcnn_cli.cohort.summary import Summary
+from gcnn_cli.detection.stages import Stage
 from gcnn_cli.errors import BatchError, GcnnError, OutputError
 from gcnn_cli.files import remove_parts
 from gcnn_cli.locks import claimed
@@ -19,64 +20,66 @@ LOCK_FILE = ".gcnn.lock"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One scan more: what became of it, how many have come to an end, and how many of them failed."""
+class FinishedScan:
+    """One more scan that is done or failed. finished, failed: their numbers so far, this one included."""
 
-    job: Job
-    outcome: Outcome
-    ended: int = 1
+    job: ScanJob
+    result: ScanResult
+    finished: int = 1
     failed: int = 0
 
 
-def run_cohort(cohort: Cohort, request: Request, model: TrainedModel, search: Search) -> Generator[Step, None, None]:
-    """Search all scans, in the order in which they come to an end, each written before it is told.
+def run_cohort(
+    cohort: Cohort, request: Request, model: TrainedModel, runner: Runner
+) -> Generator[FinishedScan, None, None]:
+    """Detect nodules in all scans. Yields each scan once its files are written, in the order of completion.
 
-    The error of a single scan is raised. A batch goes on after one, and raises BatchError at its end; it holds the
-    output folder's lock, or raises OutputError, and keeps a summary there.
+    The error of a single scan is raised. A batch continues after one and raises BatchError at its end. It holds the
+    lock of the output folder, or raises OutputError, and keeps a summary there.
     """
     if not cohort.is_batch:
         (scan,) = cohort.scans
-        for job, outcome in search([make_job(scan, request)]):
-            yield Step(job, _written(job, outcome))
+        for job, result in runner([make_job(scan, request)]):
+            yield FinishedScan(job, _written(job, result))
         return
     with _alone_in(request.out):
         remove_parts(path for scan in cohort.scans for path in request.paths(scan).values())
         remove_parts(request.summary_paths())
         summary = Summary(cohort, request, model)
         try:
-            ended = 0
+            finished = 0
             jobs = (make_job(scan, request, number, alone=False) for number, scan in enumerate(cohort.scans))
-            for job, outcome in search(jobs):
-                made, ended = _written_or_failed(job, outcome), ended + 1
+            for job, result in runner(jobs):
+                made, finished = _written_or_failed(job, result), finished + 1
                 summary.add(job, made)
-                yield Step(job, made, ended, summary.count("failed"))
+                yield FinishedScan(job, made, finished, summary.count("failed"))
         finally:
             summary.write()
     if failed := summary.count("failed"):
-        told = f"; see {request.summary_paths()[0]}" if request.out else ""
-        raise BatchError(f"{failed} of {len(cohort.scans)} scans failed; the others are done{told}")
+        hint = f"; see {request.summary_paths()[0]}" if request.out else ""
+        raise BatchError(f"{failed} of {len(cohort.scans)} scans failed; the others are done{hint}")
 
 
-def _written(job: Job, outcome: Outcome) -> Outcome:
-    if outcome.failure:
-        raise outcome.failure.error
-    if outcome.files:
-        write_rendered(outcome.files, job.request.paths(job.scan), overwrite=job.request.replaces)
-    return outcome
+def _written(job: ScanJob, result: ScanResult) -> ScanResult:
+    if result.failure:
+        raise result.failure.error
+    if result.files:
+        write_rendered(result.files, job.request.paths(job.scan), overwrite=job.request.replaces)
+    return result
 
 
-def _written_or_failed(job: Job, outcome: Outcome) -> Outcome:
-    if outcome.failure:
-        return outcome
+def _written_or_failed(job: ScanJob, result: ScanResult) -> ScanResult:
+    if result.failure:
+        return result
     try:
-        return _written(job, outcome)
+        return _written(job, result)
     except GcnnError as error:
-        return replace(outcome, report=None, failure=Failure("writing", error))
+        return replace(result, report=None, failure=Failure(Stage.WRITING, error))
 
 
 @contextmanager
 def _alone_in(folder: Path | None) -> Iterator[None]:
-    """Hold the folder's lock. Raises OutputError naming the process that does."""
+    """Hold the folder's lock. Raises OutputError naming the process that holds it."""
     if folder is None:
         yield
         return
@@ -84,7 +87,8 @@ def _alone_in(folder: Path | None) -> Iterator[None]:
     with claimed(lock) as holder:
         if holder:
             raise OutputError(
-                f"{folder}: {holder} is writing a batch here; wait for it or give another --out"
-                f" (if there is no such process any more, delete {lock})"
+                f"{holder} is writing a batch here; wait for it or give another --out"
+                f" (if that process no longer exists, delete {lock})",
+                path=folder,
             )
         yield

@@ -1,14 +1,14 @@
 """Detection in the scans of a labelled folder, for their evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gcnn_cli.cohort.jobs import make_job, search
+from gcnn_cli.cohort.jobs import make_job, run_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Report
-from gcnn_cli.detection.pipeline import Notify
+from gcnn_cli.detection.stages import Step
 from gcnn_cli.files import check_not_existing
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.output.formats import write_rendered
@@ -22,7 +22,7 @@ def detect_labelled(
     *,
     overwrite: bool,
     resume: bool,
-    notify: Notify,
+    notify: Callable[[str], None],
 ) -> list[Report]:
     """Detect in labelled scans and write each report into the folder as JSON. Returns the reports, in order.
 
@@ -38,13 +38,13 @@ def detect_labelled(
     for number, scan in enumerate(asked, start=1):
         paths = request.paths(scan)
 
-        def show(stage: str, number: int = number, name: str = scan.path.name) -> None:
-            notify(f"scan {number} of {len(scans)}, {name}: {stage}")
+        def show(step: Step, number: int = number, name: str = scan.path.name) -> None:
+            notify(f"scan {number} of {len(scans)}, {name}: {step}")
 
-        outcome = search(make_job(scan, request), detector, show)
-        if outcome.failure:
-            raise outcome.failure.error
-        if outcome.files:
-            write_rendered(outcome.files, paths, overwrite=request.replaces)
-        reports.append(outcome.report or read_report(paths["json"]))
+        result = run_job(make_job(scan, request), detector, show)
+        if result.failure:
+            raise result.failure.error
+        if result.files:
+            write_rendered(result.files, paths, overwrite=request.replaces)
+        reports.append(result.report or read_report(paths["json"]))
     return reports

@@ -1,4 +1,4 @@
-"""What is asked of every scan of a cohort, refused before anything is computed where it cannot be had."""
+"""The request that applies to every scan of a cohort, checked before anything is computed."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,11 @@ from gcnn_cli.output.formats import check_formats, named_paths
 
 @dataclass(frozen=True)
 class Request:
-    """out: a folder, or None to write nothing. root: what relative paths are relative to, on any machine."""
+    """Options of detection and output.
+
+    out:  folder of the results, None to write nothing
+    root: folder to which the user's relative paths refer, on any machine
+    """
 
     formats: tuple[str, ...]
     out: Path | None
@@ -24,26 +28,28 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.resume and (self.out is None or "json" not in self.formats):
-            raise UsageError("--resume compares with the JSON of an earlier run: write json to a folder")
+            raise UsageError(
+                "--resume needs the JSON of the earlier run: --format must include json, and --out must be a folder"
+            )
 
     @property
     def replaces(self) -> bool:
-        """Whether files may be replaced: an interrupted run's set is completed, a complete one of another is not."""
+        """Return whether files may be replaced. --resume completes the set of an interrupted run."""
         return self.overwrite or self.resume
 
     def paths(self, scan: Scan) -> dict[str, Path]:
-        """Where each format of a scan goes; none where nothing is written."""
+        """Return the file of each format; no files where nothing is written."""
         return named_paths(scan.name, self.out, self.formats) if self.out else {}
 
     def summary_paths(self) -> list[Path]:
-        """Where the summary of a batch goes."""
+        """Return the files of a batch's summary."""
         return [self.out / name for name in SUMMARY_FILES] if self.out else []
 
 
 def check_request(request: Request, cohort: Cohort) -> None:
-    """Raise UsageError for formats that a scan cannot have, results of one name, and files that are there already."""
+    """Raise UsageError for a format that a scan cannot have, two results of one name, or an existing file."""
     if len(cohort.scans) > 1 and request.lung_mask:
-        raise UsageError(f"--lung-mask belongs to one scan, and {len(cohort.scans)} are asked for")
+        raise UsageError(f"--lung-mask applies to a single scan, not to {len(cohort.scans)}")
     for scan in cohort.scans:
         check_formats(request.formats, scan.path)
     if request.out is None:
@@ -54,7 +60,7 @@ def check_request(request: Request, cohort: Cohort) -> None:
             if path in seen:
                 raise UsageError(
                     f"{seen[path].path} and {scan.path} would both write {path.name};"
-                    " use separate --out, or name the folder above both"
+                    " use a separate --out for each, or give their common parent folder"
                 )
             seen[path] = scan
     if not request.resume:

@@ -1,10 +1,9 @@
-"""What is named on the command line -> the scans of a cohort, found by looking.
+"""Arguments of the command line -> the scans of a cohort.
 
-A folder whose DICOM files make one series is one scan, wherever below it they lie. A folder that holds image files,
-or series in folders of their own, is a cohort: each of them is a scan. Several CT series mixed in one folder are no
-cohort but a choice that only the user can make: most often they are one acquisition reconstructed twice, whose
-nodules would be listed twice. Series that are not CT, localizers of a study that has a CT, and files that are no
-scans are set aside, each with its reason.
+A folder whose DICOM files form one series is one scan, however deep they lie. A folder that holds image files, or
+series in folders of their own, is a cohort of scans. Several CT series mixed in one folder are a choice that only the
+user can make: most often they are two reconstructions of one acquisition, whose nodules would be listed twice.
+Series that are not CT, localizers of a study that has a CT, and other files are set aside, each with its reason.
 """
 
 import os
@@ -21,19 +20,19 @@ from gcnn_cli.scan.images.image_file import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
 
-_HEADERS = (".mhd", ".nhdr")  # their voxels lie in a file beside them
+_HEADERS = (".mhd", ".nhdr")  # their voxels are in a separate file
 _VOXELS = (".raw", ".zraw", ".gz")
 _NO_STRANGERS = (*SUMMARY_FILES, "DICOMDIR")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan that is asked for, before anybody looked at its voxels.
+    """One requested scan, before its voxels are read.
 
-    name:   of its results, without ending; with the folders in which it was found
-    series: of a DICOM folder that holds others besides
-    found:  the series of its folder, so that reading it does not read all headers again. Kept for a single scan only:
-            for a cohort they would fill the memory, and be stale when its turn comes
+    name:   start of its results' names, including the folders below the one that was named
+    series: SeriesInstanceUID or '#N', where the folder holds several series
+    found:  the series of its folder, which spare a second reading of all headers. Kept for a single scan only: those
+            of a cohort would fill the memory, and could be stale when their turn comes
     """
 
     path: Path
@@ -44,7 +43,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class SetAside:
-    """What was found among the scans and is none."""
+    """A file or folder beside the scans that is not a scan."""
 
     path: Path
     reason: str
@@ -52,10 +51,10 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Scans in the order in which they were named, within a folder by path.
+    """Scans in the order of the arguments, those of one folder by path.
 
-    is_batch: whether many were asked for, so that one failure does not stop the rest
-    found:    for each folder that was looked into, a line that says what it holds
+    is_batch: whether a failure of one scan leaves the others running
+    found:    one line about the contents of each folder
     """
 
     scans: tuple[Scan, ...]
@@ -67,10 +66,10 @@ class Cohort:
 def find_cohort(
     arguments: Sequence[Path], *, series: str | None = None, read_stdin: Callable[[], bytes] = lambda: b""
 ) -> Cohort:
-    """The scans of all arguments: scans, folders of them, `@FILE` and `-`, lists with a path on each line.
+    """Find the scans of all arguments: scans, folders of scans, and lists (`@FILE` or `-`) with one path per line.
 
-    series: SeriesInstanceUID or '#N', chosen in the one folder that is named. Raises InputError for a list that
-    cannot be read, UsageError for an empty one, or a series of many scans.
+    series: SeriesInstanceUID or '#N'; requires a single scan. Raises InputError for a list that cannot be read,
+    UsageError for an empty list, or for a series with several scans.
     """
     parts = []
     for argument in arguments:
@@ -82,7 +81,7 @@ def find_cohort(
             parts.append(_look(argument, series, alone=len(arguments) == 1))
     cohort = _joined(parts)
     if series is not None and len(cohort.scans) > 1:
-        raise UsageError(f"--series belongs to one scan, and {len(cohort.scans)} are asked for")
+        raise UsageError(f"--series applies to a single scan, not to {len(cohort.scans)}")
     return cohort
 
 
@@ -104,20 +103,23 @@ def _read_list(argument: Path, read_stdin: Callable[[], bytes]) -> list[Path]:
         try:
             content = Path(name).read_bytes()
         except OSError as error:
-            raise InputError(f"{name}: the list of scans cannot be read: {error.strerror}") from None
+            raise InputError(f"the list of scans cannot be read: {error.strerror}", path=name) from None
     lines = [line.strip(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
     if any(b"\0" in line for line in lines):
-        raise InputError(f"{name}: not a list of scans, a path on each line")
+        raise InputError("not a list of scans with one path per line", path=name)
     paths = [Path(os.fsdecode(line)) for line in lines if line.strip()]
     if not paths:
-        raise UsageError(f"{name}: an empty list of scans")
+        raise UsageError("the list of scans is empty", path=name)
     return paths
 
 
 def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
-    """What one path holds; what cannot be read is a scan, so that reading it tells why."""
+    """Return the scans under one path. An unreadable path counts as a scan, so that reading it reports the reason.
+
+    alone: whether it is the only path, whose series are kept
+    """
     scan = Scan(path, output_name(path), series)
-    if series is not None or not os.path.isdir(path):  # unlike Path's, false for a path that is too long
+    if series is not None or not os.path.isdir(path):  # unlike Path.is_dir, False for a path that is too long
         return Cohort((scan,))
     files = visible_files(path)
     found = series_among(files)
@@ -134,13 +136,13 @@ def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
 
 
 def _scan(path: Path, root: Path, series: str | None = None) -> Scan:
-    """Its results keep the folders in which it lies below the one that was named."""
+    """Return a scan whose results keep its folders below `root`."""
     place = path.parent.relative_to(root) if path != root else Path()
     return Scan(path, (place / output_name(path)).as_posix(), series)
 
 
 def _dicom_scans(root: Path, found: Iterable[Series], files: Iterable[Path]) -> tuple[list[Scan], list[SetAside]]:
-    """A scan for each folder of series or of damaged slices, and what is no CT in folders of its own."""
+    """Return a scan for each folder with a series or with damaged slices, and set aside folders without a CT."""
     found = sorted(found, key=lambda one: one.folder)
     studies = {one.study_uid for one in found if not one.unusable} - {""}
     scans, others = [], []
@@ -150,7 +152,7 @@ def _dicom_scans(root: Path, found: Iterable[Series], files: Iterable[Path]) -> 
         lost = [one for one in members if one.modality == "CT" and one.study_uid not in studies]
         if usable:
             scans.append(_scan(folder, root, usable[0].uid if len(usable) == 1 else None))
-        elif lost:  # a study without a CT that can be used: reading it says why
+        elif lost:  # a study without a usable CT: reading it reports the reason
             scans.append(_scan(folder, root, lost[0].uid))
         else:
             others.append(SetAside(folder, "; ".join(sorted({one.unusable for one in members}))))
@@ -167,7 +169,7 @@ def _is_slice(file: Path) -> bool:
 
 
 def _strangers(files: Iterable[Path], known: set[Path]) -> list[SetAside]:
-    """Files that are no scans and belong to none. What lies beside DICOM slices is theirs: reports, thumbnails."""
+    """Set aside files that belong to no scan. Files beside DICOM slices, such as reports, belong to them."""
     headers = {file.parent / stem_of(file) for file in known if suffix_of(file) in _HEADERS}
     strangers = []
     for file in files:
@@ -181,6 +183,6 @@ def _strangers(files: Iterable[Path], known: set[Path]) -> list[SetAside]:
 
 
 def _stems(file: Path) -> Iterable[Path]:
-    """The path without its last ending, its last two, and so on."""
+    """Return the path without its last suffix, without its last two, and so on."""
     parts = file.name.split(".")
     return (file.parent / ".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))

@@ -1,20 +1,21 @@
-"""What became of each scan of a batch, as `cohort.csv` and `cohort.json` beside the results.
+"""The summary of a batch: `cohort.csv` and `cohort.json` beside the results.
 
-The table has every scan from the first moment, as `pending`, so that it never looks whole when it is not; it is made
-of nothing that differs between two runs, or between one machine and many. Times stand in the JSON.
+The table lists every scan from the start, as `pending`, so that an interrupted batch never looks complete. It holds
+nothing that differs between two runs, or between one machine and many; times are in the JSON only.
 """
 
 import json
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gcnn_cli import NOTICE, __version__
-from gcnn_cli.cohort.jobs import Failure, Job, Outcome
+from gcnn_cli.cohort.jobs import Failure, ScanJob, ScanResult
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Cohort
+from gcnn_cli.detection.stages import Stage
 from gcnn_cli.files import csv_text, write_bytes
 from gcnn_cli.network.weights import TrainedModel
 
@@ -26,12 +27,17 @@ _BETWEEN_WRITES_S = 5.0
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: pending, done, failed or set aside. result: start of the names of its files."""
+    """One line of the table.
+
+    status: pending, done, failed or set aside
+    result: start of the names of the scan's files
+    stage:  empty, or the stage at which the scan was lost
+    """
 
     path: str
     status: str
     result: str = ""
-    stage: str = ""
+    stage: Stage | None = None
     reason: str = ""
     exit_code: int = 0
     seriesuid: str = ""
@@ -40,38 +46,38 @@ class Row:
     seconds: float | None = None
 
     def cells(self) -> tuple[str, ...]:
-        """The row of the CSV."""
+        """Return the row of the CSV."""
         return tuple("" if value is None else str(value) for value in (getattr(self, name) for name in COLUMNS))
 
     def data(self) -> dict[str, Any]:
-        """The entry of the JSON."""
-        columns = {name: getattr(self, name) for name in COLUMNS}
+        """Return the entry of the JSON."""
+        columns = {name: getattr(self, name) for name in COLUMNS} | {"stage": self.stage or ""}
         seconds = None if self.seconds is None else round(self.seconds, 2)
         return {**columns, "exit_code": self.exit_code, "done_before": self.done_before, "seconds": seconds}
 
 
 class Summary:
-    """The rows of a batch, and their files, which are written again every few seconds as rows come."""
+    """The rows of a batch and their files, which are rewritten every few seconds."""
 
     def __init__(self, cohort: Cohort, request: Request, model: TrainedModel) -> None:
         self._request, self._model = request, model
         self._rows = [Row(str(scan.path), "pending", scan.name) for scan in cohort.scans]
-        self._others = [Row(str(s.path), "set aside", stage="finding", reason=s.reason) for s in cohort.set_aside]
+        self._others = [Row(str(s.path), "set aside", stage=Stage.FINDING, reason=s.reason) for s in cohort.set_aside]
         self._written_at = 0.0
         self.write()
 
-    def add(self, job: Job, outcome: Outcome) -> None:
-        """Note what became of a scan."""
-        self._rows[job.number] = _row(job, outcome)
+    def add(self, job: ScanJob, result: ScanResult) -> None:
+        """Record the result of a scan."""
+        self._rows[job.number] = _row(job, result)
         if time.monotonic() - self._written_at > _BETWEEN_WRITES_S:
             self.write()
 
     def count(self, status: str) -> int:
-        """How many scans have a status."""
+        """Return the number of scans that have a status."""
         return self._counts()[status]
 
     def write(self) -> None:
-        """Bring the files up to date. Raises OutputError."""
+        """Write both files. Raises OutputError."""
         rows = [*self._rows, *self._others]
         data = {
             "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
@@ -85,7 +91,7 @@ class Summary:
             "scans": [row.data() for row in rows],
         }
         texts = (
-            csv_text(COLUMNS, [row.cells() for row in rows]),
+            csv_text(COLUMNS, [row.cells() for row in rows], inert=True),
             json.dumps(data, indent=2, ensure_ascii=False) + "\n",
         )
         for path, text in zip(self._request.summary_paths(), texts, strict=False):  # no paths where nothing is written
@@ -96,39 +102,16 @@ class Summary:
         return Counter(row.status for row in (*self._rows, *self._others))
 
 
-def _row(job: Job, outcome: Outcome) -> Row:
-    path, name, report = str(job.scan.path), job.scan.name, outcome.report
-    if outcome.failure:
-        return _failed(path, name, outcome.failure, outcome.seconds)
-    if report is not None:
-        return Row(
-            path,
-            "done",
-            name,
-            seriesuid=report.scan.source.series_uid,
-            nodules=len(report.nodules),
-            seconds=outcome.seconds,
-        )
-    earlier = job.earlier
-    assert earlier is not None  # for the type checker: only then is there no report
-    return Row(
-        path,
-        "done",
-        name,
-        seriesuid=earlier.series_uid,
-        nodules=earlier.nodules,
-        done_before=True,
-        seconds=outcome.seconds,
-    )
+def _row(job: ScanJob, result: ScanResult) -> Row:
+    row = Row(str(job.scan.path), "done", job.scan.name, seconds=result.seconds)
+    if failure := result.failure:
+        return _failed(row, failure)
+    if report := result.report:
+        return replace(row, seriesuid=report.scan.source.series_uid, nodules=len(report.nodules))
+    assert job.earlier is not None  # for the type checker: only then is there no report
+    return replace(row, seriesuid=job.earlier.series_uid, nodules=job.earlier.nodules, done_before=True)
 
 
-def _failed(path: str, name: str, failure: Failure, seconds: float) -> Row:
-    return Row(
-        path,
-        "failed",
-        name,
-        stage=failure.stage,
-        reason=str(failure.error),
-        exit_code=failure.error.exit_code,
-        seconds=seconds,
-    )
+def _failed(row: Row, failure: Failure) -> Row:
+    error = failure.error
+    return replace(row, status="failed", stage=failure.stage, reason=str(error), exit_code=error.exit_code)

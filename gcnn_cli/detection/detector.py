@@ -12,6 +12,10 @@ from gcnn_cli.detection.ranking import CandidateRanker, load_ranker
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
+# Raise it with every change by which the same scan, weights and settings give another result. It stands in every
+# report, and `gcnn detect --resume` keeps no result of another number.
+PIPELINE = 1
+
 
 @dataclass(frozen=True)
 class DetectionConfig:
@@ -56,6 +60,8 @@ class Detector:
     def options(self) -> dict[str, Any]:
         """Everything but the weights and the scan that decides a result, as plain data."""
         return {
+            "pipeline": PIPELINE,
+            "spacing_mm": self.model.input.spacing_mm,
             **asdict(self.config),
             "average_over": self.scorer.average_over,
             "ranking": {**asdict(self.ranker.config), "weights": self.ranker.name} if self.ranker else "",

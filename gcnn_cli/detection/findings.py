@@ -1,6 +1,6 @@
 """Candidates, nodules and the report of one scan."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gcnn_cli.errors import InputError
@@ -72,7 +72,10 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Report:
-    """Result of one detection and how it was obtained. Nodules are sorted by probability, highest first."""
+    """Result of one detection and how it was obtained. Nodules are sorted by probability, highest first.
+
+    lungs: mask of the searched region on the detection grid, 1 inside, for pictures; no file holds it
+    """
 
     scan: ScanSummary
     model: ModelSummary
@@ -83,3 +86,4 @@ class Report:
     device: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    lungs: Volume | None = field(default=None, repr=False, compare=False)

@@ -1,7 +1,7 @@
 """The whole flow from scan to report, in the order in which it happens."""
 
 import time
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -12,17 +12,11 @@ from gcnn_cli.detection.lungs import Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import Scored, merge_duplicates
 from gcnn_cli.detection.patches import patch_batches
+from gcnn_cli.detection.stages import Notify, Stage, Step, quiet
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.scan.resample import resample, resample_mask
 from gcnn_cli.scan.volume import Volume
-
-Notify = Callable[[str], None]
-
-
-def quiet(stage: str) -> None:
-    """Report progress to nobody."""
-    del stage
 
 
 def detect(
@@ -37,29 +31,29 @@ def detect(
 
     threshold: lowest probability of a reported candidate; default: that of the weights
     lung_mask: where to look instead of the segmented lungs: a mask on any grid, with values above 0 inside
-    notify:    called with the name of each stage as it begins
+    notify:    called as each stage begins
 
     Raises InputError where no lung is found or the mask does not cover the scan.
     """
     model, scorer, config = detector.model, detector.scorer, detector.config
     threshold = model.calibration.threshold if threshold is None else threshold
     started = time.monotonic()
-    notify("resampling")
+    notify(Step(Stage.RESAMPLING))
     grid = resample(volume, detector.spacing_mm)
-    notify("lungs")
+    notify(Step(Stage.LUNGS))
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
-    notify("candidates")
+    notify(Step(Stage.CANDIDATES))
     candidates = find_candidates(grid, lungs, detector.proposal_config)
     if detector.ranker:
-        notify(f"ranking {len(candidates)} candidates")
+        notify(Step(Stage.RANKING, len(candidates)))
         candidates = detector.ranker.rank(grid, candidates)
-    notify(f"scoring {len(candidates)} candidates")
+    notify(Step(Stage.SCORING, len(candidates)))
     positions = [candidate.position_mm for candidate in candidates]
     same = model.input.spacing_mm == detector.spacing_mm
     own_grid = grid if same else resample(volume, model.input.spacing_mm)
     logits = scorer.score(patch_batches(own_grid, positions, model.input, config.batch_size))
     probabilities = [model.calibration.probability(float(logit)) for logit in logits]
-    notify("measuring")
+    notify(Step(Stage.MEASURING))
     scored = [
         Scored(measure_nodule(grid, lungs, candidate), probability)
         for candidate, probability in zip(candidates, probabilities, strict=True)
@@ -72,21 +66,30 @@ def detect(
         nodules=nodules,
         threshold=threshold,
         candidates=len(candidates),
-        options={
-            **detector.options,
-            "lung_mask": lung_mask.source.sha256 if lung_mask else "",
-            "gaps_filled": volume.source.gaps_filled,
-        },
+        options=report_options(detector, volume, lung_mask),
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,
         warnings=volume.source.warnings,
+        lungs=Volume(lungs.astype(np.int16), grid.to_world),
     )
+
+
+def report_options(detector: Detector, volume: Volume, lung_mask: Volume | None = None) -> dict[str, Any]:
+    """Return all that decides a result besides voxels, weights and threshold, as plain data for the report.
+
+    It is known before detection, so that a result made with other options is recognized.
+    """
+    return {
+        **detector.options,
+        "lung_mask": lung_mask.source.sha256 if lung_mask else "",
+        "gaps_filled": volume.source.gaps_filled,
+    }
 
 
 def _given_mask(mask: Volume, grid: Volume) -> Mask:
     lungs = resample_mask(mask, grid)
     if not lungs.any():
-        raise InputError(f"{mask.source.path}: the lung mask does not cover any part of the scan")
+        raise InputError("the lung mask does not cover any part of the scan", path=mask.source.path)
     return lungs
 
 

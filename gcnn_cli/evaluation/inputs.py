@@ -10,6 +10,7 @@ from gcnn_cli.detection.findings import Report
 from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.matching import Matches, MatchRule, match
 from gcnn_cli.evaluation.reports import Predictions, predictions_of, read_any_predictions
+from gcnn_cli.files import reading
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.marks import Marks, make_marks
 from gcnn_cli.labels.patients import patient_of, pseudonym
@@ -118,4 +119,5 @@ def _problem_remarks(problems: Sequence[Problem]) -> list[str]:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with reading(path):
+        return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -21,7 +21,7 @@ import torch
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.experiment.arms import Arm
-from gcnn_cli.files import write_bytes
+from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.locks import claimed
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.devices import precision_name
@@ -106,7 +106,7 @@ def run_all(
 
     `watch` is called with every step: the run, the number of unfinished trainings, the progress. Raises Interrupted.
     """
-    (folder / "runs").mkdir(parents=True, exist_ok=True)
+    make_folder(folder / "runs")
     done = 0
     for run in runs:
         with claimed(folder / "runs" / f"{run.name}.lock") as holder:
@@ -225,7 +225,7 @@ def read_results(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def write_test(split: Split, folder: Path) -> None:
     """Describe the test set beside the results. Raises InputError if the folder holds that of another one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path, described = folder / "test.json", describe_test(split)
     if path.is_file() and _read_json(path) != described:
         raise InputError(f"{path}: describes another test set; hold out the same patients, or use another --out")

@@ -1,4 +1,4 @@
-"""Reports as CSV: the rich one, and exactly LUNA16's columns. Positions in LPS mm."""
+"""Reports as CSV: all columns, or exactly LUNA16's. Positions are in LPS mm."""
 
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.files import csv_text
@@ -11,7 +11,7 @@ LUNA16_COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "probability")
 
 
 def rich_csv(report: Report) -> str:
-    """One line for each nodule; the header alone when there is none. i, j, k: voxel (x, y, z) of the scan."""
+    """Return one line per nodule; without nodules only the header. i, j, k: voxel (x, y, z) of the scan."""
     rows = (
         (
             report.scan.source.series_uid,
@@ -31,7 +31,7 @@ def rich_csv(report: Report) -> str:
 
 
 def luna16_csv(report: Report) -> str:
-    """LUNA16's submission columns, full precision of the probability."""
+    """Return LUNA16's submission columns, with the probability to six digits."""
     uid = report.scan.source.series_uid
     return csv_text(LUNA16_COLUMNS, ((uid, *_position(n.position_mm), f"{n.probability:.6g}") for n in report.nodules))
 

@@ -1,4 +1,4 @@
-"""Format name -> file: the list of what a report can be written as."""
+"""The output formats of a report, by name."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -19,11 +19,12 @@ from gcnn_cli.scan.volume import Volume
 
 @dataclass(frozen=True)
 class Format:
-    """How a report becomes a file. `render` gets the scan where `needs_scan` says so, and None otherwise."""
+    """One format. needs_scan: `render` uses the scan. needs_lungs: it also uses the report's lungs."""
 
     ending: str
     render: Callable[[Report, Volume | None], bytes]
     needs_scan: bool = False
+    needs_lungs: bool = False
 
 
 def _text(render: Callable[[Report], str]) -> Callable[[Report, Volume | None], bytes]:
@@ -31,26 +32,26 @@ def _text(render: Callable[[Report], str]) -> Callable[[Report, Volume | None], 
 
 
 def _html(report: Report, scan: Volume | None) -> bytes:
-    from gcnn_cli.output.html import html_report  # loads jinja2 and the lungs only where a page is asked for
+    from gcnn_cli.output.html import html_report  # loads jinja2 only for a page
 
     return html_report(report, _given(scan))
 
 
 def _png(report: Report, scan: Volume | None) -> bytes:
-    from gcnn_cli.output.png import png_montage  # loads matplotlib only where a picture is asked for
+    from gcnn_cli.output.png import png_montage  # loads matplotlib only for a picture
 
     return png_montage(report, _given(scan))
 
 
 def _sr(report: Report, scan: Volume | None) -> bytes:
-    from gcnn_cli.output.sr import structured_report  # an extra: not everybody has highdicom
+    from gcnn_cli.output.sr import structured_report  # highdicom is an optional extra
 
     return structured_report(report, _given(scan))
 
 
 def _given(scan: Volume | None) -> Volume:
     if scan is None:
-        raise UsageError("html, png and sr are made from the scan too, and none was given")
+        raise UsageError("html, png and sr need the scan, and no scan was given")
     return scan
 
 
@@ -58,8 +59,8 @@ FORMATS = {
     "csv": Format(".nodules.csv", _text(rich_csv)),
     "json": Format(".nodules.json", _text(report_json)),
     "luna16": Format(".luna16.csv", _text(luna16_csv)),
-    "html": Format(".nodules.html", _html, needs_scan=True),
-    "png": Format(".nodules.png", _png, needs_scan=True),
+    "html": Format(".nodules.html", _html, needs_scan=True, needs_lungs=True),
+    "png": Format(".nodules.png", _png, needs_scan=True, needs_lungs=True),
     "slicer": Format(".nodules.mrk.json", _text(slicer_markups)),
     "grand-challenge": Format(".nodules.grand-challenge.json", _text(grand_challenge_points)),
     "sr": Format(".nodules.sr.dcm", _sr, needs_scan=True),
@@ -67,7 +68,7 @@ FORMATS = {
 
 
 def parse_formats(names: str) -> tuple[str, ...]:
-    """'csv,json' -> ('csv', 'json'). Raises UsageError for an unknown one."""
+    """Parse 'csv,json' into ('csv', 'json'). Raises UsageError for an unknown format, or none at all."""
     parsed = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in parsed:
         if name not in FORMATS:
@@ -77,64 +78,77 @@ def parse_formats(names: str) -> tuple[str, ...]:
     return parsed
 
 
-def need_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the formats that are made from the scan as well as from the report."""
+def formats_from_scan(formats: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the formats that are rendered from the scan as well as from the report."""
     return tuple(name for name in formats if FORMATS[name].needs_scan)
 
 
+def needs_lungs(formats: Iterable[str]) -> bool:
+    """Return whether one of the formats shows the lungs."""
+    return any(FORMATS[name].needs_lungs for name in formats)
+
+
 def check_formats(formats: tuple[str, ...], scan: Path) -> None:
-    """Raise UsageError for a format that cannot be made of this scan, or not here: before anything is computed."""
+    """Raise UsageError for a format that is impossible for this scan or this installation."""
     if "sr" not in formats:
         return
     if not scan.is_dir() and suffix_of(scan):
-        raise UsageError(f"{scan}: a DICOM SR refers to the DICOM series of a study, and this is none; leave out sr")
+        raise UsageError("a DICOM SR refers to a DICOM series, and this is an image file; leave out sr", path=scan)
     if find_spec("highdicom") is None:
         raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
 
 
 def output_name(scan: Path) -> str:
-    """What the results of a scan are named after: its file or folder."""
-    is_folder = os.path.isdir(scan)  # unlike Path's, false for a path that is too long: reading it tells why
+    """Return the name of a scan's results: that of its file or folder."""
+    is_folder = os.path.isdir(scan)  # unlike Path.is_dir, False for a path that is too long; reading it reports that
     return stem_of(Path(scan.resolve().name)) if is_folder else stem_of(scan)
 
 
 def output_paths(scan: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
-    """Where each format of a scan's report goes: named after the scan's file or folder."""
+    """Return the file of each format of a scan's report, named after the scan's file or folder."""
     return named_paths(output_name(scan), folder, formats)
 
 
 def result_paths(result: Path, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
-    """Where each format of a saved result goes: named as the result is."""
+    """Return the file of each format of a saved result, named like the result."""
     ending = FORMATS["json"].ending
     name = result.name.removesuffix(ending) if result.name.endswith(ending) else result.stem
     return named_paths(name, folder, formats)
 
 
 def named_paths(name: str, folder: Path, formats: tuple[str, ...]) -> dict[str, Path]:
-    """Where each format goes. A name may hold folders: `patient/series`."""
+    """Return the file of each format. A name may include folders: `patient/series`."""
     return {fmt: folder / (name + FORMATS[fmt].ending) for fmt in formats}
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is, by its name, one of those that are written here."""
+    """Return whether a file has the name of an output file."""
     return path.name.endswith(tuple(fmt.ending for fmt in FORMATS.values()))
 
 
 def render_report(report: Report, formats: Iterable[str], scan: Volume | None) -> dict[str, bytes]:
-    """The content of each format's file. scan: the volume that the report is about; see `need_scan`."""
-    return {fmt: FORMATS[fmt].render(report, scan) for fmt in formats}
+    """Return the content of each format's file. scan: the volume of the report; see `formats_from_scan`.
+
+    Lungs come with the report from detection. A report without lungs gets them once, for all formats.
+    """
+    names = tuple(formats)
+    if scan is not None and report.lungs is None and needs_lungs(names):
+        from gcnn_cli.output.saved_lungs import with_lungs
+
+        report = with_lungs(report, scan)
+    return {name: FORMATS[name].render(report, scan) for name in names}
 
 
 def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None = None, overwrite: bool) -> None:
-    """Write a report in every format of `output_paths`; nothing when one of them is refused.
+    """Write a report to every path of `output_paths`. An error in one format prevents all.
 
-    scan: the volume that the report is about; only the formats of `need_scan` look at it.
+    scan: the volume of the report, for the formats of `formats_from_scan`
     """
     check_not_existing(list(paths.values()), overwrite=overwrite)
     write_rendered(render_report(report, paths, scan), paths, overwrite=overwrite)
 
 
 def write_rendered(contents: Mapping[str, bytes], paths: Mapping[str, Path], *, overwrite: bool) -> None:
-    """Write what `render_report` made, the JSON last: `--resume` asks it whether the others are there and right."""
+    """Write what `render_report` returned. The JSON comes last: for `--resume` it stands for the whole set."""
     names = sorted(contents, key=lambda fmt: fmt == "json")
     write_together({paths[fmt]: contents[fmt] for fmt in names}, overwrite=overwrite)

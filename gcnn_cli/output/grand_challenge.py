@@ -1,6 +1,6 @@
-"""Reports as grand-challenge.org's "Multiple points". Positions (x, y, z) in LPS mm.
+"""Reports as grand-challenge.org's "Multiple points". Positions are (x, y, z) in LPS mm.
 
-Its schema allows no other keys than these, and a probability between 0 and 1 for each point.
+The schema allows only these keys, and a probability between 0 and 1 for each point.
 """
 
 import json
@@ -9,7 +9,7 @@ from gcnn_cli.detection.findings import Report
 
 
 def grand_challenge_points(report: Report) -> str:
-    """One point for each nodule; an empty list when there is none."""
+    """Return one point per nodule; without nodules the list is empty."""
     points = [
         {
             "name": f"nodule {number}",

@@ -1,8 +1,8 @@
-"""Reports as one self-contained HTML page: no script, no network, readable on paper and in the dark.
+"""Reports as one self-contained HTML page: no script, no network, with print and dark styles.
 
-Pictures are the scan's own voxels as gray PNG in data URIs, stretched to their size in mm by the
-browser; markers, letters and scale bars are SVG laid over them. Everything that comes from files is
-escaped. The page holds no patient name or id: `Source` has none.
+Pictures are the scan's own voxels as gray PNG in data URIs, which the browser scales to their size in mm.
+Markers, letters and scale bars are SVG on top. All text from files is escaped, and the page's content security
+policy forbids scripts and requests. The page holds no patient name or id: `Source` has none.
 """
 
 import base64
@@ -28,7 +28,7 @@ _RING_GAP_MM = 4.0  # between a nodule's edge and its marker, so that the marker
 
 
 def html_report(report: Report, volume: Volume) -> bytes:
-    """The page as UTF-8. volume: the scan that the report is about."""
+    """Return the page in UTF-8. volume: the scan of the report."""
     text = resources.files("gcnn_cli.output").joinpath("report.html.jinja").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -41,7 +41,7 @@ def html_report(report: Report, volume: Volume) -> bytes:
         spacing=" × ".join(f"{s:.4g}" for s in reversed(report.scan.spacing_zyx)),
         nodules=[(n, nodule) for n, nodule in enumerate(report.nodules, start=1)],
         pictured=[_pictures(volume, number, nodule) for number, nodule in enumerate(pictured, start=1)],
-        maps=[_map(projection, pictured) for projection in lung_maps(volume, pictured)],
+        maps=[_map(projection, pictured) for projection in lung_maps(volume, pictured, report.lungs)],
         window=LUNG_WINDOW,
         scale_bar_mm=_SCALE_BAR_MM,
         ring_gap_mm=_RING_GAP_MM,
@@ -65,7 +65,7 @@ def _pictures(volume: Volume, number: int, nodule: Nodule) -> dict[str, Any]:
 
 
 def _crop(view: View) -> dict[str, Any]:
-    """A picture as percentages of its square field, as CSS wants them."""
+    """Return a picture with its place in the square field, in percent, for CSS."""
     rows, columns = view.hu.shape
     share = 100 / view.field_mm
     return {

@@ -1,7 +1,7 @@
 """Reports as JSON, described by `report.schema.json` beside this file.
 
-Positions are (x, y, z) in LPS mm; `index` is the voxel (i, j, k) = (x, y, z) of the scan as it was
-read, fractional, counted from 0; `slice` is counted from 1 in the order of the array.
+Positions are (x, y, z) in LPS mm. `index` is the fractional voxel (i, j, k) = (x, y, z) of the scan as it
+was read, counted from 0. `slice` is counted from 1 in the order of the array.
 """
 
 import json
@@ -16,7 +16,7 @@ SCHEMA_VERSION = "1.0"
 
 
 def report_data(report: Report) -> dict[str, Any]:
-    """The report as plain data, as it stands in the file."""
+    """Return the report as plain data, as in the file."""
     source = report.scan.source
     columns = list(zip(*(row[:3] for row in report.scan.to_world[:3]), strict=True))
     direction = [
@@ -57,19 +57,19 @@ def report_data(report: Report) -> dict[str, Any]:
 
 
 def report_json(report: Report, *, indent: int | None = 2) -> str:
-    """The report as JSON text, ending in a line break."""
+    """Return the report as JSON text that ends in a line break."""
     return json.dumps(report_data(report), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def report_schema() -> dict[str, Any]:
-    """The published JSON Schema of a report."""
+    """Return the published JSON Schema of a report."""
     text = resources.files("gcnn_cli.output").joinpath("report.schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
     return schema
 
 
 def _nodule_data(number: int, nodule: Nodule) -> dict[str, Any]:
-    """Nothing is rounded: other formats are made from this one, and would round a second time."""
+    """Return a nodule without rounding, since other formats are made from this one and round themselves."""
     return {
         "nodule": number,
         "position_mm": list(nodule.position_mm),

@@ -1,4 +1,4 @@
-"""A saved JSON -> the report that it was made from, for `gcnn convert`. What does not fit together is refused.
+"""A saved JSON -> its report, for `gcnn convert`. Inconsistent files are refused.
 
 Law: report_data(read_report(path)) is the data in the file.
 """
@@ -23,22 +23,22 @@ _TOLERANCE_MM = 0.01
 
 
 def read_report(path: Path) -> Report:
-    """Read one report as `gcnn detect` writes it.
+    """Read one report written by `gcnn detect`.
 
-    Raises InputError when the file is no such report, is of another schema version, or places a
-    nodule's voxel somewhere else than its position.
+    Raises InputError when the file is not a report, has another schema version, or gives a nodule a
+    voxel and a position that differ.
     """
     try:
         data = parse_json(path.read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:  # damaged JSON and text that is not UTF-8
-        raise InputError(f"{path}: not a JSON file; give the .nodules.json that gcnn detect wrote") from None
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from None
+    except ValueError:  # damaged JSON, or text that is not UTF-8
+        raise InputError("not a JSON file; give the .nodules.json that gcnn detect wrote", path=path) from None
     return parse_report(data, path)
 
 
 def parse_json(text: str) -> Any:
-    """json.loads without its liberties: NaN, infinite numbers, halves of characters, endless nesting: ValueErrors."""
+    """Parse JSON strictly. NaN, infinite numbers, lone surrogates and endless nesting raise ValueError."""
     try:
         data = json.loads(text, parse_constant=_finite, parse_float=_finite)
         json.dumps(data, ensure_ascii=False).encode("utf-8")  # a lone surrogate could be read, but not written again
@@ -49,37 +49,40 @@ def parse_json(text: str) -> Any:
 
 def _finite(text: str) -> float:
     if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text[:20]} is no number of JSON")
+        raise ValueError(f"{text[:20]} is not a JSON number")
     return number
 
 
 def parse_report(data: Any, path: Path) -> Report:
-    """One report from its parsed JSON, which `path` held. Raises InputError as `read_report`."""
+    """Return a report from the parsed JSON of `path`. Raises InputError as `read_report` does."""
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, dict) or schema.get("name") != SCHEMA_NAME:
-        raise InputError(f"{path}: not a report of gcnn; give the .nodules.json that gcnn detect wrote")
+        raise InputError("not a report of gcnn; give the .nodules.json that gcnn detect wrote", path=path)
     if schema.get("version") != SCHEMA_VERSION:
-        raise InputError(f"{path}: report of version {schema.get('version')}; this gcnn reads {SCHEMA_VERSION}")
+        raise InputError(
+            f"report of schema version {schema.get('version')}; this gcnn reads {SCHEMA_VERSION}", path=path
+        )
     try:
         return _report(data)
     except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-        raise InputError(f"{path}: damaged report: {' '.join(str(error).split())[:120]}") from None
+        raise InputError(f"damaged report: {' '.join(str(error).split())[:120]}", path=path) from None
     except GcnnError as error:
-        raise InputError(f"{path}: damaged report: {error}") from None
+        raise InputError(f"damaged report: {error}", path=path) from None
 
 
 def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
-    """The scan of a report, read again, and the report with what its file does not hold: the slices' UIDs.
+    """Read the scan of a report again, and add to the report what its file lacks: the UIDs of the slices.
 
-    Raises InputError when the voxels or their place are not those that the report is about; else as read_volume.
+    Raises InputError when the voxels or their geometry differ from the report's, otherwise as read_volume does.
     """
     of_series = report.scan.source.kind == "dicom" and not suffix_of(path)
     source = report.scan.source
     volume = read_volume(path, series=source.series_uid if of_series else None, allow_gaps=source.gaps_filled)
     if not source.sha256 or volume.source.sha256 != source.sha256:
         raise InputError(
-            f"{path}: not the scan of this result: the checksum of its voxels is"
-            f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…"
+            "not the scan of this result: the checksum of its voxels is"
+            f" {volume.source.sha256[:12]}…, the result's {source.sha256[:12] or 'missing'}…",
+            path=path,
         )
     scan = ScanSummary.of(volume)
     scan = replace(scan, source=replace(scan.source, warnings=source.warnings))
@@ -88,7 +91,7 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
 
 def _report(data: dict[str, Any]) -> Report:
     if (data["frame"], data["units"]) != ("LPS", "mm"):
-        raise ValueError(f"frame {data['frame']} and units {data['units']} instead of LPS and mm")
+        raise ValueError(f"frame {data['frame']} and units {data['units']}, expected LPS and mm")
     scan = _scan(data["input"], tuple(map(str, data["warnings"])), dict(data["options"]).get("gaps_filled") is True)
     nodules = tuple(_nodule(number, entry, scan) for number, entry in enumerate(data["nodules"], start=1))
     weights = data["weights"]
@@ -106,7 +109,7 @@ def _report(data: dict[str, Any]) -> Report:
 
 
 def _scan(data: dict[str, Any], warnings: tuple[str, ...], gaps_filled: bool) -> ScanSummary:
-    """The scan's place in the patient; the file lists i, j, k = x, y, z, the array is (z, y, x)."""
+    """Return the scan and its geometry. The file lists i, j, k = x, y, z; the array is (z, y, x)."""
     width, height, depth = (int(n) for n in data["size"])
     spacing_zyx = _vector(data["spacing_mm"])[::-1]
     to_world = np.eye(4)
@@ -114,7 +117,7 @@ def _scan(data: dict[str, Any], warnings: tuple[str, ...], gaps_filled: bool) ->
     to_world[:3, 3] = _vector(data["origin_mm"])
     sizes = (width, height, depth)
     if min(*sizes, *spacing_zyx) <= 0 or max(sizes) >= 2**31 or abs(np.linalg.det(to_world)) < 1e-9:
-        raise ValueError("size, spacing and axes do not make a grid")
+        raise ValueError("size, spacing and axes do not form a grid")
     to_world = checked_affine(to_world)
     source = Source(
         path=_text(data["path"]),
@@ -135,7 +138,7 @@ def _nodule(number: int, data: dict[str, Any], scan: ScanSummary) -> Nodule:
     position, index = _vector(data["position_mm"]), _vector(data["index"])[::-1]
     to_world = np.array(scan.to_world)
     if max(map(abs, index)) > 2**31:
-        raise ValueError(f"nodule {number}: its voxel is outside of any scan")
+        raise ValueError(f"nodule {number}: its voxel is outside any scan")
     away_mm = float(np.linalg.norm(to_world[:3, :3] @ index + to_world[:3, 3] - position))
     if away_mm > _TOLERANCE_MM:
         raise ValueError(f"nodule {number}: its position and its voxel are {away_mm:.2f} mm apart")
@@ -152,7 +155,7 @@ def _nodule(number: int, data: dict[str, Any], scan: ScanSummary) -> Nodule:
     if abs(nodule.slice - 1 - np.clip(index[0], 0, scan.shape_zyx[0] - 1)) > 0.501:
         raise ValueError(f"nodule {number}: slice {nodule.slice} is not the nearest to its voxel")
     if nodule.diameter_mm <= 0 or nodule.volume_mm3 <= 0:
-        raise ValueError(f"nodule {number}: a diameter and a volume are more than 0")
+        raise ValueError(f"nodule {number}: diameter and volume must be greater than 0")
     return nodule
 
 
@@ -169,5 +172,5 @@ def _number(value: Any) -> float:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
+        raise ValueError(f"{value!r} is not text")
     return value

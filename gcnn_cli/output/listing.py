@@ -1,4 +1,4 @@
-"""Rows of plain data as a table for a person."""
+"""Rows of plain data as a table on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """One column for each key of the first row. Prints a line when there are no rows."""
+    """Print a table with a column per key of the first row, or a line when there are no rows."""
     if not rows:
         console.print("nothing found")
         return

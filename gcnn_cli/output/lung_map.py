@@ -1,4 +1,4 @@
-"""Where the nodules sit: the brightest voxel of the lungs along each ray, from the front and from the side."""
+"""Maps of the nodules: maximum-intensity projections of the lungs, from the front and from the side."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +8,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from gcnn_cli.detection.findings import Nodule
-from gcnn_cli.detection.lungs import LungConfig, segment_lungs
-from gcnn_cli.errors import InputError
-from gcnn_cli.scan.resample import AIR_HU, resample
+from gcnn_cli.scan.resample import AIR_HU, resample, resample_mask
 from gcnn_cli.scan.volume import Volume
 
 _SPACING_MM = 2.0  # a map needs no finer grid
 _MARGIN_MM = 10.0
-_WALL_MM = 6.0  # left out: the mask's coarse edge holds steps of bright wall, and a maximum shows nothing else
+_WALL_MM = 6.0  # left out: the coarse edge of the mask includes bright wall, which would hide everything else
 _SILHOUETTE_HU = -700.0  # dark gray: the shape of the lungs behind their vessels
 _SMOOTHING_VOX = 0.6  # a maximum over interpolated noise would show the scan's grid as stripes
 WINDOW = (-850.0, 150.0)  # HU: noise of the parenchyma stays dark, vessels and nodules are bright
@@ -23,9 +21,9 @@ WINDOW = (-850.0, 150.0)  # HU: noise of the parenchyma stays dark, vessels and 
 
 @dataclass(frozen=True, eq=False)
 class LungMap:
-    """A maximum-intensity projection and the nodules in it.
+    """A maximum-intensity projection and the positions of the nodules in it.
 
-    hu:       [rows, columns], square pixels of pixel_mm, the head at the top
+    hu:       [rows, columns], square pixels of side pixel_mm, the head at the top
     letters:  patient directions at the left, right, top and bottom edge
     places:   (down, right) of each nodule in mm from the top left corner, in the order of the report
     """
@@ -37,15 +35,14 @@ class LungMap:
     places: tuple[tuple[float, float], ...]
 
 
-def lung_maps(volume: Volume, nodules: tuple[Nodule, ...]) -> tuple[LungMap, LungMap]:
-    """The projection from the front (R on the left) and from the patient's left side (A on the left).
+def lung_maps(volume: Volume, nodules: tuple[Nodule, ...], lungs_mask: Volume | None = None) -> tuple[LungMap, LungMap]:
+    """Return the projection from the front (R on the left) and from the patient's left side (A on the left).
 
-    Only the lungs are projected, else ribs and skin would cover them; the whole scan where no lungs are found.
+    lungs_mask: the region to project, on any grid; ribs and skin would cover it. The whole scan by default.
     """
     grid = resample(volume, _SPACING_MM)
-    try:
-        lungs = segment_lungs(grid, LungConfig())
-    except InputError:  # searched with a mask of the user's own, perhaps
+    lungs = np.zeros(grid.shape, np.bool_) if lungs_mask is None else resample_mask(lungs_mask, grid)
+    if not lungs.any():
         lungs = np.ones(grid.shape, np.bool_)
     index = np.array([grid.index_zyx(np.array(n.position_mm)) for n in nodules]).reshape(-1, 3)
     low, high = _extent(lungs, index)
@@ -64,7 +61,7 @@ def lung_maps(volume: Volume, nodules: tuple[Nodule, ...]) -> tuple[LungMap, Lun
 
 
 def _extent(lungs: NDArray[np.bool_], index: NDArray[np.float64]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """First and one past the last voxel (z, y, x) that hold lung or nodule, with a margin, inside the grid."""
+    """Return the first voxel (z, y, x) with lung or nodule and the one past the last, with a margin in the grid."""
     inside = np.argwhere(lungs)
     points = np.concatenate([inside.min(0)[None], inside.max(0)[None], np.round(index).astype(int)])
     margin = round(_MARGIN_MM / _SPACING_MM)

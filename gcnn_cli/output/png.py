@@ -1,4 +1,4 @@
-"""Reports as one picture, for papers and terminals: three planes through each nodule, and where they sit."""
+"""Reports as one PNG picture: three planes through each nodule, and maps of the lungs."""
 
 import io
 import warnings
@@ -28,12 +28,12 @@ _SCALE_BAR_MM = 10
 
 
 def png_montage(report: Report, volume: Volume) -> bytes:
-    """The picture as PNG, white background. volume: the scan that the report is about."""
+    """Return the picture as PNG on a white background. volume: the scan of the report."""
     pictured = report.nodules[:MAX_PICTURED]
     blocks = 1 if len(pictured) <= 4 else 2 if len(pictured) <= 10 else 3
     rows = -(-len(pictured) // blocks)
     width = max(blocks * (3 * _CELL_IN + 0.2) + 0.2, 6.0)
-    maps = lung_maps(volume, pictured)
+    maps = lung_maps(volume, pictured, report.lungs)
     sizes_mm = [(p.hu.shape[0] * p.pixel_mm, p.hu.shape[1] * p.pixel_mm) for p in maps]
     inch_per_mm = min(_MAP_IN / sizes_mm[0][0], (width - 0.5) / sum(wide for _, wide in sizes_mm))
     map_height, title_height = sizes_mm[0][0] * inch_per_mm + 0.15, 0.75
@@ -42,13 +42,13 @@ def png_montage(report: Report, volume: Volume) -> bytes:
     FigureCanvasAgg(figure)  # draws without a display
 
     def place(left: float, top: float, wide: float, high: float) -> Axes:
-        """Axes from inches, measured from the top left corner."""
+        """Return axes placed in inches from the top left corner."""
         axes = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
         axes.set_axis_off()
         return axes
 
     def write(left: float, top: float, text: str, size: float, **style: Any) -> None:
-        # A $ in a file's name is no formula.
+        # A $ in a file name does not start a formula.
         figure.text(left / width, 1 - top / height, text, fontsize=size, va="top", parse_math=False, **style)
 
     write(0.2, 0.12, _short(report.scan.source.series_uid, width), 9, weight="bold")
@@ -96,7 +96,7 @@ def _caption(number: int, nodule: Nodule) -> str:
 
 
 def _draw_view(axes: Axes, view: View, nodule: Nodule) -> None:
-    """In mm from the field's top left corner; the nodule lies in the middle."""
+    """Draw a view in mm from the top left corner of its field. The nodule lies in the middle."""
     rows, columns = view.hu.shape
     (top, left), field = view.corner_mm, view.field_mm
     _show(axes, to_gray(view.hu), (left, left + columns * view.pixel_mm[1], top + rows * view.pixel_mm[0], top))
@@ -125,7 +125,7 @@ def _draw_map(axes: Axes, projection: LungMap, nodules: tuple[Nodule, ...]) -> N
 
 
 def _label(axes: Axes, x: float, y: float, text: str, side: str, height: str = "center", color: str = "white") -> None:
-    """Light letters with a dark edge: readable on lung and on bone."""
+    """Write light letters with a dark edge, readable on lung and on bone."""
     edge = [withStroke(linewidth=1.5, foreground="black")]
     axes.text(x, y, text, color=color, fontsize=6, ha=side, va=height, path_effects=edge, clip_on=True)
 

@@ -1,13 +1,13 @@
-"""Reports as a point list of 3D Slicer (`.mrk.json`, markups schema 1.0.3). Positions in LPS mm.
+"""Reports as a point list of 3D Slicer (`.mrk.json`, markups schema 1.0.3). Positions are in LPS mm.
 
-Slicer converts to its own RAS when it loads the file. https://slicer.readthedocs.io, "Markups".
+Slicer converts them to RAS when it loads the file. https://slicer.readthedocs.io, "Markups".
 """
 
 import json
 
 from gcnn_cli.detection.findings import Report
 
-# The published identity of the schema: Slicer compares this text, it does not fetch it.
+# The published identifier of the schema. Slicer compares the text and does not fetch it.
 SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
@@ -15,7 +15,7 @@ SCHEMA = (
 
 
 def slicer_markups(report: Report) -> str:
-    """One fiducial list with a control point for each nodule; an empty list when there is none."""
+    """Return one fiducial list with a control point per nodule; without nodules the list is empty."""
     points = [
         {
             "id": str(number),

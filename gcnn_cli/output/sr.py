@@ -1,14 +1,14 @@
 """Reports as a DICOM structured report: Comprehensive 3D SR, TID 1500 "Measurement Report".
 
-One measurement group (TID 1410) for each nodule: a 3D point in the series' frame of reference,
-diameter, volume and the network's score under (122157, DCM, "Probability"). Without nodules one
-group says (111017) that all algorithms succeeded without findings (111241).
+Each nodule is one measurement group (TID 1410): a 3D point in the series' frame of reference, diameter,
+volume and the network's score as (122157, DCM, "Probability"). Without nodules one group states (111017)
+that all algorithms succeeded without findings (111241).
 
-An SR belongs to its study. The standard (PS3.3 C.7.1.1, PS3.5 7.4) wants the patient's name, id, birth
-date and sex in it (Type 2: present, with the value where it is known), and objects of one study must
-agree on them. So those are taken over from the images, empty where the images were de-identified, and
-with them only what an archive needs to match them or to know that they are no real identity. What is
-optional (addresses, comments, other names and ids, age, size) is left out. No other output of gcnn
+An SR belongs to its study. The standard (PS3.3 C.7.1.1, PS3.5 7.4) requires the patient's name, id, birth
+date and sex (Type 2: present, with the value where it is known), and objects of one study must agree on
+them. They are copied from the images, empty where the images were de-identified. Besides them only
+attributes are copied that an archive needs to match a study, or that mark an identity as removed. Optional
+attributes (addresses, comments, other names and ids, age, size) are left out. No other output of gcnn
 holds any of this.
 """
 
@@ -44,7 +44,7 @@ from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, reason
 from gcnn_cli.scan.dicom.evidence import Evidence, read_evidence
 from gcnn_cli.scan.volume import Volume
 
-# Type 2 of the patient and study modules: may be empty, must be there; de-identified files leave them out.
+# Type 2 in the patient and study modules: may be empty but must be present; de-identified files may lack them.
 _TYPE_2 = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
     "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName",
@@ -56,33 +56,33 @@ _DESCRIPTION = "Pulmonary nodules by gcnn, research use only"
 
 
 def structured_report(report: Report, volume: Volume) -> bytes:
-    """The DICOM file; its UIDs are new each time. volume: the scan, whose source names the series.
+    """Return the DICOM file. Its UIDs are new each time. volume: the scan, whose source names the series.
 
-    Raises UsageError for a scan that is not DICOM, InputError for headers that no SR can refer to.
+    Raises UsageError for a scan that is not DICOM, InputError for headers to which no SR can refer.
     """
     source = volume.source
     if source.kind != "dicom":
-        raise UsageError(f"{source.path}: a DICOM SR refers to the DICOM series of a study, and this is none")
+        raise UsageError("a DICOM SR refers to a DICOM series, and this is an image file", path=source.path)
     if not source.frame_of_reference_uid:
-        raise InputError(f"{source.path}: the series names no frame of reference, so an SR cannot state positions")
+        raise InputError("the series names no frame of reference, so an SR cannot state positions", path=source.path)
     evidence = read_evidence(source)
     for header in evidence.headers:
         for keyword in _TYPE_2:
             if keyword not in header:
                 setattr(header, keyword, None)
         _leave_out_optional(header)
-    with quiet_pydicom():  # what it warns of are values of the evidence, which belong in the SR as they are
+    with quiet_pydicom():  # it warns about values of the images, which go into the SR unchanged
         try:
             document = _document(report, evidence)
             buffer = io.BytesIO()
             document.save_as(buffer, enforce_file_format=True)
         except DAMAGE as error:
-            raise InputError(f"{source.path}: its headers cannot be taken over into an SR: {reason(error)}") from None
+            raise InputError(f"its headers cannot be copied into an SR: {reason(error)}", path=source.path) from None
     return buffer.getvalue()
 
 
 def _leave_out_optional(header: Any) -> None:
-    """Delete what describes the patient and is not required; group 0010 is the patient's."""
+    """Delete optional attributes of the patient, which is group 0010."""
     for tag in list(header.keys()):  # not the elements, which would be decoded
         if tag.group == 0x0010 and keyword_for_tag(tag) not in _OF_THE_PATIENT:
             del header[tag]
@@ -91,8 +91,8 @@ def _leave_out_optional(header: Any) -> None:
 def _document(report: Report, evidence: Evidence) -> Any:
     algorithm = _algorithm(report)
     groups = [_nodule_group(number, n, evidence, report, algorithm) for number, n in enumerate(report.nodules, 1)]
-    # Without the optional image library (TID 1600): it repeats what stands in the images, and needs elements that
-    # some of them lack. The evidence sequence refers to all images of the series.
+    # The optional image library (TID 1600) is left out: it repeats the images' headers, and needs elements that some
+    # images lack. The evidence sequence refers to all images of the series.
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(report.model)),
         procedure_reported=_CT_CHEST,
@@ -112,7 +112,7 @@ def _document(report: Report, evidence: Evidence) -> Any:
         software_versions=__version__,
         series_description=_DESCRIPTION,
         is_complete=True,
-        is_final=False,  # PRELIMINARY and UNVERIFIED: no person has looked at it
+        is_final=False,  # PRELIMINARY and UNVERIFIED: nobody has reviewed it
         is_verified=False,
     )
 
@@ -143,7 +143,7 @@ def _nodule_group(
 
 
 def _no_finding_group(algorithm: AlgorithmIdentification) -> MeasurementsAndQualitativeEvaluations:
-    """A report without any group would be invalid, and would not say that it was looked for nodules."""
+    """Return the group that states that no nodule was found. A report without a group would be invalid."""
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(UID(), "Summary"),
         finding_type=codes.SCT.Nodule,
@@ -172,7 +172,7 @@ def _algorithm(report: Report) -> AlgorithmIdentification:
 
 
 def _observer(model: ModelSummary) -> ObserverContext:
-    """The same weights are the same observer: its UID (under 2.25) comes from their checksum."""
+    """Return the observer. Its UID (under 2.25) comes from the checksum, so that equal weights are one observer."""
     return ObserverContext(
         codes.DCM.Device,
         DeviceObserverIdentifyingAttributes(

@@ -1,4 +1,4 @@
-"""The equivariance error of every element of a group, drawn."""
+"""Plot of the equivariance error of every element of a group."""
 
 import io
 from collections.abc import Sequence
@@ -7,13 +7,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-_FLOOR = 1e-9  # where an error of 0 (the identity's) is written, which a logarithmic axis does not have
+_FLOOR = 1e-9  # stands for an error of 0 (the identity's), which a logarithmic axis cannot show
 
 
 def error_plot(errors: Sequence[float], tolerance: float, title: str) -> bytes:
-    """A PNG: relative error by element on a logarithmic axis, and the largest that is allowed.
+    """Return a PNG of the relative error by element on a logarithmic axis, with the tolerance as a line.
 
-    What cannot be drawn (an infinite error: the network returned NaN) stands at the top as a cross.
+    An infinite error (the network returned NaN) is drawn as a cross at the top.
     """
     values = np.asarray(errors, float)
     finite = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""Reports for a person at a terminal."""
+"""Reports as a table on the terminal."""
 
 from rich.console import Console
 from rich.table import Table
@@ -7,7 +7,7 @@ from gcnn_cli.detection.findings import Report
 
 
 def show_report(report: Report, console: Console) -> None:
-    """The nodules as a table, or a line that there are none."""
+    """Print the nodules as a table, or a line when there are no nodules."""
     if not report.nodules:
         console.print(
             f"No nodules at or above probability {report.threshold:g}"

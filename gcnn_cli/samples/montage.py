@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from gcnn_cli.files import make_folder
 from gcnn_cli.samples.sample import KINDS, Sample
 
 COLUMNS = 12
@@ -41,5 +42,5 @@ def draw_montage(samples: list[Sample], path: Path, seed: int = 0) -> None:
                     color = "#0b5cad" if label else "#c2571a"
                     axes.text(1, 5, name, fontsize=9, backgroundcolor="white", va="center", color=color)
     figure.subplots_adjust(0.002, 0.002, 0.998, 0.98, 0.02, 0.02)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     figure.savefig(path, format="png", metadata={"Software": "gcnn"})

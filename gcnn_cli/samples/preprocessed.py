@@ -24,7 +24,7 @@ from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import LungConfig, Mask, bounding_box, segment_lungs
 from gcnn_cli.errors import InputError
-from gcnn_cli.files import write_bytes
+from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates
 from gcnn_cli.samples.sample import SampleConfig
@@ -137,7 +137,7 @@ def _indices(candidates: list[Candidate], grid: Volume) -> NDArray[np.float64]:
 
 
 def _store(scan: PreprocessedScan, folder: Path, scored: Path | None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if not (folder / "rest.npz").is_file():
         _save(folder / "hu.npy", scan.hu)
         # Last: an entry with rest.npz has its voxels.

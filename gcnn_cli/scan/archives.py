@@ -43,9 +43,14 @@ def unpacked(path: Path) -> Iterator[Path]:
                 for member in members:
                     _unpack(archive, member, folder)
         except _DAMAGE as error:
-            reason = str(error).replace(str(folder), "").splitlines() or ["damaged"]
-            raise InputError(f"{path}: cannot be unpacked: {reason[0]}") from None
+            raise InputError(f"cannot be unpacked: {_reason(error)}", path=path) from None
         yield folder
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text. A system error's own text would name the temporary folder."""
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    return (text or "damaged").splitlines()[0]
 
 
 def _check_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> None:
@@ -53,21 +58,22 @@ def _check_bomb(path: Path, members: list[zipfile.ZipInfo], folder: Path) -> Non
     declared = sum(member.file_size for member in members)
     if declared > most or len(members) > _MAX_MEMBERS:
         raise InputError(
-            f"{path}: declares {len(members)} files of {declared / _GIB:.1f} GiB in all: too much for a zip of its size"
+            f"declares {len(members)} files of {declared / _GIB:.1f} GiB in all: too much for a zip of its size",
+            path=path,
         )
     if declared > shutil.disk_usage(folder).free:
-        raise InputError(f"{path}: unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has space for")
+        raise InputError(f"unpacks to {declared / _GIB:.1f} GiB, more than {folder.parent} has space for", path=path)
 
 
 def _check_strays(path: Path, members: list[zipfile.ZipInfo]) -> None:
     for member in members:
         place = PureWindowsPath(member.filename)  # understands both slashes, and drives
         if place.drive or place.root or ".." in place.parts:
-            raise InputError(f"{path}: holds a file that would be unpacked outside its folder ({member.filename!r})")
+            raise InputError(f"holds a file that would be unpacked outside its folder ({member.filename!r})", path=path)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise InputError(f"{path}: holds a symbolic link ({member.filename!r})")
+            raise InputError(f"holds a symbolic link ({member.filename!r})", path=path)
         if member.compress_type not in _METHODS:
-            raise InputError(f"{path}: is not packed with deflate; pack the folder again")
+            raise InputError("is not packed with deflate; pack the folder again", path=path)
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:

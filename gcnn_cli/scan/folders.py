@@ -22,7 +22,7 @@ def dicom_folder(path: Path) -> Iterator[Path | None]:
     """
     str(path).encode()  # libraries and reports take names as text
     if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
+        raise InputError("no such file or folder", path=path)
     if path.is_dir():
         yield path
     elif suffix_of(path):
@@ -32,13 +32,13 @@ def dicom_folder(path: Path) -> Iterator[Path | None]:
             try:
                 yield folder
             except GcnnError as error:
-                raise type(error)(str(error).replace(str(folder), str(path))) from None
+                raise error.moved(folder, path) from None
     elif path.name.upper() == "DICOMDIR":
         yield path.parent
     elif is_dicom(path):
-        raise InputError(f"{path}: one DICOM file is one slice; give the folder of the series")
+        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
     else:
-        raise InputError(f"{path}: not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}")
+        raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
 
 
 def is_dicom(path: Path) -> bool:

@@ -24,13 +24,13 @@ def checked_hu(values: NDArray[Any], name: str) -> tuple[NDArray[Any], tuple[str
     with the name, for NaN or infinite values and for values that are not HU of a chest.
     """
     if values.dtype.kind not in "iuf":
-        raise InputError(f"{name}: expected numbers, got voxels of type {values.dtype}")
+        raise InputError(f"expected numbers, got voxels of type {values.dtype}", path=name)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise InputError(f"{name}: holds NaN or infinite values")
+        raise InputError("holds NaN or infinite values", path=name)
     low, high = float(values.min()), float(values.max())
     if low > _MUST_GO_BELOW or high < _MUST_GO_ABOVE or high > _HIGHEST_PLAUSIBLE:
         raise InputError(
-            f"{name}: does not look like a chest CT in Hounsfield units: values run from {low:g} to {high:g}"
+            f"does not look like a chest CT in Hounsfield units: values run from {low:g} to {high:g}", path=name
         )
     warnings: tuple[str, ...] = ()
     if low < LOWEST_HU - 176:  # below -1200, which no scanner measures

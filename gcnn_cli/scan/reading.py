@@ -39,8 +39,8 @@ def read_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"cannot be read: {error.strerror}", path=error.filename or path) from None
     except UnicodeEncodeError:
-        raise InputError(f"{path}: its name is not text in this system's encoding; rename it") from None
+        raise InputError("its name is not text in this system's encoding; rename it", path=path) from None
     except MemoryError:
-        raise DeviceError(f"{path}: too large for the memory of this machine") from None
+        raise DeviceError("too large for the memory of this machine", path=path) from None

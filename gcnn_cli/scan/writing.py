@@ -11,6 +11,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.files import make_folder
 from gcnn_cli.scan.resample import as_image
 from gcnn_cli.scan.volume import Volume
 
@@ -24,7 +25,7 @@ def write_metaimage(volume: Volume, path: Path, *, overwrite: bool = False) -> N
     for target in targets:
         if target.exists() and not overwrite:
             raise UsageError(f"{target} exists already; give --overwrite or another folder")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f"{path.stem}.part{path.suffix}")
     sitk.WriteImage(as_image(volume), str(temporary), useCompression=True, compressionLevel=9)
     if path.suffix == ".mhd":
@@ -44,7 +45,7 @@ def write_dicom_series(volume: Volume, folder: Path, *, description: str, overwr
         raise UsageError(f"{folder} is not empty; give --overwrite or another folder")
     if volume.hu.dtype != np.int16:
         raise InputError("only int16 HU can be written as DICOM")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     seed = hashlib.sha256(np.ascontiguousarray(volume.hu).tobytes()).hexdigest()
     for number in range(volume.shape[0]):
         dataset = _slice_dataset(volume, number, seed, description)

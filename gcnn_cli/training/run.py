@@ -17,7 +17,7 @@ import torch
 
 from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.errors import UsageError
-from gcnn_cli.files import write_bytes
+from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import precision_name
@@ -93,7 +93,7 @@ def run_training(
     """
     started = time.monotonic()
     process = process or Process()
-    config.folder.mkdir(parents=True, exist_ok=True)  # now, not after hours of training
+    make_folder(config.folder)  # now, not after hours of training
     recipe = config.recipe
     cache = config.cache or config.folder / "cache"
     prepared = process.main_first(

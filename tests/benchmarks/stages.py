@@ -44,8 +44,8 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     """Seconds of every stage, in their order, and the peak of memory."""
     marks = [("start-up", begun)]
 
-    def tell(stage: str) -> None:
-        marks.append((stage.split()[0], time.time()))  # without the number of candidates
+    def tell(stage: object) -> None:
+        marks.append((str(stage).split()[0], time.time()))  # without the number of candidates
 
     import torch
 

@@ -29,7 +29,7 @@ _SERVER.set_forkserver_preload(
     ]
 )
 _HANGS_AFTER_S = 300.0
-_TOUCHES = {"os.mkdir", "os.remove", "os.rename", "open"}
+_TOUCHES = {"os.link", "os.mkdir", "os.remove", "os.rename", "open"}
 
 
 def run_once(arguments: list[str], *, kill_after_s: float | None = None, kill_at: int | None = None) -> int:

@@ -1,5 +1,7 @@
 """Batches: what fails is recorded and the rest goes on; nothing finished is repeated; one run in a folder."""
 
+import csv
+import errno
 import json
 import os
 import shutil
@@ -10,17 +12,24 @@ import numpy as np
 import pytest
 import torch
 from cohort.thin import contents, copy_scans, run_detect, summary_rows, write_weights
+from lock_texts import signed
 from scan.scans import axial, some_hu, write_series
 
-import gcnn_cli.cohort.jobs as searching
+import gcnn_cli.cohort.jobs as jobs
 from gcnn_cli import NOTICE
 from gcnn_cli.cohort.labelled import detect_labelled
 from gcnn_cli.detection.detector import make_detector
-from gcnn_cli.errors import UsageError
+from gcnn_cli.detection.stages import Stage, Step
+from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
+
+NO_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    " 17179869184 bytes. Error code 12 (Cannot allocate memory)"
+)
 
 
 @pytest.fixture
@@ -99,7 +108,7 @@ def test_folders_below_keep_their_names_apart(thin, weights, tmp_path):
     assert (out / "p1" / "scan00.nodules.csv").read_bytes() == (out / "p2" / "scan00.nodules.csv").read_bytes()
     clash = run_detect(*(tmp_path / "in" / p / "scan00.mhd" for p in ("p1", "p2")), "--model", weights)
     assert clash.exit_code == 2
-    assert "name the folder above both" in clash.stderr
+    assert "give their common parent folder" in clash.stderr
 
 
 def test_a_list_from_stdin(three, weights, tmp_path):
@@ -148,13 +157,13 @@ def test_a_bug_at_one_scan_is_recorded_as_one(three, weights, tmp_path, monkeypa
             raise KeyError(name)
         return real(volume, *arguments, **options)
 
-    real = searching.detect
-    monkeypatch.setattr(searching, "detect", detect)
+    real = jobs.detect
+    monkeypatch.setattr(jobs, "detect", detect)
     out = tmp_path / "out"
     done = run_detect(three, "--model", weights, "--out", out)
     assert done.exit_code == 8
     assert [row["status"] for row in summary_rows(out)] == ["done", "failed", "done"]
-    assert "a bug, please report it: KeyError in search.py, line" in summary_rows(out)[1]["reason"]
+    assert "a bug, please report it: KeyError in jobs.py, line" in summary_rows(out)[1]["reason"]
     assert "Jane" not in done.output + caplog.text + (out / "cohort.json").read_text()
     alone = run_detect(three / "scan01.mhd", "--model", weights, "--out", tmp_path / "other")
     assert isinstance(alone.exception, KeyError)  # of one scan a bug keeps its traceback
@@ -177,8 +186,8 @@ def test_an_interrupt_leaves_a_summary_that_does_not_look_whole(three, weights, 
         assert [row["status"] for row in summary_rows(out)] == ["pending"] * 3  # before anything is known
         return real(volume, *arguments, **options)
 
-    real = searching.detect
-    monkeypatch.setattr(searching, "detect", detect)
+    real = jobs.detect
+    monkeypatch.setattr(jobs, "detect", detect)
     out = tmp_path / "out"
     assert run_detect(three, "--model", weights, "--out", out).exit_code == 130
     assert [row["status"] for row in summary_rows(out)] == ["done", "pending", "pending"]
@@ -190,7 +199,7 @@ def test_two_runs_do_not_share_a_folder(three, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     lock = out / ".gcnn.lock"
-    lock.write_text(f"{socket.gethostname()} {os.getppid()}")
+    lock.write_text(signed(os.getppid()))
     done = run_detect(three, "--model", weights, "--out", out)
     assert (done.exit_code, done.stdout) == (9, "")
     errors = [line for line in done.stderr.splitlines() if line.startswith("error")]
@@ -204,11 +213,54 @@ def test_two_runs_do_not_share_a_folder(three, weights, tmp_path):
 def test_the_lock_and_the_leftovers_of_a_killed_run_are_cleared(three, weights, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".gcnn.lock").write_text(f"{socket.gethostname()} 4194999")  # above any process number
+    (out / ".gcnn.lock").write_text(signed(4194999))  # above any process number
     for name in (".scan00.nodules.csv.99.part", ".cohort.json.99.part", ".other.csv.99.part"):
         (out / name).write_text("half")
     assert run_detect(three, "--model", weights, "--out", out, "--resume").exit_code == 0
     assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".other.csv.99.part"]
+
+
+def test_the_stage_is_the_one_that_detection_was_at(three, weights, tmp_path, monkeypatch):
+    def detect(volume, *arguments, notify, **options):
+        notify(Step(Stage.RANKING, 1500))
+        raise InputError("no such luck")
+
+    monkeypatch.setattr(jobs, "detect", detect)
+    assert run_detect(three, "--model", weights, "--out", tmp_path / "out").exit_code == 8
+    assert {row["stage"] for row in summary_rows(tmp_path / "out")} == {"ranking"}
+    stages = {entry["stage"] for entry in json.loads((tmp_path / "out" / "cohort.json").read_text())["scans"]}
+    assert stages == {Stage.RANKING}
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(NO_MEMORY), OSError(errno.ENOMEM, "no memory")])
+def test_a_scan_that_needs_more_memory_than_there_is_fails_alone(three, weights, tmp_path, monkeypatch, error):
+    def detect(volume, *arguments, **options):
+        if volume.source.series_uid == "scan01":
+            raise error
+        return real(volume, *arguments, **options)
+
+    real = jobs.detect
+    monkeypatch.setattr(jobs, "detect", detect)
+    out = tmp_path / "out"
+    assert run_detect(three, "--model", weights, "--out", out).exit_code == 8
+    done, failed, also_done = json.loads((out / "cohort.json").read_text())["scans"]
+    assert (done["status"], also_done["status"]) == ("done", "done")
+    assert (failed["exit_code"], failed["reason"]) == (7, f"{three / 'scan01.mhd'}: ran out of memory")
+    alone = run_detect(three / "scan01.mhd", "--model", weights, "--out", tmp_path / "other", "-q")
+    assert (alone.exit_code, alone.output) == (7, f"error: {failed['reason']}\n")
+
+
+def test_names_that_a_spreadsheet_would_run_are_inert_in_the_summary(thin, weights, tmp_path, monkeypatch):
+    copy_scans(thin, tmp_path / "in", 1)
+    (tmp_path / "in" / "scan00.mhd").rename(tmp_path / "in" / "=1+1.mhd")
+    monkeypatch.chdir(tmp_path / "in")
+    assert run_detect("-", "--model", weights, "--out", "out", input="=1+1.mhd\n").exit_code == 0
+    with Path("out/cohort.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["path"], row["result"], row["seriesuid"]) == ("'=1+1.mhd", "'=1+1", "'=1+1")
+    assert int(row["nodules"]) > 0
+    with Path("out/=1+1.nodules.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["seriesuid"] for row in csv.DictReader(file)} == {"=1+1"}  # the key of other tables
 
 
 def test_every_failure_names_its_scan(three, weights, tmp_path):
@@ -232,7 +284,7 @@ def test_an_option_that_no_scan_can_have_is_refused_once(three, weights, tmp_pat
 def test_a_mask_belongs_to_one_scan(three, weights, tmp_path):
     done = run_detect(three, "--model", weights, "--lung-mask", "m.mha", "--out", tmp_path / "out")
     assert done.exit_code == 2
-    assert "--lung-mask belongs to one scan, and 3 are asked for" in done.stderr
+    assert "--lung-mask applies to a single scan, not to 3" in done.stderr
 
 
 def test_what_was_found_is_told_unless_quiet(three, weights, tmp_path):

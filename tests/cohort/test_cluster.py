@@ -14,9 +14,10 @@ import pytest
 import torch
 from cohort.thin import contents, copy_scans, run_detect, summary_rows
 
-from gcnn_cli.cohort.jobs import Detector, make_job, search
+from gcnn_cli.cohort.jobs import make_job, run_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
+from gcnn_cli.detection.detector import Detector
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
@@ -29,9 +30,9 @@ _STARTED_WITHIN_S = 180
 DEADLY = """
 import os, signal
 from pathlib import Path
-import gcnn_cli.cohort.jobs as searching
+import gcnn_cli.cohort.jobs as jobs
 
-harmless = searching.__dict__.setdefault("harmless", searching.detect)  # Dask loads this file twice
+harmless = jobs.__dict__.setdefault("harmless", jobs.detect)  # Dask loads this file twice
 
 def detect(volume, *arguments, **options):
     died = Path({folder!r}) / volume.source.series_uid
@@ -41,7 +42,7 @@ def detect(volume, *arguments, **options):
         os.kill(os.getpid(), signal.SIGKILL)
     return harmless(volume, *arguments, **options)
 
-searching.detect = detect
+jobs.detect = detect
 """
 
 # In the process that starts the workers: a dead one's successor has everything loaded already.
@@ -129,8 +130,8 @@ def test_a_dead_worker_loses_nothing(thin, weights, single, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "code", "text"),
     [
-        (["--workers", "2", "--cluster", "tcp://a:1"], 2, "give one of them"),
-        (["--cluster", "nonsense"], 7, "nonsense: no Dask scheduler answers there"),
+        (["--workers", "2", "--cluster", "tcp://a:1"], 2, "exclude each other"),
+        (["--cluster", "nonsense"], 7, "nonsense: no Dask scheduler answers"),
         (["--workers", "0"], 2, "--workers"),
     ],
 )
@@ -152,7 +153,7 @@ def test_without_dask_one_line_says_what_to_install(thin, weights, monkeypatch):
 def test_a_worker_that_would_search_otherwise_stops_the_cohort(thin, weights, monkeypatch):
     """Not a failure of each scan in turn: no worker may use up the cohort."""
     monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")  # a worker sets it; here it ends with the test
-    from gcnn_cli.cohort.cluster import _detector, _search_on_worker, settings_for
+    from gcnn_cli.cohort.cluster import _detector, _run_on_worker, settings_for
 
     job = make_job(Scan(thin / "scan00.mhd", "scan00"), Request(("json",), None, 0.5), alone=False)
     good = settings_for(
@@ -162,16 +163,16 @@ def test_a_worker_that_would_search_otherwise_stops_the_cohort(thin, weights, mo
         average_over="trivial",
         threads=torch.get_num_threads(),
     )
-    assert _search_on_worker(job, good).report is not None
+    assert _run_on_worker(job, good).report is not None
     for settings, error, text in (
-        (replace(good, sha256="0"), ModelError, "other weights here"),
+        (replace(good, sha256="0"), ModelError, "differs from the weights"),
         (replace(good, version="0"), UsageError, "has gcnn .* install one version"),
         (replace(good, model="/none"), ModelError, "no weights named"),
         (replace(good, device="cuda:77"), DeviceError, "not available"),
         (replace(good, average_over="C9"), ModelError, "unknown group"),
     ):
         with pytest.raises(error, match=f"worker on .*{text}"):
-            _search_on_worker(job, settings)
+            _run_on_worker(job, settings)
     _detector.cache_clear()
 
 
@@ -191,9 +192,9 @@ def test_paths_are_those_of_who_asks_in_any_folder(thin, weights, tmp_path, monk
     for root, name in ((thin, "scan01"), (tmp_path, "lost")):
         request = Request((), None, 0.5, root=root)
         monkeypatch.chdir(root)
-        at_home = search(make_job(Scan(Path(f"{name}.mhd"), name), request, alone=False), detector)
+        at_home = run_job(make_job(Scan(Path(f"{name}.mhd"), name), request, alone=False), detector)
         monkeypatch.chdir("/")
-        away = search(make_job(Scan(Path(f"{name}.mhd"), name), request, alone=False), detector)
+        away = run_job(make_job(Scan(Path(f"{name}.mhd"), name), request, alone=False), detector)
         if away.failure:
             reason = "lost.mhd: its data file 'scan00.zraw' is missing"
             assert str(away.failure.error) == str(at_home.failure.error) == reason

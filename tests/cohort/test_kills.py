@@ -2,12 +2,12 @@
 
 import random
 import shutil
-import socket
 import time
 
 import pytest
 from cohort.kills import Watch, run_once
 from cohort.thin import contents, write_thin_scans
+from lock_texts import signed
 
 NOBODY = 4194999  # above any process's number
 
@@ -57,7 +57,7 @@ def test_killed_before_every_touch_of_the_folder(unbroken, weights, few, tmp_pat
     while True:
         watch = Watch(tmp_path / str(kills), wanted)
         watch.folder.mkdir()
-        (watch.folder / ".gcnn.lock").write_text(f"{socket.gethostname()} {NOBODY}")  # to be taken over first
+        (watch.folder / ".gcnn.lock").write_text(signed(NOBODY))  # to be taken over first
         code = run_once([*arguments, str(watch.folder)], kill_at=kills + 1)
         if code != -9:
             break

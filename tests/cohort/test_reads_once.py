@@ -8,7 +8,7 @@ import pytest
 import torch
 from cohort.thin import run_detect, thin_scan
 
-from gcnn_cli.cohort.jobs import make_job, search
+from gcnn_cli.cohort.jobs import make_job, run_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import find_cohort
 from gcnn_cli.detection.detector import make_detector
@@ -79,7 +79,7 @@ def test_what_was_found_is_not_used_from_another_folder(folder, weights, tmp_pat
     (scan,) = find_cohort([Path("series")]).scans
     job = make_job(scan, Request((), None, threshold=0.0))
     monkeypatch.chdir(folder)
-    outcome = search(job, make_detector(load_model(str(weights)), torch.device("cpu"), average_over="trivial"))
-    assert outcome.failure is None
-    assert outcome.report is not None
-    assert outcome.report.scan.source.path == "series"
+    result = run_job(job, make_detector(load_model(str(weights)), torch.device("cpu"), average_over="trivial"))
+    assert result.failure is None
+    assert result.report is not None
+    assert result.report.scan.source.path == "series"

@@ -126,7 +126,7 @@ def test_lists_name_scans_and_folders_of_them(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "content", "error", "text"),
     [
-        ("-", b"\n\n", UsageError, "empty list"),
+        ("-", b"\n\n", UsageError, "is empty"),
         ("-", b"\x00\x01", InputError, "not a list of scans"),
         ("@none.txt", b"", InputError, "none.txt: the list of scans cannot be read"),
     ],
@@ -142,7 +142,7 @@ def test_a_series_is_chosen_in_one_folder(tmp_path):
     assert find_cohort([tmp_path]).is_batch
     (scan,) = find_cohort([tmp_path], series="#2").scans
     assert (scan.path, scan.series) == (tmp_path, "#2")
-    with pytest.raises(UsageError, match="--series belongs to one scan"):
+    with pytest.raises(UsageError, match="--series applies to a single scan"):
         find_cohort([tmp_path / "a", tmp_path / "b"], series="#1")
 
 

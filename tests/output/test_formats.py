@@ -1,6 +1,7 @@
 """Every format of a report with and without nodules; files are whole, and never replaced unasked."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.errors import InputError, OutputError, UsageError
-from gcnn_cli.files import write_bytes
+from gcnn_cli.files import csv_text, write_bytes, write_together
 from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
 from gcnn_cli.output.formats import output_paths, parse_formats, write_report
 from gcnn_cli.output.json_format import report_data, report_json, report_schema
@@ -141,7 +142,7 @@ def test_nothing_is_replaced_unasked(tmp_path):
 
 @pytest.mark.parametrize("name", ["html", "png", "sr"])
 def test_pictures_and_evidence_need_the_scan(tmp_path, name):
-    with pytest.raises(UsageError, match="none was given"):
+    with pytest.raises(UsageError, match="no scan was given"):
         write_report(make_report(), output_paths(tmp_path, tmp_path, ("csv", name)), overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -152,15 +153,60 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         write_bytes(tmp_path / "file" / "out.csv", b"x", overwrite=False)
 
 
-def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, overwrite):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "rename", full)
+    monkeypatch.setattr(os, "link", full)
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(OutputError, match="No space left"):
-        write_bytes(tmp_path / "out.csv", b"x", overwrite=False)
+        write_bytes(tmp_path / "out.csv", b"x", overwrite=overwrite)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, hard_links):
+    """Between the check and the last step another process writes the same name."""
+    path = tmp_path / "out.csv"
+    synced = os.fsync
+
+    def let_another_write(number):
+        path.write_bytes(b"theirs")
+        synced(number)
+
+    def unsupported(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not hard_links:
+        monkeypatch.setattr(os, "link", unsupported)
+        write_bytes(tmp_path / "other.csv", b"x", overwrite=False)
+        assert (tmp_path / "other.csv").read_bytes() == b"x"
+        (tmp_path / "other.csv").unlink()
+    monkeypatch.setattr(os, "fsync", let_another_write)
+    with pytest.raises(UsageError, match="exists already"):
+        write_bytes(path, b"ours", overwrite=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"out.csv": b"theirs"}
+
+
+def test_contents_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch):
+    """After a loss of power a file under its own name is whole."""
+    events = []
+    synced, replaced = os.fsync, type(tmp_path).replace
+    monkeypatch.setattr(
+        os, "fsync", lambda number: events.append(f"{os.fstat(number).st_size} bytes") or synced(number)
+    )
+    monkeypatch.setattr("pathlib.Path.replace", lambda part, path: events.append(path.name) or replaced(part, path))
+    write_together({tmp_path / "a": b"1", tmp_path / "b": b"22"}, overwrite=True)
+    assert events == ["1 bytes", "2 bytes", "a", "b"]
+
+
+def test_text_that_a_spreadsheet_would_run_is_inert_and_numbers_are_numbers():
+    cells = ("=1+1", "+A1", "-2+3", "@SUM(1)", "\tx", "-20.5", "+1e3", "056", "plain", -3, None)
+    (row,) = csv.reader(csv_text((), [cells], inert=True).splitlines()[1:])
+    assert row == ["'=1+1", "'+A1", "'-2+3", "'@SUM(1)", "'\tx", "-20.5", "+1e3", "056", "plain", "-3", ""]
+    (row,) = csv.reader(csv_text((), [cells]).splitlines()[1:])
+    assert row[:4] == ["=1+1", "+A1", "-2+3", "@SUM(1)"]  # series ids of tables that refer to each other
 
 
 @pytest.mark.parametrize("steps", range(4))

@@ -62,8 +62,10 @@ def test_the_page_is_whole_and_on_its_own(volume, count):
     page = page_of(volume, count)
     elements = Elements(page)
     assert not elements.of("script")
+    (policy,) = [m["content"] for m in elements.of("meta") if m.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     assert not elements.of("link")
-    assert "http" not in page
+    assert "http" not in page.replace("http-equiv=", "")
     assert "url(" not in page
     assert page.count(NOTICE) == 1
     pictures = elements.of("img")
@@ -108,6 +110,14 @@ def test_every_text_of_a_report_is_escaped(volume):
     assert all(picture["src"].startswith("data:image/png") for picture in Elements(page).of("img"))
 
 
+def test_the_page_explains_the_probability(volume):
+    """A score is calibrated to a prior, and is neither the score in training nor the probability of cancer."""
+    page = page_of(volume, 1)
+    assert "balance it was trained on" not in page
+    assert "Platt scaling) to the share of nodules among the candidates" in page
+    assert "not the probability of cancer" in page
+
+
 def test_the_page_says_that_there_is_none(volume):
     assert "No nodule at or above probability 0.5; 321 candidates were scored." in page_of(volume, 0)
 
@@ -129,7 +139,7 @@ def test_hundreds_of_nodules_are_listed_and_the_first_pictured(volume):
     page = page_of(volume, MAX_PICTURED + 2)
     assert page.count("<article") == MAX_PICTURED
     assert page.count('<th scope="row">') == MAX_PICTURED + 2
-    assert f"Pictures of the first {MAX_PICTURED} of {MAX_PICTURED + 2}" in page
+    assert f"Pictures show the first {MAX_PICTURED} of {MAX_PICTURED + 2}" in page
 
 
 def test_the_same_report_gives_the_same_bytes(volume):

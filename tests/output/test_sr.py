@@ -155,9 +155,9 @@ def test_a_series_without_a_frame_of_reference_is_refused(tmp_path):
 
 def test_other_scans_and_a_missing_library_are_refused_before_any_work(tmp_path, monkeypatch):
     volume = Volume(some_hu(), axial())
-    with pytest.raises(UsageError, match="this is none"):
+    with pytest.raises(UsageError, match="this is an image file"):
         structured_report(report_of(volume, []), volume)
-    with pytest.raises(UsageError, match="this is none"):
+    with pytest.raises(UsageError, match="this is an image file"):
         check_formats(("csv", "sr"), tmp_path / "a.nii.gz")
     check_formats(("csv", "sr"), tmp_path)
     monkeypatch.setattr(formats, "find_spec", lambda name: None)

@@ -107,7 +107,7 @@ def test_large_nodules_fit_into_the_field():
 
 @pytest.mark.parametrize("matrix", make_group("Oh").matrices[::7])
 def test_the_map_places_nodules_where_the_scan_is_bright(matrix):
-    """In a scan without lungs the whole of it is projected, so that the brightest place is known."""
+    """Without a mask the whole scan is projected, so that the brightest position is known."""
     hu = np.full(SHAPE, -900, np.int16)
     hu[8:11, 20:24, 60:64] = 500
     volume = turned(Volume(hu, axial()), matrix)
@@ -122,7 +122,7 @@ def test_the_map_places_nodules_where_the_scan_is_bright(matrix):
 
 
 def test_the_map_shows_vessels_and_leaves_the_wall_out(phantom):
-    front, _ = lung_maps(phantom.volume, ())
+    front, _ = lung_maps(phantom.volume, (), Volume(phantom.lungs.astype(np.int16), phantom.volume.to_world))
     assert front.places == ()
     inside = front.hu > AIR_HU
     assert 0.2 < inside.mean() < 0.9

@@ -36,18 +36,18 @@ def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
     """Return the values as stored [frames, rows, columns]. Raises InputError that starts with the name."""
     try:
         if dataset.get("SamplesPerPixel", 1) != 1:
-            raise InputError(f"{name}: color pixels, not a CT")
+            raise InputError("color pixels, not a CT", path=name)
         _check_declared_size(dataset)
         raw = _decoded_by_pydicom(dataset)
     except RuntimeError as error:
         if "missing dependencies" not in str(error) or "PerFrameFunctionalGroupsSequence" in dataset:
-            raise InputError(f"{name}: {_why_undecodable(dataset, error)}") from None
+            raise InputError(f"{_why_undecodable(dataset, error)}", path=name) from None
         try:
             raw = _decoded_by_gdcm(dataset)
         except (RuntimeError, *DAMAGE):
-            raise InputError(f"{name}: its {_syntax(dataset)} pixels are truncated or damaged") from None
+            raise InputError(f"its {_syntax(dataset)} pixels are truncated or damaged", path=name) from None
     except DAMAGE as error:
-        raise InputError(f"{name}: its pixels cannot be read: {reason(error)}") from None
+        raise InputError(f"its pixels cannot be read: {reason(error)}", path=name) from None
     return raw.reshape(-1, *raw.shape[-2:])
 
 

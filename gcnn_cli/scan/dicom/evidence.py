@@ -35,12 +35,12 @@ def read_evidence(source: Source) -> Evidence:
     path = Path(source.path)
     with dicom_folder(path) as folder:
         if folder is None:
-            raise InputError(f"{path}: an image file has no DICOM headers")
+            raise InputError("an image file has no DICOM headers", path=path)
         found, damaged = read_headers(visible_files(folder))
         series = choose_series(folder, source.series_uid, group_headers(found, damaged))
         ordered = series.in_array_order(series.judge(allow_gaps=source.gaps_filled))
     if tuple(s.uid for s in ordered) != source.slice_uids:
-        raise InputError(f"{path}: the series has changed since it was read")
+        raise InputError("the series has changed since it was read", path=path)
     headers = {s.path: found[s.path] for s in ordered}
     return Evidence(
         tuple(headers.values()),

@@ -29,12 +29,12 @@ def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[st
         if opened is None or opened[0] != path:
             opened = (path, file_hu(path, notes))
         if frame >= len(opened[1]):
-            raise InputError(f"{path.name}: holds {len(opened[1])} frames, its header describes more")
+            raise InputError(f"holds {len(opened[1])} frames, its header describes more", path=path.name)
         plane = opened[1][frame]
         if stack is None:
             stack = np.empty((len(frames), *plane.shape), np.int16)
         if plane.shape != stack.shape[1:]:
-            raise InputError(f"{path.name}: {plane.shape} pixels where other slices hold {stack.shape[1:]}")
+            raise InputError(f"{plane.shape} pixels where other slices hold {stack.shape[1:]}", path=path.name)
         if plane.dtype == np.float32 and stack.dtype == np.int16:
             stack = stack.astype(np.float32)
         stack[n] = plane
@@ -49,12 +49,12 @@ def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:
         try:
             dataset = read_dicom(path)
         except DAMAGE as error:
-            raise InputError(f"{path.name}: cannot be read: {reason(error)}") from None
+            raise InputError(f"cannot be read: {reason(error)}", path=path.name) from None
         raw = stored_pixels(dataset, path.name)
         try:
             planes = [_to_hu(raw[n], dataset, _rescale(dataset, n, notes)) for n in range(len(raw))]
         except DAMAGE as error:
-            raise InputError(f"{path.name}: damaged rescale or padding values: {reason(error)}") from None
+            raise InputError(f"damaged rescale or padding values: {reason(error)}", path=path.name) from None
     return planes[0][None] if len(planes) == 1 else np.stack(planes)
 
 

@@ -117,18 +117,18 @@ def choose_series(folder: Path, choice: str | None, found: Sequence[Series] | No
     if choice is not None:
         chosen = [s for n, s in enumerate(found, start=1) if choice in (s.uid, f"#{n}")]
         if not chosen:
-            raise InputError(f"{folder}: no series {choice}; there are {len(found)} (see `gcnn info`)")
+            raise InputError(f"no series {choice}; there are {len(found)} (see `gcnn info`)", path=folder)
         if chosen[0].unusable:
-            raise InputError(f"{folder}: series {choice} cannot be used: {chosen[0].unusable}")
+            raise InputError(f"series {choice} cannot be used: {chosen[0].unusable}", path=folder)
         return chosen[0]
     usable = [series for series in found if not series.unusable]
     if not usable:
         reasons = "; ".join(sorted({series.unusable for series in found}))
-        raise InputError(f"{folder}: no usable CT series ({reasons})")
+        raise InputError(f"no usable CT series ({reasons})", path=folder)
     if len(usable) > 1:
         raise SeriesChoiceError(
-            f"{folder}: {len(usable)} CT series found; choose one with --series UID or --series '#N'"
-            f" (see `gcnn info {folder}`)"
+            f"{len(usable)} CT series found; choose one with --series UID or --series '#N' (see `gcnn info`)",
+            path=folder,
         )
     return usable[0]
 
@@ -144,7 +144,7 @@ def read_series(
     series = choose_series(folder, choice, found)
     verdict = series.judge(allow_gaps=allow_gaps)
     if verdict.problem or verdict.to_world is None:
-        raise GeometryError(f"{folder}: {verdict.problem}{fillable_hint(verdict)}")
+        raise GeometryError(f"{verdict.problem}{fillable_hint(verdict)}", path=folder)
     pixels, pixel_warnings = stack_hu([(s.path, s.frame) for s in (series.slices[n] for n in verdict.order)])
     hu, value_warnings = checked_hu(pixels, str(folder))
     if verdict.places:
@@ -169,7 +169,7 @@ def read_series(
 
 def no_series(path: Path) -> InputError:
     """Return the error for a folder without DICOM."""
-    return InputError(f"{path}: no DICOM series in this folder; give an image file by its own name")
+    return InputError("no DICOM series in this folder; give an image file by its own name", path=path)
 
 
 def fillable_hint(verdict: Verdict) -> str:

@@ -60,9 +60,9 @@ def read_image(path: Path) -> Volume:
 def read_mask(path: Path) -> Volume:
     """Read a mask on any lattice: 1 where the file's values are above 0, else 0. Raises as `read_image`."""
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError("no such file", path=path)
     if not suffix_of(path):
-        raise InputError(f"{path}: a mask must be one of {' '.join(SUFFIXES)}")
+        raise InputError(f"a mask must be one of {' '.join(SUFFIXES)}", path=path)
     values, stored = _load(path)
     mask = (values > 0).astype(np.int16)
     sha256 = content_sha256(mask, stored.to_world)
@@ -85,7 +85,7 @@ def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:
     try:
         values = stored.read()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from None
     return values.reshape(values.shape[-3:]), stored
 
 
@@ -95,14 +95,14 @@ def _open(path: Path) -> StoredImage:
         stored = _HEADERS[KINDS[suffix_of(path)]](path)
         stored.check_bytes()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"cannot be read: {error.strerror}", path=path) from None
     coarsest = float(np.linalg.norm(stored.to_world[:3, :3], axis=0).max())
     if coarsest > MAX_SPACING_MM:
         raise GeometryError(
-            f"{path}: voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {MAX_SPACING_MM:g} mm)"
+            f"voxels of {coarsest:.2f} mm are too coarse to measure nodules (at most {MAX_SPACING_MM:g} mm)", path=path
         )
     try:
         checked_affine(stored.to_world)
     except GeometryError as error:
-        raise GeometryError(f"{path}: {error}") from None
+        raise GeometryError(f"{error}", path=path) from None
     return stored

@@ -51,17 +51,17 @@ def metaimage_header(path: Path) -> StoredImage:
         if int(fields.get("NDims", len(size))) != len(size):
             raise ValueError("NDims and DimSize")
     except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a MetaImage header, or damaged (at {error})") from None
+        raise InputError(f"not a MetaImage header, or damaged (at {error})", path=path) from None
     check_shape(path, size, components)
     if not binary or name.startswith("LIST") or "%" in name:
-        raise InputError(f"{path}: voxels as text or in several files; write one binary data file")
+        raise InputError("voxels as text or in several files; write one binary data file", path=path)
     data = path if name.upper() == "LOCAL" else path.parent / name
     if not data.is_file():
-        raise InputError(f"{path}: its data file {name!r} is missing")
+        raise InputError(f"its data file {name!r} is missing", path=path)
     start = header_size if header_size > 0 else header_bytes if data == path else 0
     actual = data.stat().st_size - start
     if packed and packed_size > actual:
-        raise InputError(f"{data}: truncated, holds {actual} bytes of voxels where {packed_size} are declared")
+        raise InputError(f"truncated, holds {actual} bytes of voxels where {packed_size} are declared", path=data)
     if header_size == -1 and not packed:  # the voxels are the end of the file
         start = max(start, data.stat().st_size - math.prod(size) * np.dtype(dtype).itemsize)
     to_world = _to_world(path, fields, len(size))
@@ -83,13 +83,13 @@ def _to_world(path: Path, fields: dict[str, str], axes: int) -> Array:
         matrix = _numbers(_first(fields, *_MATRIX, default=straight), axes**2)
         origin = _numbers(_first(fields, *_ORIGIN, default="0 " * axes), axes)
     except ValueError as error:
-        raise InputError(f"{path}: not a MetaImage header, or damaged (at {error})") from None
+        raise InputError(f"not a MetaImage header, or damaged (at {error})", path=path) from None
     if not all(math.isfinite(v) and v > 0 for v in spacing):
-        raise GeometryError(f"{path}: ElementSpacing must be positive, got {spacing}")
+        raise GeometryError(f"ElementSpacing must be positive, got {spacing}", path=path)
     # Each row is the direction of one array axis.
     rows = np.array(matrix).reshape(axes, axes)[:3, :3]
     if not np.abs(rows).max() <= 2 or not np.abs(rows @ rows.T - np.eye(3)).max() <= 1e-3:  # also refuses NaN
-        raise GeometryError(f"{path}: TransformMatrix is not orthonormal: {matrix}")
+        raise GeometryError(f"TransformMatrix is not orthonormal: {matrix}", path=path)
     return make_affine(np.array(spacing)[2::-1], rows.T[:, ::-1], np.array(origin)[:3])
 
 
@@ -103,7 +103,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
                 break
             key, value = (part.strip() for part in line.decode("utf-8", "replace").split("=", 1))
             if fields.setdefault(key, value) != value:
-                raise InputError(f"{path}: contradicts itself: two values for {key!r}")
+                raise InputError(f"contradicts itself: two values for {key!r}", path=path)
             if key == "ElementDataFile":
                 break
         return fields, file.tell()

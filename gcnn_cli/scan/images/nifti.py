@@ -53,7 +53,7 @@ def nifti_header(path: Path) -> StoredImage:
         with path.open("rb") as file:
             start = b"".join(_first_blocks(inflated(file), _START)) if packed else file.read(_START)
     except zlib.error as error:
-        raise InputError(f"{path}: truncated or damaged ({error})") from None
+        raise InputError(f"truncated or damaged ({error})", path=path) from None
     header = _parse(path, start[:_START])
     check_shape(path, header.size[:4], math.prod(header.size[4:]))  # the fifth axis holds vectors
     with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
@@ -72,7 +72,7 @@ def _first_blocks(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
 def _affine(path: Path, header: _Header) -> tuple[Array, tuple[str, ...]]:
     sizes = np.array(header.pixdim[1:4])
     if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-        raise GeometryError(f"{path}: voxel sizes (pixdim) must be positive, got {sizes.tolist()}")
+        raise GeometryError(f"voxel sizes (pixdim) must be positive, got {sizes.tolist()}", path=path)
     found = {}
     if header.sform_code > 0:
         found["sform"] = _checked_sform(path, header)
@@ -89,7 +89,7 @@ def _affine(path: Path, header: _Header) -> tuple[Array, tuple[str, ...]]:
         ijk_to_lps = _RAS_TO_LPS @ next(iter(found.values()))
     ijk_to_lps[:3] *= header.mm
     if not np.isfinite(ijk_to_lps).all():
-        raise GeometryError(f"{path}: its orientation (qform) holds NaN or infinite values")
+        raise GeometryError("its orientation (qform) holds NaN or infinite values", path=path)
     return ijk_to_lps[:, [2, 1, 0, 3]], warnings
 
 
@@ -97,19 +97,20 @@ def _checked_sform(path: Path, header: _Header) -> Array:
     sform = np.vstack([np.reshape(header.rows, (3, 4)), [0, 0, 0, 1]])
     sizes = np.array(header.pixdim[1:4])
     if not np.isfinite(sform).all():
-        raise GeometryError(f"{path}: its sform holds NaN or infinite values")
+        raise GeometryError("its sform holds NaN or infinite values", path=path)
     lengths = np.linalg.norm(sform[:3, :3], axis=0)
     if not (lengths > 0).all():
-        raise GeometryError(f"{path}: its sform has an axis of length zero")
+        raise GeometryError("its sform has an axis of length zero", path=path)
     axes = sform[:3, :3] / lengths
     cosine = float(np.abs(axes.T @ axes - np.eye(3)).max())
     if cosine > 1e-3:
         angle = np.degrees(np.arcsin(min(1.0, cosine)))
-        raise GeometryError(f"{path}: its sform is sheared by {angle:.1f} degrees; positions would be wrong")
+        raise GeometryError(f"its sform is sheared by {angle:.1f} degrees; positions would be wrong", path=path)
     if np.abs(lengths - sizes).max() > 0.01 * sizes.max():
         raise GeometryError(
-            f"{path}: contradicts itself: voxels measure {lengths.round(4).tolist()} by the sform,"
-            f" {sizes.round(4).tolist()} by pixdim"
+            f"contradicts itself: voxels measure {lengths.round(4).tolist()} by the sform,"
+            f" {sizes.round(4).tolist()} by pixdim",
+            path=path,
         )
     return sform
 
@@ -154,7 +155,7 @@ def _parse(path: Path, start: bytes) -> _Header:
                 break
     magic = start[4:7] if version == 2 else start[344:347]
     if magic not in (b"n+1", b"n+2"):
-        raise InputError(f"{path}: not a NIfTI file (one .nii that holds header and voxels)")
+        raise InputError("not a NIfTI file (one .nii that holds header and voxels)", path=path)
 
     def get(fmt: str, at: int) -> tuple[float, ...]:
         values: tuple[float, ...] = struct.unpack_from(order + fmt, start, at)
@@ -173,12 +174,12 @@ def _parse(path: Path, start: bytes) -> _Header:
         qform_code, sform_code = get("2i", 344)
         quaternion, offset, rows = get("3d", 352), get("3d", 376), get("12d", 400)
     else:
-        raise InputError(f"{path}: truncated in its header")
+        raise InputError("truncated in its header", path=path)
     size = tuple(int(n) for n in dim[1 : 1 + int(dim[0])])
     if code not in _TYPES:
-        raise InputError(f"{path}: a color or vector image, or a voxel type (code {code}) that no CT has")
+        raise InputError(f"a color or vector image, or a voxel type (code {code}) that no CT has", path=path)
     if min(size, default=0) < 1 or not 0 < voxels_at < 2**31:
-        raise InputError(f"{path}: its header is damaged: size {list(size)}, voxels from byte {voxels_at}")
+        raise InputError(f"its header is damaged: size {list(size)}, voxels from byte {voxels_at}", path=path)
     return _Header(
         size=(*size, 1, 1, 1)[: max(3, len(size))],
         pixdim=pixdim,

@@ -60,17 +60,17 @@ def nrrd_header(path: Path) -> StoredImage:
     size, to_world = _size_and_place(path, fields)
     kind, encoding = fields.get("type", "").lower(), fields.get("encoding", "").lower()
     if kind not in _TYPES:
-        raise InputError(f"{path}: invalid voxel type {kind!r}; must be an integer type, float or double")
+        raise InputError(f"invalid voxel type {kind!r}; must be an integer type, float or double", path=path)
     if encoding not in _IS_PACKED:
-        raise InputError(f"{path}: its encoding is {encoding!r}; must be raw or gzip")
+        raise InputError(f"its encoding is {encoding!r}; must be raw or gzip", path=path)
     packed, endian = _IS_PACKED[encoding], _ENDIANS.get(fields.get("endian", "").lower())
     if endian is None and not _TYPES[kind].endswith("1"):
-        raise InputError(f"{path}: does not state its byte order (little or big endian)")
+        raise InputError("does not state its byte order (little or big endian)", path=path)
     dtype = (endian or "<") + _TYPES[kind]
     name = fields.get("data file", fields.get("datafile"))
     data = path if name is None else path.parent / name
     if not data.is_file():
-        raise InputError(f"{path}: its data file {name!r} is missing")
+        raise InputError(f"its data file {name!r} is missing", path=path)
     start = _after_lines(data, header_bytes if name is None else 0, _whole(path, fields, "line skip"))
     skip = _whole(path, fields, "byte skip")
     if skip == -1 and not packed:  # the voxels are the end of the file
@@ -95,9 +95,9 @@ def _size_and_place(path: Path, fields: dict[str, str]) -> tuple[tuple[int, ...]
         vectors = _vectors(fields, len(size))
         origin = [float(v) for v in fields.get("space origin", "(0,0,0)").strip("()").split(",")][:3]
     except ValueError:
-        raise InputError(f"{path}: its sizes, spacings, space directions or origin are not numbers") from None
+        raise InputError("its sizes, spacings, space directions or origin are not numbers", path=path) from None
     if len(vectors) != len(size) or fields.get("dimension", "") != str(len(size)):
-        raise InputError(f"{path}: contradicts itself about the number of its axes")
+        raise InputError("contradicts itself about the number of its axes", path=path)
     within = tuple(n for n, vector in zip(size, vectors, strict=True) if vector is None)
     in_space = tuple(n for n, vector in zip(size, vectors, strict=True) if vector is not None)
     check_shape(path, in_space, math.prod(within))
@@ -120,23 +120,23 @@ def _to_world(path: Path, fields: dict[str, str], vectors: list[list[float]], or
     directions = np.array(vectors)
     given = fields.get("space directions", fields.get("spacings", ""))
     if directions.shape != (3, 3) or len(origin) != 3:
-        raise InputError(f"{path}: its space directions and origin do not have three axes")
+        raise InputError("its space directions and origin do not have three axes", path=path)
     # A length above a kilometer is invalid, and cannot be squared safely.
     sound = np.isfinite(directions).all() and np.abs(directions).max() < 1e6
     lengths = np.linalg.norm(directions, axis=1) if sound else np.zeros(3)
     # The length alone would hide a negative spacing.
     if not (lengths > 0).all() or ("space directions" not in fields and directions.min() < 0):
-        raise GeometryError(f"{path}: voxel spacing must be positive, got {given}")
+        raise GeometryError(f"voxel spacing must be positive, got {given}", path=path)
     axes = directions / lengths[:, None]
     cosine = float(np.abs(axes @ axes.T - np.eye(3)).max())
     if cosine > 1e-3:
         angle = np.degrees(np.arcsin(min(1.0, cosine)))
-        raise GeometryError(f"{path}: its space directions are sheared by {angle:.1f} degrees")
+        raise GeometryError(f"its space directions are sheared by {angle:.1f} degrees", path=path)
     frame = fields.get("space", "lps").lower().removesuffix("-time")
     if frame not in _FRAMES:
-        raise InputError(f"{path}: its space {frame!r} is not a patient frame; use one of LPS, RAS, LAS")
+        raise InputError(f"its space {frame!r} is not a patient frame; use one of LPS, RAS, LAS", path=path)
     if "axis mins" in fields and "space origin" not in fields:
-        raise InputError(f"{path}: gives its place as axis mins; write a space origin")
+        raise InputError("gives its place as axis mins; write a space origin", path=path)
     signs = np.array([*_FRAMES[frame], 1])
     return make_affine(lengths[::-1], (axes * signs).T[:, ::-1], np.array(origin) * signs)
 
@@ -149,7 +149,7 @@ def _whole(path: Path, fields: dict[str, str], name: str) -> int:
     except ValueError:
         number = -2
     if not (-1 <= number < 2**40) or (number == -1 and name == "line skip"):
-        raise InputError(f"{path}: its {name} is {text[:40]!r}")
+        raise InputError(f"its {name} is {text[:40]!r}", path=path)
     return number
 
 
@@ -169,7 +169,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
     fields: dict[str, str] = {}
     with path.open("rb") as file:
         if not file.readline(64).startswith(b"NRRD000"):
-            raise InputError(f"{path}: not an NRRD file")
+            raise InputError("not an NRRD file", path=path)
         for _ in range(1000):
             line = file.readline(65536).decode("utf-8", "replace")
             if not line.strip():
@@ -178,7 +178,7 @@ def _read_header(path: Path) -> tuple[dict[str, str], int]:
                 continue  # comments, and key/value pairs of other programs
             name, separator, value = (part.strip() for part in line.partition(":"))
             if not separator:
-                raise InputError(f"{path}: its header is damaged at {line.strip()[:40]!r}")
+                raise InputError(f"its header is damaged at {line.strip()[:40]!r}", path=path)
             if fields.setdefault(name.lower(), value) != value:
-                raise InputError(f"{path}: contradicts itself: two values for {name!r}")
+                raise InputError(f"contradicts itself: two values for {name!r}", path=path)
         return fields, file.tell()

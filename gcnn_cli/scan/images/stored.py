@@ -55,10 +55,10 @@ class StoredImage:
         """Raise InputError unless the file can hold the declared bytes. Nothing is unpacked."""
         actual, declared = max(0, self.data.stat().st_size - self.start), self.declared_bytes
         if not self.packed and actual < declared:
-            raise InputError(f"{self.data}: truncated, holds {actual} bytes of voxels where {declared} are declared")
+            raise InputError(f"truncated, holds {actual} bytes of voxels where {declared} are declared", path=self.data)
         if self.packed and actual * _MOST_PACKED < declared:
             raise InputError(
-                f"{self.data}: truncated, holds {actual} packed bytes where {declared} unpacked are declared"
+                f"truncated, holds {actual} packed bytes where {declared} unpacked are declared", path=self.data
             )
 
     def read(self) -> NDArray[Any]:
@@ -80,10 +80,10 @@ class StoredImage:
                 if at > len(content):
                     break  # anything after the voxels is ignored
         except zlib.error as error:
-            raise InputError(f"{self.data}: its compressed voxels are damaged ({error})") from None
+            raise InputError(f"its compressed voxels are damaged ({error})", path=self.data) from None
         if at < len(content):
             raise InputError(
-                f"{self.data}: truncated, holds {max(0, at)} bytes of voxels where {len(content)} are declared"
+                f"truncated, holds {max(0, at)} bytes of voxels where {len(content)} are declared", path=self.data
             )
         return content
 
@@ -110,13 +110,13 @@ def check_shape(path: Path, size: tuple[int, ...], components: int) -> None:
     """Raise InputError unless this is one volume of one value per voxel, with at least two along each axis."""
     shown = "x".join(map(str, size))
     if components != 1:
-        raise InputError(f"{path}: a color or vector image ({components} values per voxel), not a CT")
+        raise InputError(f"a color or vector image ({components} values per voxel), not a CT", path=path)
     if min(size, default=0) < 1:
-        raise InputError(f"{path}: its header is damaged: a size of {shown or 'nothing'}")
+        raise InputError(f"its header is damaged: a size of {shown or 'nothing'}", path=path)
     if math.prod(size[3:]) != 1:
-        raise InputError(f"{path}: holds {math.prod(size[3:])} volumes; give one of them")
+        raise InputError(f"holds {math.prod(size[3:])} volumes; give one of them", path=path)
     if len(size) < 3 or min(size[:3]) < 2:
-        raise InputError(f"{path}: a scan needs at least two slices, rows and columns, got {shown}")
+        raise InputError(f"a scan needs at least two slices, rows and columns, got {shown}", path=path)
 
 
 def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any]:
