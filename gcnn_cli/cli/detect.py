@@ -89,7 +89,7 @@ def detect(
         typer.Option(
             envvar="GCNN_AVERAGE_OVER",
             help="Test-time group pooling: average the score over the patch as moved by every element of this group."
-            " Default: the group that the weights were calibrated with.",
+            " Default: the group with which the weights were calibrated.",
         ),
     ] = None,
     allow_gaps: AllowGaps = False,

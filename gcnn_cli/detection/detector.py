@@ -44,6 +44,14 @@ class Detector:
     config: DetectionConfig = field(default_factory=DetectionConfig)
 
     @property
+    def spacing_mm(self) -> float:
+        """Spacing of the grid on which candidates are proposed, ranked and measured: the ranker's, where there is one.
+
+        The large network may have another grid of its own.
+        """
+        return (self.ranker.model if self.ranker else self.model).input.spacing_mm
+
+    @property
     def proposal_config(self) -> CandidateConfig:
         """Settings of the blob filters: with a ranker they propose as many candidates as it ranks."""
         return self.ranker.config.proposing(self.config.candidates) if self.ranker else self.config.candidates

@@ -39,9 +39,7 @@ def detect(
     threshold = model.calibration.threshold if threshold is None else threshold
     started = time.monotonic()
     notify(Step(Stage.RESAMPLING))
-    # Candidates are proposed and measured on a fine grid; the large network may use a coarser one of its own.
-    spacing_mm = (detector.ranker or detector).model.input.spacing_mm
-    grid = resample(volume, spacing_mm)
+    grid = resample(volume, detector.spacing_mm)
     notify(Step(Stage.LUNGS))
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify(Step(Stage.CANDIDATES))
@@ -51,7 +49,8 @@ def detect(
         candidates = detector.ranker.rank(grid, candidates)
     notify(Step(Stage.SCORING, len(candidates)))
     positions = [candidate.position_mm for candidate in candidates]
-    own_grid = grid if model.input.spacing_mm == spacing_mm else resample(volume, model.input.spacing_mm)
+    same = model.input.spacing_mm == detector.spacing_mm
+    own_grid = grid if same else resample(volume, model.input.spacing_mm)
     logits = scorer.score(patch_batches(own_grid, positions, model.input, config.batch_size))
     probabilities = [model.calibration.probability(float(logit)) for logit in logits]
     notify(Step(Stage.MEASURING))

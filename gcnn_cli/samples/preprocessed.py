@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate
-from gcnn_cli.detection.lungs import LungConfig, bounding_box, segment_lungs
+from gcnn_cli.detection.lungs import LungConfig, Mask, bounding_box, segment_lungs
 from gcnn_cli.errors import InputError
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.labels.entries import ScanEntry
@@ -106,7 +106,7 @@ def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detec
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
     found = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
-    scored = detection_candidates(grid, lungs, detector) if detector else []
+    scored = _scored(volume, grid, lungs, config, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
     places, pieces = (choose_places(grid.hu, lungs, count, rng) for _ in range(2))
@@ -122,6 +122,14 @@ def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detec
         float(volume.spacing_zyx.max()),
         _indices(scored, grid) - low,
     )
+
+
+def _scored(volume: Volume, grid: Volume, lungs: Mask, config: SampleConfig, detector: Detector) -> list[Candidate]:
+    """Return the candidates that detection scores, found on the detector's own grid."""
+    if detector.spacing_mm != config.spacing_mm:
+        grid = resample(volume, detector.spacing_mm)
+        lungs = segment_lungs(grid, detector.config.lungs)
+    return detection_candidates(grid, lungs, detector)
 
 
 def _indices(candidates: list[Candidate], grid: Volume) -> NDArray[np.float64]:

@@ -71,6 +71,14 @@ def test_a_preprocessed_scan_holds_the_candidates_that_detection_scores(folder, 
     assert not np.array_equal(scan.scored, scan.candidates)
 
 
+def test_they_are_those_of_detections_grid_whatever_the_grid_of_training(folder, detector, monkeypatch):
+    (entry,) = read_index([folder]).scans
+    scan = preprocess_scan(entry, dataclasses.replace(CONFIG, spacing_mm=4.0), 0, detector=detector)
+    np.testing.assert_allclose(
+        scan.position_mm(scan.scored), scored_by_detection(folder, detector, monkeypatch), atol=1e-9
+    )
+
+
 def test_the_cache_keeps_them_by_the_settings_that_decide_them(folder, detector, tmp_path, monkeypatch):
     (entry,) = read_index([folder]).scans
     without = preprocess_scan(entry, CONFIG, 0, tmp_path)
