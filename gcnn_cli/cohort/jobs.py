@@ -171,7 +171,7 @@ def _read_earlier(paths: Mapping[str, Path]) -> Earlier | None:
             "weights": data["weights"]["sha256"],
             "threshold": data["threshold"],
             "--average-over": data["options"]["average_over"],
-            "candidate weights": (data["options"]["ranking"] or {"weights": ""})["weights"],
+            "candidate weights": data["options"]["candidate_weights"],
             "lung mask": data["options"]["lung_mask"],
         }
         return Earlier(path, complete, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]))
@@ -189,7 +189,7 @@ def _is_same(job: Job, earlier: Earlier, volume: Volume, mask: Volume | None, de
         "weights": detector.model.sha256,
         "threshold": job.request.threshold,
         "--average-over": detector.scorer.average_over,
-        "candidate weights": detector.ranker.name if detector.ranker else "",
+        "candidate weights": detector.proposer.name,
         "lung mask": mask.source.sha256 if mask else "",
     }
     changed = [name for name, value in wanted.items() if earlier.made_from.get(name) != value]
