@@ -3,10 +3,22 @@
 Heavy imports are inside the commands. stdout carries results only; progress, warnings and errors go to stderr.
 """
 
-from gcnn_cli.cli import combine, convert, detect, evaluate, inspect, learning_curve, phantom, train
+from gcnn_cli.cli import combine, convert, detect, evaluate, inspect, learning_curve, phantom, train, train_proposals
 from gcnn_cli.cli.app import app
 
-__all__ = ["app", "combine", "convert", "detect", "evaluate", "inspect", "learning_curve", "main", "phantom", "train"]
+__all__ = [
+    "app",
+    "combine",
+    "convert",
+    "detect",
+    "evaluate",
+    "inspect",
+    "learning_curve",
+    "main",
+    "phantom",
+    "train",
+    "train_proposals",
+]
 
 
 def main() -> None:

@@ -228,7 +228,8 @@ def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None
     """Load the weights that the user names, or the shipped weights with the checksum in the reports."""
     if model is None and sha256 is None:
         return None
-    from gcnn_cli.network.weights import list_models, load_model
+    from gcnn_cli.network.shipped import list_models
+    from gcnn_cli.network.weights import load_model
 
     if model is not None:
         return load_model(model)

@@ -38,7 +38,7 @@ def info(
 @app.command(epilog=EXIT_CODES)
 def models(as_json: AsJson = False) -> None:
     """List the shipped weights and check them against their checksums."""
-    from gcnn_cli.network.weights import list_models
+    from gcnn_cli.network.shipped import list_models
 
     rows = list_models()
     if not as_json:  # narrow rows: sha256 alone fills most of a terminal

@@ -13,7 +13,7 @@ class Candidate:
 
     position_mm: tuple[float, float, float]
     diameter_mm: float
-    strength: float  # response of the blob filter, HU
+    strength: float  # logit of the proposal network
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ the vessels it sits on. Partial volume counts: a voxel halfway between lung and 
 of nodule, so volume and center are finer than the grid.
 
     w = (HU - lung) / (core - lung) in [0, 1]    volume = sum w    center = sum w x / sum w
+
+The center of mass is the nodule's only where the region is the nodule. In thick slices a vessel or the wall is not
+thinner than a small nodule and stays in the region, whose center then lies outside of the nodule. A candidate is near
+the middle of what it marks, so where the center of mass is not, the candidate's own position is the better one.
 """
 
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ Image = NDArray[np.float32]
 _DEFAULT_LUNG_HU = -850.0
 _MIN_CONTRAST_HU = 80.0
 _NECK = 0.45  # anything thinner than this share of the nodule's radius is a vessel
+_CENTRAL = 1 / 4  # share of the measured radius within which the center of mass must lie from the candidate
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,11 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
         return Measurement(candidate.position_mm, float(np.pi / 6 * diameter**3), diameter)
     volume = float(weight.sum()) * voxel_mm**3
     shift = np.array(ndimage.center_of_mass(weight)) - half
-    x, y, z = grid.position_mm(middle + shift)
-    return Measurement((float(x), float(y), float(z)), volume, float((6 * volume / np.pi) ** (1 / 3)))
+    x, y, z = (float(value) for value in grid.position_mm(middle + shift))
+    diameter = float((6 * volume / np.pi) ** (1 / 3))
+    moved_mm = float(np.linalg.norm(np.subtract((x, y, z), candidate.position_mm)))
+    position = (x, y, z) if moved_mm <= _CENTRAL * diameter / 2 else candidate.position_mm
+    return Measurement(position, volume, diameter)
 
 
 def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]) -> NDArray[np.float64] | None:

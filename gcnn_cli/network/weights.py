@@ -11,7 +11,8 @@ signature: who can write the weights can write the manifest, too.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,13 @@ def load_model(model: str) -> TrainedModel:
     The network is in eval mode on the CPU.
     """
     path = find_weights(model)
+    header, state, sha256 = read_weights(path, (FORMAT, COMMITTEE_FORMAT))
+    with checked_contents(path):
+        return _make_model(header, state, sha256)
+
+
+def read_weights(path: Path, formats: tuple[int, ...]) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Return header, tensors and sha256 of a weights file of one of these formats. Raises ModelError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -99,17 +107,23 @@ def load_model(model: str) -> TrainedModel:
         raise ModelError(
             f"{path}: not a gcnn weights file, or damaged ({' '.join(str(error).split())[:120]})"
         ) from None
-    if header.get("format") not in (FORMAT, COMMITTEE_FORMAT):
+    if header.get("format") not in formats:
         raise ModelError(
             f"{path}: weights of format {header.get('format')!r};"
-            f" this version reads formats {FORMAT} and {COMMITTEE_FORMAT}"
+            f" this version reads format{'s' * (len(formats) > 1)} {' and '.join(map(str, formats))} here"
         )
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
     if not all(bool(value.isfinite().all()) for value in state.values()):
         raise ModelError(f"{path}: contains NaN or infinite weights: its training failed")
+    return header, state, sha256
+
+
+@contextmanager
+def checked_contents(path: Path) -> Iterator[None]:
+    """Raise ModelError or DeviceError instead of the exceptions that contradictions of header and tensors cause."""
     try:
-        return _make_model(header, state, sha256)
+        yield
     except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise DeviceError(f"{path}: not enough memory to load these weights") from None
@@ -151,10 +165,6 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
     Among the shipped weights, its line of the manifest is written too. The other lines stay as they are: files that
     were altered are still refused. Raises ModelError for a damaged manifest.
     """
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists already; choose another name or --overwrite")
-    sums = _read_manifest(path.parent) if _is_shipped(path) else {}
-    state = {name: value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
     members = len(members_of(model.network))
     header = {
         "format": FORMAT if members == 1 else COMMITTEE_FORMAT,
@@ -163,11 +173,20 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
         "input": asdict(model.input),
         "calibration": asdict(model.calibration),
         "provenance": dict(model.provenance),
-        "tensors_sha256": tensors_sha256(state),
     }
     if members > 1:
         header["members"] = members
-    content = save(state, metadata={_KEY: json.dumps(header, sort_keys=True)})
+    return write_weights(header, model.network.state_dict(), path, overwrite=overwrite)
+
+
+def write_weights(header: Mapping[str, Any], tensors: Mapping[str, Tensor], path: Path, *, overwrite: bool) -> str:
+    """Write a header and tensors as `save_model` does. Raises as it does."""
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists already; choose another name or --overwrite")
+    sums = _read_manifest(path.parent) if _is_shipped(path) else {}
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    complete = {**header, "tensors_sha256": tensors_sha256(state)}
+    content = save(state, metadata={_KEY: json.dumps(complete, sort_keys=True)})
     sha256 = hashlib.sha256(content).hexdigest()
     write_bytes(path, content, overwrite=True)  # checked above
     if _is_shipped(path):
@@ -210,39 +229,3 @@ def _read_manifest(folder: Path) -> dict[str, str]:
         return {}
     except (OSError, ValueError, TypeError):
         raise ModelError(f"{manifest}: unreadable or damaged; reinstall gcnn") from None
-
-
-def list_models() -> list[dict[str, Any]]:
-    """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
-
-    measured: figures of the last validation in training, from the header; the card describes the data
-    """
-    rows = []
-    for path in sorted(models_folder().glob(f"*{SUFFIX}")):
-        model = load_model(path.stem)
-        card = path.with_suffix(".md")
-        rows.append(
-            {
-                "name": model.name,
-                "group": model.group,
-                "members": len(members_of(model.network)),
-                "parameters": model.network.parameters_count,
-                "bytes": path.stat().st_size,
-                "spacing_mm": model.input.spacing_mm,
-                "side": model.input.side,
-                "threshold": round(model.calibration.threshold, 4),
-                "measured": _measured(model.provenance),
-                "sha256": model.sha256,
-                "card": str(card) if card.is_file() else "",
-            }
-        )
-    return rows
-
-
-def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of the last validation, by name; empty if the header has no validation."""
-    validation = provenance.get("validation")
-    figures = validation.get("validation") if isinstance(validation, Mapping) else None
-    if not isinstance(figures, Mapping):
-        return {}
-    return {str(name): round(float(value), 4) for name, value in figures.items() if isinstance(value, (int, float))}

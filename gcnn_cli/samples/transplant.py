@@ -68,9 +68,17 @@ def noise_levels(hu: NDArray[Any]) -> NoiseLevels | None:
     return None if np.isnan(levels).any() else NoiseLevels(tuple(np.minimum.accumulate(levels).tolist()))
 
 
-def match_noise(donor: Cube, levels: NoiseLevels, host: Cube) -> Cube:
-    """Bring a donor to the host's noise. Return it unchanged if the host shows too little lung to measure noise in."""
-    wanted = _noise_hu(host, _aerated(host))
+def noise_hu(hu: NDArray[Any]) -> float:
+    """Return the noise of the aerated lung in a scan or a part of one [D, H, W], in HU; NaN for too little lung."""
+    return _noise_hu(hu, _aerated(hu))
+
+
+def match_noise(donor: Cube, levels: NoiseLevels, host: Cube, wanted_hu: float | None = None) -> Cube:
+    """Bring a donor to the host's noise. Return it unchanged if the host shows too little lung to measure noise in.
+
+    wanted_hu: noise of the host; default: measured in `host`
+    """
+    wanted = noise_hu(host) if wanted_hu is None else wanted_hu
     if np.isnan(wanted):
         return donor
     if wanted < levels.hu[0]:

@@ -2,7 +2,7 @@
 
 groups   finite groups of signed permutation matrices, as data
 actions  a group acting on images and feature maps, exactly
-layers   lifting and group convolution (Cohen & Welling 2016)
+layers   lifting, group and transposed group convolution (Cohen & Welling 2016)
 norms    batch normalization by field
 pools    pooling over the grid and over the group
 laws     equivariance, measured for every element
@@ -11,7 +11,7 @@ laws     equivariance, measured for every element
 from gcnn_cli.symmetry.actions import act_on_features, act_on_image, rotate
 from gcnn_cli.symmetry.groups import GENERATORS, Group, make_group
 from gcnn_cli.symmetry.laws import equivariance_error, equivariance_errors, invariant
-from gcnn_cli.symmetry.layers import GroupConv, LiftingConv
+from gcnn_cli.symmetry.layers import GroupConv, LiftingConv, TransposedGroupConv
 from gcnn_cli.symmetry.norms import FieldNorm
 from gcnn_cli.symmetry.pools import GroupPool, MaxPool, MeanPool
 
@@ -24,6 +24,7 @@ __all__ = [
     "LiftingConv",
     "MaxPool",
     "MeanPool",
+    "TransposedGroupConv",
     "act_on_features",
     "act_on_image",
     "equivariance_error",

@@ -3,6 +3,7 @@ Winkels & Cohen 2018, arXiv:1804.04656, for three dimensions.
 
     lifting   y(g, x) = sum_u     f(x + u)    w(g^-1 u)            + b
     group     y(g, x) = sum_{h,u} f(h, x + u) w(g^-1 h, g^-1 u)    + b
+    transposed y(g, s x + o) = sum_h f(h, x) w(g^-1 h, g^-1 o)     + b,    o in a block of side s
     law       conv(L_g f) = L_g conv(f) for every g
 
 Both are an indexing step, which expands each kernel over the group, and then an ordinary
@@ -26,6 +27,7 @@ from gcnn_cli.symmetry.groups import Group
 from gcnn_cli.symmetry.shapes import check_features, check_image
 
 _CONVOLUTION = {2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _PLAIN: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 # Channels innermost: convolutions, norms and pools are several times faster than with the grid innermost.
 LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
@@ -38,9 +40,11 @@ class _EquivariantConv(nn.Module):
     bias: nn.Parameter | None
 
     def __init__(
-        self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool, bias: bool
+        self, group: Group, fields_in: int, fields_out: int, side: int, copies: int, pad: bool, stride: int, bias: bool
     ) -> None:
         super().__init__()
+        if side % stride:
+            raise ModelError(f"a kernel of side {side} cannot move by {stride}: blocks of that side must tile it")
         if pad and side % 2 == 0:
             raise ModelError(
                 f"a kernel of even side {side} cannot be padded evenly: it would shift the map. Use an odd side"
@@ -48,6 +52,7 @@ class _EquivariantConv(nn.Module):
         self.group = group
         self.fields_in = fields_in
         self.fields_out = fields_out
+        self.stride = stride
         self.padding = side // 2 if pad else 0
         fan_in = fields_in * copies * side**group.dimension
         self.weight = nn.Parameter(torch.empty(fields_out, fields_in, copies, *(side,) * group.dimension))
@@ -74,7 +79,9 @@ class _EquivariantConv(nn.Module):
         """
         weight, bias = self.expanded_weight(), self.expanded_bias()
         outputs, inputs, side = weight.shape[:3]
-        plain = _PLAIN[self.group.dimension](inputs, outputs, side, padding=self.padding, bias=bias is not None)
+        plain = _PLAIN[self.group.dimension](
+            inputs, outputs, side, stride=self.stride, padding=self.padding, bias=bias is not None
+        )
         plain.weight = nn.Parameter(weight)
         plain.bias = None if bias is None else nn.Parameter(bias)
         return plain
@@ -82,14 +89,14 @@ class _EquivariantConv(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"{self.group.name}, {self.fields_in}, {self.fields_out}, side={self.weight.shape[-1]},"
-            f" padding={self.padding}, bias={self.bias is not None}"
+            f" stride={self.stride}, padding={self.padding}, bias={self.bias is not None}"
         )
 
     def _convolve(self, channels: Tensor) -> Tensor:
         convolution, layout = _CONVOLUTION[self.group.dimension], LAYOUT[self.group.dimension]
         # `to` sets the strides of a single input channel too, by which torch chooses the layout of the result.
         weight = self.expanded_weight().to(memory_format=layout)
-        y = convolution(channels, weight, self.expanded_bias(), padding=self.padding)
+        y = convolution(channels, weight, self.expanded_bias(), stride=self.stride, padding=self.padding)
         features: Tensor = y.unflatten(1, (-1, self.group.order))
         return features
 
@@ -98,9 +105,17 @@ class LiftingConv(_EquivariantConv):
     """Image [B, C, *grid] -> feature map [B, C', G, *grid]: one kernel in every orientation."""
 
     def __init__(
-        self, group: Group, channels: int, fields_out: int, side: int = 3, pad: bool = True, *, bias: bool = True
+        self,
+        group: Group,
+        channels: int,
+        fields_out: int,
+        side: int = 3,
+        pad: bool = True,
+        *,
+        stride: int = 1,
+        bias: bool = True,
     ) -> None:
-        super().__init__(group, channels, fields_out, side, copies=1, pad=pad, bias=bias)
+        super().__init__(group, channels, fields_out, side, copies=1, pad=pad, stride=stride, bias=bias)
         self.register_buffer("expansion", lifting_index(group, side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,14 +131,46 @@ class GroupConv(_EquivariantConv):
     """
 
     def __init__(
-        self, group: Group, fields_in: int, fields_out: int, side: int = 3, pad: bool = True, *, bias: bool = True
+        self,
+        group: Group,
+        fields_in: int,
+        fields_out: int,
+        side: int = 3,
+        pad: bool = True,
+        *,
+        stride: int = 1,
+        bias: bool = True,
     ) -> None:
-        super().__init__(group, fields_in, fields_out, side, copies=group.order, pad=pad, bias=bias)
+        super().__init__(group, fields_in, fields_out, side, copies=group.order, pad=pad, stride=stride, bias=bias)
         self.register_buffer("expansion", group_index(group, side), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         check_features(x, self.group, self.fields_in)
         return self._convolve(x.flatten(1, 2))
+
+
+class TransposedGroupConv(GroupConv):
+    """Feature map [B, C, G, *grid] -> [B, C', G, *(side * grid)]: every place becomes a block of side^d places.
+
+    The kernel's side is the step between blocks. Blocks do not overlap, and every place of the finer map has the same
+    number of terms.
+    """
+
+    def __init__(self, group: Group, fields_in: int, fields_out: int, side: int = 2, *, bias: bool = True) -> None:
+        super().__init__(group, fields_in, fields_out, side, pad=False, stride=side, bias=bias)
+        nn.init.normal_(self.weight, std=(2.0 / (fields_in * group.order)) ** 0.5)  # one term of each channel
+
+    def forward(self, x: Tensor) -> Tensor:
+        check_features(x, self.group, self.fields_in)
+        dimension = self.group.dimension
+        weight = self.expanded_weight().transpose(0, 1).contiguous(memory_format=LAYOUT[dimension])
+        y = _TRANSPOSED[dimension](x.flatten(1, 2), weight, self.expanded_bias(), stride=self.stride)
+        features: Tensor = y.unflatten(1, (-1, self.group.order))
+        return features
+
+    def export(self) -> nn.Conv2d | nn.Conv3d:
+        """Raise ModelError: torch's own layer of this kind has its channels the other way round."""
+        raise ModelError("a transposed convolution has no ordinary convolution to be exported to")
 
 
 def lifting_index(group: Group, side: int) -> Tensor:

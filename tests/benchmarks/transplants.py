@@ -27,7 +27,8 @@ from scipy.spatial.transform import Rotation
 
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.network.weights import load_model
+from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT
+from gcnn_cli.network.weights import COMMITTEE_FORMAT, FORMAT, find_weights, read_weights
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
 
@@ -64,7 +65,7 @@ def main() -> None:
 
 def make_benchmark(data: Path, out: Path, model: str) -> None:
     """Write both folders."""
-    provenance = load_model(model).provenance
+    provenance = provenance_of(model)
     held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
     index = read_index([data])
     donors = [entry for entry in index.cutouts if entry.masked and entry.patient in held_out]
@@ -91,6 +92,12 @@ def make_benchmark(data: Path, out: Path, model: str) -> None:
         for table, rows in tables.items():
             with (folder / f"{table}.csv").open("w", newline="") as file:
                 csv.writer(file).writerows([TABLES[table], *rows])
+
+
+def provenance_of(model: str) -> dict[str, list[str]]:
+    """Return where weights of any kind come from, those that score candidates and those that propose them."""
+    header, _, _ = read_weights(find_weights(model), (FORMAT, COMMITTEE_FORMAT, PROPOSAL_FORMAT))
+    return dict(header["provenance"])
 
 
 def read_nodule(path: Path) -> Nodule | None:

@@ -14,6 +14,9 @@ from safetensors.torch import save_file
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network import weights
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.proposal_weights import ProposalModel, load_proposal_model, save_proposal_model
+from gcnn_cli.network.proposals import ProposalNetwork, ProposalNetworkConfig
+from gcnn_cli.network.shipped import list_models
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 
 
@@ -81,7 +84,7 @@ def test_shipped_weights_answer_to_the_manifest(model, tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "models_folder", lambda: tmp_path)
     save_model(model, tmp_path / "small.safetensors")  # writes the manifest too
     assert load_model("small").name == "small"
-    assert [row["name"] for row in weights.list_models()] == ["small"]
+    assert [row["name"] for row in list_models()] == ["small"]
     manifest = tmp_path / weights.MANIFEST
     manifest.write_text(json.dumps({"small.safetensors": "0" * 64}))
     with pytest.raises(ModelError, match="not the manifest's"):
@@ -134,8 +137,8 @@ def test_a_damaged_manifest_is_refused_and_not_replaced(model, tmp_path, monkeyp
 
 
 def test_shipped_weights_have_the_name_of_their_file():
-    for name in ("octahedral", "plain", "candidates"):
-        assert load_model(name).name == name
+    assert [load_model(name).name for name in ("octahedral", "plain")] == ["octahedral", "plain"]
+    assert load_proposal_model("candidates").name == "candidates"
 
 
 def test_calibration_is_a_probability():
@@ -214,3 +217,14 @@ def test_weights_of_a_failed_training_are_refused(model, tmp_path):
     save_model(model, tmp_path / "small.safetensors")
     with pytest.raises(ModelError, match="NaN or infinite weights: its training failed"):
         load_model(resigned(tmp_path / "small.safetensors", tensors=[lambda s: s["linear.weight"].fill_(torch.nan)]))
+
+
+def test_proposal_weights_are_listed_beside_those_that_score(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "models_folder", lambda: tmp_path)
+    save_model(model, tmp_path / "small.safetensors")
+    network = ProposalNetwork(ProposalNetworkConfig("C4", (1, 1, 1, 1), 1)).eval()
+    save_proposal_model(ProposalModel("where", network, InputSpec(side=48)), tmp_path / "where.safetensors")
+    rows = {row["name"]: row for row in list_models()}
+    assert sorted(rows) == ["small", "where"]
+    assert (rows["where"]["group"], rows["where"]["threshold"], rows["where"]["side"]) == ("C4", None, 48)
+    assert rows["where"]["parameters"] == sum(p.numel() for p in network.parameters())

@@ -11,7 +11,7 @@ from gcnn_cli.errors import ModelError
 from gcnn_cli.symmetry.actions import act_on_features, act_on_image, rotate
 from gcnn_cli.symmetry.groups import GENERATORS, make_group
 from gcnn_cli.symmetry.laws import equivariance_error, invariant
-from gcnn_cli.symmetry.layers import GroupConv, LiftingConv
+from gcnn_cli.symmetry.layers import GroupConv, LiftingConv, TransposedGroupConv
 from gcnn_cli.symmetry.norms import FieldNorm
 from gcnn_cli.symmetry.pools import GroupPool, MaxPool, MeanPool
 
@@ -214,3 +214,45 @@ def test_what_would_break_the_law_is_refused():
 def test_invariant_leaves_its_argument_alone():
     x = random(3)
     assert invariant(x, 1, make_group("O")) is x
+
+
+@pytest.mark.parametrize("side", [2, 4])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_convolutions_with_a_stride_commute(name, side):
+    group = make_group(name)
+    lifting = seeded(LiftingConv(group, 2, 3, side, pad=False, stride=2))
+    assert equivariance_error(lifting, image(group), group, act_on_image, act_on_features) < TOLERANCE
+    inner = seeded(GroupConv(group, 2, 3, side, pad=False, stride=2))
+    assert equivariance_error(inner, features(group), group, act_on_features, act_on_features) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_stride_breaks_the_law_where_windows_do_not_tile_the_grid(name):
+    group = make_group(name)
+    layer = seeded(GroupConv(group, 2, 3, side=2, pad=False, stride=2))
+    odd = features(group, side=5)
+    assert equivariance_error(layer, odd, group, act_on_features, act_on_features) > BROKEN
+
+
+def test_a_stride_must_divide_the_kernel():
+    with pytest.raises(ModelError, match="kernel of side 3 cannot move by 2"):
+        GroupConv(make_group("O"), 1, 1, side=3, pad=False, stride=2)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_transposed_convolution_commutes(name):
+    group = make_group(name)
+    layer = seeded(TransposedGroupConv(group, 2, 3))
+    assert layer(features(group, side=3)).shape[3:] == (6,) * group.dimension
+    assert equivariance_error(layer, features(group, side=3), group, act_on_features, act_on_features) < TOLERANCE
+
+
+def test_a_transposed_convolution_sums_each_place_once_into_its_block():
+    group = make_group("O")
+    layer = seeded(TransposedGroupConv(group, 1, 2))
+    x = torch.zeros(1, 1, group.order, 2, 2, 2, dtype=torch.float64)
+    x[0, 0, 5, 1, 0, 1] = 1
+    y = layer(x) - layer(torch.zeros_like(x))
+    assert torch.equal(y[0, :, :, 2:, :2, 2:].flatten(0, 1), layer.expanded_weight()[:, 5])
+    y[:, :, :, 2:, :2, 2:] = 0
+    assert not y.any()

@@ -41,7 +41,7 @@ def test_torchrun_trains_to_one_usable_weights_file(phantom, tmp_path):
     options = ["--config", tmp_path / "quick.toml", "--hold-out-share", "0", "--out", out, "--device", "cpu"]
     done = torchrun("-m", "gcnn_cli", "train", "--data", tmp_path / "data", *options)
     model = load_model(out)
-    assert model.provenance["validation"]["step"] == 2
+    assert model.provenance["validation"]["step"] == 4
     assert done.stderr.count("step 2/2") == 1  # one process speaks
 
 

@@ -1,0 +1,102 @@
+"""Where to look: the peaks of a small network's map of the lungs.
+
+A fully convolutional G-CNN (`network.proposals`) gives every place of the lungs, 2 voxels apart, the logit that a
+nodule's center is there. Candidates are the local maxima of that map, refined by a parabola between its places, the
+highest first and none close to a higher one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gcnn_cli.detection.blob_scale import blob_diameters
+from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.lungs import Mask, bounding_box
+from gcnn_cli.detection.patches import scale_hu
+from gcnn_cli.detection.peaks import keep_apart, local_maxima
+from gcnn_cli.errors import InputError
+from gcnn_cli.network.proposal_map import Logits, ProposalMapper, make_mapper
+from gcnn_cli.network.proposal_weights import ProposalModel, load_proposal_model
+from gcnn_cli.network.proposals import STRIDE
+from gcnn_cli.scan.volume import Array, Volume
+
+SHIPPED = "candidates"
+
+_AIR = -1.0  # beyond the scan, in the scale of the network
+
+
+@dataclass(frozen=True)
+class ProposalConfig:
+    """Settings of the proposals.
+
+    kept:     number of candidates
+    apart_mm: smallest distance of a candidate to a higher one
+    """
+
+    kept: int = 200
+    apart_mm: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.kept < 1 or self.apart_mm < 0:
+            raise InputError(f"proposals: need kept ({self.kept}) >= 1 and apart_mm ({self.apart_mm}) >= 0")
+
+
+@dataclass(frozen=True, eq=False)
+class Proposer:
+    """The proposal network on one device."""
+
+    model: ProposalModel
+    mapper: ProposalMapper
+
+    @property
+    def name(self) -> str:
+        """Name and checksum of the weights, as reports state them."""
+        return f"{self.model.name} {self.model.sha256}"
+
+    def propose(self, grid: Volume, lungs: Mask, config: ProposalConfig) -> list[Candidate]:
+        """Return the candidates in the lungs, highest logit first. The grid must have the spacing of the network."""
+        if not lungs.any():
+            return []
+        # No place in the lungs sees farther than a receptive field.
+        box = bounding_box(lungs, self.model.network.config.receptive_field)
+        image = scale_hu(torch.from_numpy(np.array(grid.hu[box], np.float32)), self.model.input).numpy()
+        voxel_mm = float(grid.spacing_zyx[0])
+        index, logits = find_peaks(self.mapper, image, lungs[box], config.apart_mm / voxel_mm, config.kept)
+        index += [span.start for span in box]
+        diameters = blob_diameters(grid.hu, lungs, index, voxel_mm)
+        return [
+            Candidate((float(x), float(y), float(z)), float(diameter), float(logit))
+            for (x, y, z), diameter, logit in zip(grid.position_mm(index), diameters, logits, strict=True)
+        ]
+
+
+def load_proposer(device: torch.device, *, bfloat16: bool | None = None) -> Proposer:
+    """Return the shipped proposer. bfloat16 default: where the device multiplies it natively."""
+    model = load_proposal_model(SHIPPED)
+    return Proposer(model, make_mapper(model.network, device, bfloat16=bfloat16))
+
+
+def find_peaks(
+    mapper: ProposalMapper, image: NDArray[np.float32], lungs: Mask, apart_vox: float, most: int
+) -> tuple[Array, Array]:
+    """Return the highest peaks in the lungs: voxels [N, 3] (z, y, x) and logits [N], none close to a higher one.
+
+    image: [D, H, W] in the scale of the network
+    """
+    logits, first = mapper.logits(image, lungs, beyond=_AIR)
+    index, strength = _peaks(logits, first, lungs)
+    kept = keep_apart(index, strength, apart_vox, most)
+    return index[kept], strength[kept]
+
+
+def _peaks(logits: Logits, first: Array, lungs: Mask) -> tuple[Array, Array]:
+    """Local maxima of the map among the places inside the lungs: voxels [N, 3] and logits [N]."""
+    nearest = [
+        np.clip(np.floor(STRIDE * np.arange(count) + start + 0.5).astype(int), 0, length - 1)
+        for count, start, length in zip(logits.shape, first, lungs.shape, strict=True)
+    ]
+    inside = lungs[np.ix_(*nearest)]
+    index, strength = local_maxima(np.where(inside, logits, np.float32(-np.inf)), inside)
+    return STRIDE * index + first, strength

@@ -1,0 +1,184 @@
+"""The map of a proposal network over a whole scan, computed where it is wanted and nowhere else.
+
+Layer after layer, each in blocks of cells (4 x 4 x 4 voxels) whose values later layers need. A block reads its
+neighbors' values from the layer before, so nothing is computed twice but a little of the first layers, and blocks far
+from the wanted places are left out. Kernels are expanded over the group once, with the norms folded in.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from gcnn_cli.network.devices import has_fast_bfloat16
+from gcnn_cli.network.proposals import CELL, ProposalBlock, ProposalNetwork
+from gcnn_cli.symmetry.layers import LAYOUT, TransposedGroupConv
+
+Mask = NDArray[np.bool_]
+Logits = NDArray[np.float32]
+
+NOWHERE = -np.inf  # logit of places that were not wanted
+_BLOCK = 8  # cells along each side of a block
+_BATCH = 4  # blocks at once: more do not stay in a processor's cache
+_PLACES = 2  # of the map, along each side of a cell
+
+
+@dataclass(frozen=True, eq=False)
+class _Layer:
+    """A convolution with its norm and ReLU, as an ordinary one."""
+
+    weight: Tensor
+    bias: Tensor
+    stride: int
+    transposed: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        convolution = F.conv_transpose3d if self.transposed else F.conv3d
+        y = convolution(x.to(self.weight.dtype), self.weight, self.bias, stride=self.stride)
+        return y.relu_()
+
+
+@dataclass(frozen=True, eq=False)
+class ProposalMapper:
+    """A proposal network in eval mode, ready on one device."""
+
+    network: ProposalNetwork
+    device: torch.device
+    layers: tuple[_Layer, ...]
+
+    @torch.inference_mode()
+    def logits(self, image: NDArray[np.float32], wanted: Mask, beyond: float) -> tuple[Logits, NDArray[np.float64]]:
+        """Logits [D', H', W'] of a scan, and the voxel (z, y, x) of their first place; places are 2 voxels apart.
+
+        image:  [D, H, W], scaled as the network takes it
+        wanted: [D, H, W]; at least every place in a cell with a wanted voxel has its logit, places far off NOWHERE
+        beyond: value of the image outside of the scan
+        """
+        corner, cells = _wanted_cells(wanted)
+        encode, *middle, decode = self._stages()
+        rings = len(middle) + 1  # of cells around the wanted ones that the layers reach
+        blocks = -(-(np.array(cells.shape) + 2 * rings) // _BLOCK)
+        size = tuple(int(n) * _BLOCK + 2 for n in blocks)
+        margin = (self.network.config.receptive_field - CELL) // 2
+        padded = _cut_out(image, corner - margin, CELL * (np.array(size) + 1), beyond)
+        features = torch.from_numpy(padded).to(self.device).unsqueeze(-1)
+        features = _by_blocks(encode, features, size, _around(cells, rings), step=CELL, halo=CELL)
+        for stage in middle:
+            rings -= 1
+            features = _by_blocks(stage, features, size, _around(cells, rings), halo=2)
+        places = _by_blocks(decode, features, size, cells, halo=2, places=_PLACES).squeeze(-1)
+        inner = tuple(slice(_PLACES * n) for n in cells.shape)
+        logits: Logits = places[inner].float().cpu().numpy()
+        return logits, np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
+
+    def _stages(self) -> list[Callable[[Tensor], Tensor]]:
+        """The network in steps from cells to cells: the first three layers, the next ones, the last with the head."""
+
+        def encode(x: Tensor) -> Tensor:
+            for layer in self.layers[:3]:
+                x = layer(x)
+            return x
+
+        def decode(x: Tensor) -> Tensor:
+            y = self.layers[-1](self.layers[-2](x)).unflatten(1, (-1, self.network.group.order)).amax(dim=2)
+            linear = self.network.linear
+            return (torch.einsum("bcdhw,c->bdhw", y.float(), linear.weight[0]) + linear.bias).unsqueeze(1)
+
+        return [encode, *self.layers[3:-2], decode]
+
+
+def make_mapper(network: ProposalNetwork, device: torch.device, *, bfloat16: bool | None = None) -> ProposalMapper:
+    """Return the mapper of a network in eval mode. bfloat16 default: where the device multiplies it natively."""
+    fast = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
+    layers = []
+    for number, block in enumerate(network.blocks):
+        assert isinstance(block, ProposalBlock)  # for the type checker
+        # One input channel leaves bfloat16 nothing to gain; its rounding of HU would be the coarsest of all.
+        layers.append(_folded(block, torch.bfloat16 if fast and number else torch.float32))
+    network = network.to(device)
+    on_device = [_Layer(x.weight.to(device), x.bias.to(device), x.stride, x.transposed) for x in layers]
+    return ProposalMapper(network, device, tuple(on_device))
+
+
+@torch.no_grad()
+def _folded(block: ProposalBlock, dtype: torch.dtype) -> _Layer:
+    conv = block.conv
+    scale, shift = (v.repeat_interleave(conv.group.order) for v in block.norm.scale_and_shift())
+    weight, given = conv.expanded_weight() * scale.view(-1, 1, 1, 1, 1), conv.expanded_bias()
+    bias = shift if given is None else given * scale + shift
+    transposed = isinstance(conv, TransposedGroupConv)
+    if transposed:
+        weight = weight.transpose(0, 1)
+    return _Layer(weight.to(dtype).contiguous(memory_format=LAYOUT[3]), bias.to(dtype), conv.stride, transposed)
+
+
+def _wanted_cells(wanted: Mask) -> tuple[NDArray[np.int64], Mask]:
+    """The voxel where the cells begin, and which of them [cells] hold a wanted voxel."""
+    spans = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    corner = np.array([span[0] for span in spans])
+    inner = wanted[tuple(slice(span[0], span[-1] + 1) for span in spans)]
+    padded = np.pad(inner, [(0, -length % CELL) for length in inner.shape])
+    depth, height, width = (length // CELL for length in padded.shape)
+    return corner, np.asarray(padded.reshape(depth, CELL, height, CELL, width, CELL).any(axis=(1, 3, 5)))
+
+
+def _around(cells: Mask, rings: int) -> Mask:
+    """The cells, padded by so many rings, and their neighbors up to there."""
+    padded = np.pad(cells, rings)
+    return np.asarray(ndimage.binary_dilation(padded, np.ones((3, 3, 3)), iterations=rings)) if rings else padded
+
+
+def _cut_out(
+    image: NDArray[np.float32], start: NDArray[np.int64], size: NDArray[np.int64], beyond: float
+) -> NDArray[np.float32]:
+    """A box of the image from `start`, which may reach outside of it."""
+    box = np.full(size, beyond, np.float32)
+    low, high = np.maximum(start, 0), np.minimum(start + size, image.shape)
+    target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    box[target] = image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return box
+
+
+def _by_blocks(
+    stage: Callable[[Tensor], Tensor],
+    source: Tensor,
+    size: tuple[int, ...],
+    needed: Mask,
+    *,
+    halo: int,
+    step: int = 1,
+    places: int = 1,
+) -> Tensor:
+    """A stage applied to a map [D, H, W, C] in the blocks that hold a needed cell.
+
+    step: units of the source to a cell; halo: more of them that the stage reads; places: of the target to a cell
+    """
+    target: Tensor | None = None
+    side = _BLOCK * step + halo
+    for corners in _blocks(needed):
+        boxes = [source[z : z + side, y : y + side, x : x + side] for z, y, x in corners * _BLOCK * step]
+        values = stage(torch.stack(boxes).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
+        if target is None:
+            shape = [places * n for n in size]
+            fill = NOWHERE if places > 1 else 0.0
+            target = torch.full((*shape, values.shape[-1]), fill, dtype=values.dtype, device=values.device)
+        edge = _BLOCK * places
+        for (z, y, x), value in zip(corners * edge, values, strict=True):
+            target[z : z + edge, y : y + edge, x : x + edge] = value
+    assert target is not None  # there is a wanted cell
+    return target
+
+
+def _blocks(needed: Mask) -> Iterator[NDArray[np.int64]]:
+    """Numbers [N, 3] of the blocks that hold a needed cell, a few at once."""
+    padded = np.pad(needed, [(0, -length % _BLOCK) for length in needed.shape])
+    depth, height, width = (length // _BLOCK for length in padded.shape)
+    hit = padded.reshape(depth, _BLOCK, height, _BLOCK, width, _BLOCK).any(axis=(1, 3, 5))
+    numbers = np.argwhere(hit)
+    for first in range(0, len(numbers), _BATCH):
+        yield numbers[first : first + _BATCH]

@@ -1,0 +1,65 @@
+"""The shipped weights as rows: those that score candidates, and those that propose them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gcnn_cli.network import weights
+from gcnn_cli.network.committee import members_of
+from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_model
+
+
+def list_models() -> list[dict[str, Any]]:
+    """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
+
+    threshold: None for proposal weights, which have none
+    measured:  figures of the last validation in training, from the header; the card describes the data
+
+    Raises ModelError for damaged files.
+    """
+    rows = []
+    for path in sorted(weights.models_folder().glob(f"*{weights.SUFFIX}")):
+        formats = (weights.FORMAT, weights.COMMITTEE_FORMAT, PROPOSAL_FORMAT)
+        proposes = weights.read_weights(path, formats)[0]["format"] == PROPOSAL_FORMAT
+        row = _proposal_row(path.stem) if proposes else _scoring_row(path.stem)
+        card = path.with_suffix(".md")
+        rows.append({**row, "bytes": path.stat().st_size, "card": str(card) if card.is_file() else ""})
+    return rows
+
+
+def _scoring_row(name: str) -> dict[str, Any]:
+    model = weights.load_model(name)
+    return {
+        "name": model.name,
+        "group": model.group,
+        "members": len(members_of(model.network)),
+        "parameters": model.network.parameters_count,
+        "spacing_mm": model.input.spacing_mm,
+        "side": model.input.side,
+        "threshold": round(model.calibration.threshold, 4),
+        "measured": _measured(model.provenance),
+        "sha256": model.sha256,
+    }
+
+
+def _proposal_row(name: str) -> dict[str, Any]:
+    model = load_proposal_model(name)
+    return {
+        "name": model.name,
+        "group": model.network.config.group,
+        "members": 1,
+        "parameters": model.network.parameters_count,
+        "spacing_mm": model.input.spacing_mm,
+        "side": model.input.side,
+        "threshold": None,
+        "measured": {},
+        "sha256": model.sha256,
+    }
+
+
+def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of the last validation, by name; empty if the header has no validation."""
+    validation = provenance.get("validation")
+    figures = validation.get("validation") if isinstance(validation, Mapping) else None
+    if not isinstance(figures, Mapping):
+        return {}
+    return {str(name): round(float(value), 4) for name, value in figures.items() if isinstance(value, (int, float))}

@@ -1,0 +1,85 @@
+"""Nodules varied before they are put into a scan: turned, made ground glass, hollowed."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from gcnn_cli.detection.lungs import bounding_box
+from gcnn_cli.samples.donors import Donor
+from gcnn_cli.samples.transplant import blend, match_noise, soften
+
+Cube = NDArray[np.float32]
+
+_GROUND_GLASS_SHARE = 0.2
+_CAVITY_SHARE = 0.15
+_LUNG_HU = -850.0
+_SMALLEST_CAVITY_VOX = 8.0  # diameter of a nodule that may be hollow
+_RIM_VOX = 8
+_SEEN_HU, _SEEN_SHARE = 100.0, 0.4  # where a nodule cannot be seen, none was put
+
+
+@dataclass(frozen=True, eq=False)
+class Nodule:
+    """A nodule to paste: hu and weight [D, H, W]; its center (z, y, x) there and its diameter, in voxels."""
+
+    hu: Cube
+    weight: Cube
+    center: NDArray[np.float64]
+    diameter: float
+    donor: Donor
+
+
+def vary_nodule(donor: Donor, diameter: float, rng: np.random.Generator) -> Nodule:
+    """Return the donor's nodule in a box around it, perhaps as ground glass or with a cavity, turned by Oh."""
+    box = bounding_box(donor.mask, _RIM_VOX)
+    mask = np.pad(donor.mask[box], _RIM_VOX)
+    hu = np.pad(donor.hu[box].astype(np.float32), _RIM_VOX, mode="edge")
+    chance = rng.random()
+    if chance < _GROUND_GLASS_SHARE:
+        fainter = _LUNG_HU + rng.uniform(0.25, 0.6) * (hu - _LUNG_HU)
+        hu = np.where(ndimage.binary_dilation(mask, iterations=2), fainter, hu).astype(np.float32)
+    elif chance < _GROUND_GLASS_SHARE + _CAVITY_SHARE and diameter > _SMALLEST_CAVITY_VOX:
+        hu = _hollowed(hu, mask, diameter, rng)
+    axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
+    weight = np.flip(soften(mask).transpose(axes), flips)
+    center = np.array(ndimage.center_of_mass(np.flip(mask.transpose(axes), flips)))
+    return Nodule(np.ascontiguousarray(np.flip(hu.transpose(axes), flips)), weight, center, diameter, donor)
+
+
+def paste(cube: Cube, start: NDArray[np.int64], place: NDArray[np.float64], noise_hu: float, nodule: Nodule) -> bool:
+    """Blend a nodule, centered at a voxel of the host, into the cube that begins at `start`; whether it shows there."""
+    shape = np.array(nodule.hu.shape)
+    first = corner_of(place, nodule) - start
+    low, high = np.maximum(first, 0), np.minimum(first + shape, cube.shape)
+    if not (high > low).all():
+        return False
+    target = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    source = tuple(slice(a - f, b - f) for a, b, f in zip(low, high, first, strict=True))
+    host, pasted = cube[target].copy(), nodule.hu[source]
+    if nodule.donor.noise and np.isfinite(noise_hu):
+        pasted = match_noise(pasted, nodule.donor.noise, host, noise_hu)
+    weight = np.asarray(nodule.weight[source], np.float32)
+    made = blend(host, pasted, weight)
+    core = weight > 0.9
+    if not core.any() or (made - host > _SEEN_HU)[core].mean() < _SEEN_SHARE:
+        return False
+    cube[target] = made
+    return True
+
+
+def corner_of(place: NDArray[np.float64], nodule: Nodule) -> NDArray[np.int64]:
+    """The host's voxel at which the nodule's box begins when its center is at a place."""
+    return np.asarray(np.round(place - nodule.center), np.int64)
+
+
+def _hollowed(hu: Cube, mask: NDArray[np.bool_], diameter: float, rng: np.random.Generator) -> Cube:
+    """A cavity of air or lung with noise of its own, a little off center, that leaves a wall."""
+    center = np.array(ndimage.center_of_mass(mask)) + rng.normal(0, 0.08 * diameter, 3)
+    radius = diameter / 2 * rng.uniform(0.4, 0.7)
+    distance = np.linalg.norm(np.indices(mask.shape).transpose(1, 2, 3, 0) - center, axis=3)
+    share = np.clip((radius - distance) / 1.2 + 0.5, 0, 1) * ndimage.binary_erosion(mask)
+    share = ndimage.gaussian_filter(share.astype(np.float32), 0.6)
+    air = rng.uniform(-980, -800) + rng.normal(0, rng.uniform(5, 40), mask.shape)
+    return np.asarray(hu + share * (air - hu), np.float32)

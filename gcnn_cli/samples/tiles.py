@@ -1,0 +1,222 @@
+"""Tiles: pieces of scenes as a map's network sees them, turned and varied, with what its map should say.
+
+A place of the map is positive near a nodule's center and negative away from every nodule; between, and where nobody
+would look or nothing was measured, it is neither.
+
+Chunks and cut-outs end soon: beyond them their border is repeated, or continued along z (`slabs`). Were that only done
+around nodules, a network would learn it. So tiles of scans are cut down to a box or a slab of such sizes as often, and
+places beside the nodule in the same chunk are negatives in the same surroundings.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from gcnn_cli.samples.scenes import Marks, Scene
+from gcnn_cli.samples.slabs import extend_slab
+
+Cube = NDArray[np.float32]
+
+_SURE_RADIUS = 0.45  # share of a nodule's radius within which a place is positive
+_SURE_VOX = 1.8  # or this, which holds a place at least wherever a nodule is
+_CLEAR_VOX = 3.0  # places nearer to a nodule's center than this, or than its radius and 1, are no negatives
+_BOX_SHARE, _SLAB_SHARE = 0.3, 0.15  # of the tiles of scans
+_INTERPOLATED_SHARE = 0.6
+_THICK_SHARE, _BLUR_SHARE, _NOISE_SHARE = 0.35, 0.15, 0.5
+_TURN_DEGREES, _SCALE = 20.0, 0.15
+_HU_OFFSET, _HU_SCALE, _NOISE_HU = 15.0, 0.03, 30.0
+_ROOM = 20  # voxels that a cube is larger than its tile: for turning and scaling
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """side: voxels of a tile; first, step, count: its map's places along each axis, in voxels of the tile."""
+
+    side: int
+    first: float
+    step: int
+    count: int
+
+    @property
+    def reach(self) -> float:
+        """How far from the middle of the tile its outermost places are."""
+        return (self.side - 1) / 2 - self.first
+
+    @property
+    def cube_side(self) -> int:
+        """Side of what is cut from a scene to make a tile of it."""
+        return self.side + _ROOM
+
+    def places(self) -> NDArray[np.float64]:
+        """Places of the map relative to the middle of the tile, [count, count, count, 3]."""
+        axis = self.first + self.step * np.arange(self.count) - (self.side - 1) / 2
+        return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """hu [side] * 3; positive [count] * 3, where the places of a nodule sum to 1; negative, bool [count] * 3."""
+
+    hu: Cube
+    positive: NDArray[np.float32]
+    negative: NDArray[np.bool_]
+
+
+@dataclass(eq=False)
+class _Cut:
+    """A cube of a scene, from voxel `start`; only between `low` and `high`, in voxels of the scene, was it measured."""
+
+    hu: Cube
+    start: NDArray[np.int64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def cut_cube(scene: Scene, center: NDArray[np.float64], geometry: TileGeometry) -> tuple[Cube, NDArray[np.int64]]:
+    """Return the voxels around a place, the scene's border repeated beyond it, and the voxel they begin at."""
+    start = np.floor(center).astype(int) - geometry.cube_side // 2 + 1
+    return _repeated(scene.hu, start, geometry.cube_side), start
+
+
+def make_tile(
+    scene: Scene,
+    cube: Cube,
+    start: NDArray[np.int64],
+    nodules: Marks,
+    geometry: TileGeometry,
+    rng: np.random.Generator,
+) -> Tile:
+    """Return a tile of a cube that `cut_cube` made and a nodule may have been pasted into, varied at random."""
+    cut = _Cut(cube, start, np.full(3, -0.5), np.array(scene.hu.shape) - 0.5)
+    _stand_in(scene, cut, nodules, geometry, rng)
+    if scene.thin and scene.kind == "scan" and rng.random() < _THICK_SHARE:
+        cut.hu = _in_thick_slices(cut.hu, rng)
+    elif rng.random() < _BLUR_SHARE:
+        cut.hu = ndimage.gaussian_filter(cut.hu, rng.uniform(0.3, 1.0))
+    turn = _signed_permutation(rng)
+    if rng.random() < _INTERPOLATED_SHARE:
+        turn = _small_rotation(rng) @ turn * rng.uniform(1 - _SCALE, 1 + _SCALE)
+        hu = _sampled(cut.hu, turn, geometry.side)
+    else:
+        hu = _turned(cut.hu, turn, geometry.side)
+    places = geometry.places() @ turn.T + start + (geometry.cube_side - 1) / 2
+    positive, negative = _targets(scene, cut, nodules, places)
+    return Tile(_varied_hu(hu, rng), positive, negative)
+
+
+def _targets(
+    scene: Scene, cut: _Cut, nodules: Marks, places: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    measured = ((places >= cut.low + 1) & (places <= cut.high - 1)).all(axis=-1)
+    nearest = np.clip(np.round(places), 0, np.array(scene.hu.shape) - 1).astype(int)
+    negative = measured & scene.searched[tuple(np.moveaxis(nearest, -1, 0))]
+    positive = np.zeros(places.shape[:3], np.float32)
+    for *center, diameter in nodules:
+        distance = np.linalg.norm(places - center, axis=-1)
+        negative &= distance > max(_CLEAR_VOX, diameter / 2 + 1)
+        near = measured & (distance <= max(_SURE_VOX, _SURE_RADIUS * diameter / 2))
+        positive += near / max(1, near.sum())
+    for *center, diameter in scene.unsure:
+        negative &= np.linalg.norm(places - center, axis=-1) > max(_CLEAR_VOX, diameter / 2 + 3)
+    return positive, negative
+
+
+def _stand_in(scene: Scene, cut: _Cut, nodules: Marks, geometry: TileGeometry, rng: np.random.Generator) -> None:
+    """Replace what a cut-out lacks; take as much from the tiles of scans."""
+    side = geometry.cube_side
+    middle = cut.start + (side - 1) / 2
+    if scene.kind == "cut-out":
+        first, stop = max(0, -int(cut.start[0])), min(side, scene.hu.shape[0] - int(cut.start[0]))
+        if first < stop:
+            cut.hu = extend_slab(cut.hu, first, stop, rng)
+        return
+    if scene.kind != "scan":
+        return
+    chance = rng.random()
+    # Around a nodule of the tile as in a chunk, or anywhere.
+    reach = 0.8 * geometry.reach
+    center = middle + rng.uniform(-reach, reach, 3)
+    near = np.flatnonzero((np.abs(nodules[:, :3] - middle) <= geometry.reach).all(axis=1))
+    if len(near):
+        center = nodules[near[0], :3] + rng.normal(0, 1, 3)
+    if chance < _BOX_SHARE:
+        half = np.array([rng.uniform(8, 30), *rng.uniform(12, 24, 2)])
+        _narrow(cut, center - half, center + half)
+    elif chance < _BOX_SHARE + _SLAB_SHARE:
+        height = int(np.clip(rng.lognormal(np.log(9), 0.5), 4, 40))
+        first = int(np.clip(np.round(center[0] - height / 2) - cut.start[0], 0, side - 2))
+        stop = min(first + height, side)
+        cut.hu = extend_slab(cut.hu, first, stop, rng)
+        cut.low[0] = max(cut.low[0], cut.start[0] + first - 0.5)
+        cut.high[0] = min(cut.high[0], cut.start[0] + stop - 0.5)
+
+
+def _narrow(cut: _Cut, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
+    """Repeat the border of a box of the scene outside of it."""
+    cut.low, cut.high = np.maximum(cut.low, np.floor(low) - 0.5), np.minimum(cut.high, np.floor(high) + 0.5)
+    last = len(cut.hu) - 1
+    index = []
+    for a, b, start in zip(cut.low, cut.high, cut.start, strict=True):
+        first, stop = np.clip([a + 0.5 - start, b - 0.5 - start], 0, last).astype(int)
+        index.append(np.clip(np.arange(last + 1), first, max(first, stop)))
+    cut.hu = cut.hu[np.ix_(*index)]
+
+
+def _repeated(hu: NDArray[np.int16], start: NDArray[np.int64], side: int) -> Cube:
+    index = [np.clip(np.arange(s, s + side), 0, n - 1) for s, n in zip(start, hu.shape, strict=True)]
+    return np.asarray(hu[np.ix_(*index)], np.float32)
+
+
+def _in_thick_slices(cube: Cube, rng: np.random.Generator) -> Cube:
+    """As a scan of slices of 2 to 4 voxels comes out after resampling: means, and lines between them."""
+    step = int(rng.integers(2, 5))
+    means = ndimage.uniform_filter1d(cube, step, axis=0, mode="nearest")[int(rng.integers(step)) :: step]
+    at = np.clip(np.arange(len(cube)) / step, 0, len(means) - 1)
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, len(means) - 1)
+    share = (at - below)[:, None, None].astype(np.float32)
+    return np.asarray(means[below] * (1 - share) + means[above] * share)
+
+
+def _signed_permutation(rng: np.random.Generator) -> NDArray[np.float64]:
+    """A random element of Oh."""
+    matrix = np.zeros((3, 3))
+    matrix[np.arange(3), rng.permutation(3)] = rng.choice([-1, 1], 3)
+    return matrix
+
+
+def _small_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    angle = np.deg2rad(rng.uniform(-_TURN_DEGREES, _TURN_DEGREES))
+    cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+    return np.asarray(np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross)  # Rodrigues
+
+
+def _turned(cube: Cube, turn: NDArray[np.float64], side: int) -> Cube:
+    """The middle of the cube without interpolation: voxel p of the tile is voxel turn @ p of the cube."""
+    margin = (len(cube) - side) // 2
+    axes = np.abs(turn).argmax(axis=0)
+    flips = tuple(n for n in range(3) if turn[axes[n], n] < 0)
+    inner = slice(margin, margin + side)
+    return np.asarray(np.flip(cube[inner, inner, inner].transpose(axes), flips))
+
+
+def _sampled(cube: Cube, turn: NDArray[np.float64], side: int) -> Cube:
+    theta = torch.zeros(1, 3, 4)
+    theta[0, :, :3] = torch.from_numpy(np.ascontiguousarray(np.flip(turn * (side / len(cube)))))  # in (x, y, z)
+    grid = F.affine_grid(theta, [1, 1, side, side, side], align_corners=False)
+    sampled = F.grid_sample(torch.from_numpy(cube)[None, None], grid, align_corners=False, padding_mode="border")
+    return np.asarray(sampled[0, 0].numpy())
+
+
+def _varied_hu(hu: Cube, rng: np.random.Generator) -> Cube:
+    # Scaled about lung, so that air and tissue move apart and not all one way.
+    varied = (hu + 850) * rng.normal(1, _HU_SCALE) - 850 + rng.normal(0, _HU_OFFSET)
+    if rng.random() < _NOISE_SHARE:
+        varied = varied + rng.uniform(0, _NOISE_HU) * rng.standard_normal(hu.shape, dtype=np.float32)
+    return np.ascontiguousarray(varied, np.float32)

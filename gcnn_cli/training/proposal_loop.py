@@ -1,0 +1,229 @@
+"""Optimization of a proposal network: the focal loss on maps of tiles, and negatives that the network itself finds.
+
+The loss is that of CornerNet and CenterNet (Law & Deng 2018, arXiv:1808.01244; Zhou et al. 2019, arXiv:1904.07850)
+without their soft rim: with p the probability at a place,
+
+    nodules    - mean over nodules of the mean over their places of (1 - p)^2 log p
+    the rest   - sum over negative places of p^2 log(1 - p), over the number of nodules, weighed by 1/2
+
+so that each nodule counts the same whatever its size, and clear lung counts for nothing. Twice during training the
+network is run over every scan, and its highest peaks away from the marks become places to train on. In scans without
+labels the very highest are left out, and so are places that the network is sure of: they may be nodules.
+"""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcnn_cli.detection.patches import scale_hu
+from gcnn_cli.detection.proposals import find_peaks
+from gcnn_cli.errors import InputError
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.proposal_map import make_mapper
+from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkConfig
+from gcnn_cli.samples.scenes import Places, Scene
+from gcnn_cli.samples.tiles import Tile, TileGeometry
+from gcnn_cli.training.checkpoint import Checkpoint
+from gcnn_cli.training.loop import Interrupted
+from gcnn_cli.training.proposal_batches import BatchConfig, TileSampler
+
+_NEGATIVE_WEIGHT = 0.5
+_SURE = 0.8  # probability from which a place of a scan without labels is no negative
+_START_LOGIT = -4.0  # of every place before training: few are nodules
+_MINED = 120  # places of a scan
+_APART_MM = 5.0
+_UNLABELLED_SKIP = 10  # highest peaks of a scan without labels that are not used
+_CLEAR_VOX = 3.0  # mined places keep this far from the rim of every mark
+
+
+@dataclass(frozen=True)
+class ProposalTrainConfig:
+    """The recipe. rounds: how often negatives are mined, in equal parts of the run."""
+
+    network: ProposalNetworkConfig = field(default_factory=ProposalNetworkConfig)
+    input: InputSpec = field(default_factory=lambda: InputSpec(side=48))
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    steps: int = 1000
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.01
+    average_decay: float = 0.99
+    rounds: int = 2
+    save_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.rounds < 0 or self.save_every < 1 or self.seed < 0:
+            raise InputError(f"training proposals needs steps and save_every of at least 1, got {self}")
+        if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.average_decay < 1):
+            raise InputError(f"training proposals needs a learning rate above 0, got {self}")
+        self.geometry  # noqa: B018 - raises for a side that the network cannot take
+
+    @property
+    def geometry(self) -> TileGeometry:
+        """Tiles of the input's side, and the places of their maps. Raises InputError where they do not fit."""
+        surplus = self.input.side - self.network.receptive_field
+        if surplus < 0 or surplus % 4:
+            raise InputError(f"tiles need a side of {self.network.receptive_field} + 4 n voxels, got {self.input.side}")
+        return TileGeometry(self.input.side, self.network.first_place, STRIDE, surplus // STRIDE + 2)
+
+
+@dataclass(frozen=True)
+class ProposalProgress:
+    """One step: the mean losses and the mean probability at nodules since the last checkpoint."""
+
+    step: int
+    nodule_loss: float
+    other_loss: float
+    nodule_probability: float
+    seconds: float
+
+
+def train_proposals(
+    scenes: list[Scene],
+    config: ProposalTrainConfig,
+    notify: Callable[[ProposalProgress], None],
+    *,
+    checkpoint: Checkpoint | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ProposalNetwork:
+    """Train from scratch or from the checkpoint; return the averaged network in eval mode.
+
+    Raises InputError without scans or nodules, Interrupted when asked to stop.
+    """
+    run = _Run(scenes, config)
+    if checkpoint and (state := checkpoint.load()):
+        run.restore(state)
+    while run.step < config.steps:
+        if should_stop():
+            if checkpoint:
+                checkpoint.save(run.state())
+            raise Interrupted
+        run.advance()
+        notify(run.progress())
+        if checkpoint and run.step % config.save_every == 0:
+            checkpoint.save(run.state())
+    return run.average
+
+
+def focal_loss(logits: Tensor, positive: Tensor, negative: Tensor, unmarked: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of the nodules and of the rest. All [B, count, count, count] but unmarked [B]: scans without labels."""
+    p = logits.sigmoid()
+    nodules = positive.sum().clamp(min=1)
+    of_nodules = -(positive * (1 - p) ** 2 * F.logsigmoid(logits)).sum() / nodules
+    doubtful = unmarked[:, None, None, None] & (p.detach() > _SURE)
+    counted = negative & ~doubtful
+    return of_nodules, -(counted * p**2 * F.logsigmoid(-logits)).sum() / nodules
+
+
+class _Run:
+    """Everything that changes while training: what a checkpoint holds."""
+
+    def __init__(self, scenes: list[Scene], config: ProposalTrainConfig) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.sampler = TileSampler(scenes, config.geometry, config.batch)
+        self.network = ProposalNetwork(config.network).train()
+        nn.init.constant_(self.network.linear.bias, _START_LOGIT)
+        self.average = copy.deepcopy(self.network).eval()
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.15
+        )
+        self.step = 0
+        self.sums = np.zeros(3)
+        self.since = 0
+        self.seconds = 0.0
+
+    def advance(self) -> None:
+        """One optimization step."""
+        config, started = self.config, time.monotonic()
+        if self.step in {config.steps * n // (config.rounds + 1) for n in range(1, config.rounds + 1)}:
+            self._mine()
+        if self.step % config.save_every == 0:
+            self.sums, self.since, self.seconds = np.zeros(3), 0, 0.0
+        self.step += 1
+        drawn = self.sampler.draw(np.random.default_rng([config.seed, self.step]))
+        image, positive, negative = _stacked([tile for tile, _ in drawn], config.input)
+        unmarked = torch.tensor([not labelled for _, labelled in drawn])
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = self.network(image)
+        of_nodules, of_rest = focal_loss(logits.float(), positive, negative, unmarked)
+        self.optimizer.zero_grad()
+        (of_nodules + _NEGATIVE_WEIGHT * of_rest).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.schedule.step()
+        # A short memory at first, or the average would remember the random start.
+        _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
+        sure = (positive * logits.detach().sigmoid()).sum() / positive.sum().clamp(min=1)
+        self.sums += [float(of_nodules.detach()), float(of_rest.detach()), float(sure)]
+        self.since += 1
+        self.seconds += time.monotonic() - started
+
+    def progress(self) -> ProposalProgress:
+        nodules, rest, sure = (float(value) for value in self.sums / self.since)
+        return ProposalProgress(self.step, nodules, rest, sure, self.seconds / self.since)
+
+    def _mine(self) -> None:
+        mapper = make_mapper(self.average, torch.device("cpu"))
+        for number, scene in enumerate(self.sampler.scenes):
+            if scene.kind == "scan":
+                image = scale_hu(torch.from_numpy(scene.hu.astype(np.float32)), self.config.input).numpy()
+                found, _ = find_peaks(
+                    mapper, image, scene.searched, _APART_MM / self.config.input.spacing_mm, 2 * _MINED
+                )
+                self.sampler.hard[number] = _clear_of_marks(found, scene)[:_MINED]
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "hard": {number: torch.from_numpy(places) for number, places in self.sampler.hard.items()},
+            "sums": torch.from_numpy(self.sums),
+            "since": [self.since, self.seconds],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.sampler.hard = {number: places.numpy() for number, places in state["hard"].items()}
+        self.sums = state["sums"].numpy()
+        self.since, self.seconds = int(state["since"][0]), float(state["since"][1])
+
+
+def _stacked(tiles: list[Tile], spec: InputSpec) -> tuple[Tensor, Tensor, Tensor]:
+    image = scale_hu(torch.from_numpy(np.stack([tile.hu for tile in tiles])), spec).unsqueeze(1)
+    positive = torch.from_numpy(np.stack([tile.positive for tile in tiles]))
+    negative = torch.from_numpy(np.stack([tile.negative for tile in tiles]))
+    return image.contiguous(memory_format=torch.channels_last_3d), positive, negative
+
+
+def _clear_of_marks(places: Places, scene: Scene) -> Places:
+    clear = np.ones(len(places), bool)
+    for *center, diameter in (*scene.nodules, *scene.unsure):
+        clear &= np.linalg.norm(places - center, axis=1) > max(diameter, 6) / 2 + _CLEAR_VOX
+    return places[clear][0 if scene.labelled else _UNLABELLED_SKIP :]
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)

@@ -1,0 +1,118 @@
+"""One training run of a proposal network, from folders to a weights file; it can be stopped and resumed.
+
+Beside the weights file `NAME.safetensors` a folder `NAME.run` holds `metrics.jsonl`, the last checkpoint and
+the names of series and patients (`provenance`).
+"""
+
+import json
+import logging
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from gcnn_cli import __version__
+from gcnn_cli.errors import UsageError
+from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
+from gcnn_cli.network.weights import SUFFIX
+from gcnn_cli.samples.scenes import read_scenes
+from gcnn_cli.samples.split import SplitConfig
+from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
+from gcnn_cli.training.proposal_loop import ProposalProgress, ProposalTrainConfig, train_proposals
+from gcnn_cli.training.provenance import write_names
+
+log = logging.getLogger("gcnn")
+
+
+@dataclass(frozen=True)
+class ProposalRunConfig:
+    """What to train on and what to make.
+
+    name_data: name series and patients in the weights file
+    resume:    go on from the checkpoint of an earlier run
+    """
+
+    data: tuple[Path, ...]
+    out: Path
+    train: ProposalTrainConfig = field(default_factory=ProposalTrainConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    name_data: bool = False
+    overwrite: bool = False
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.out.suffix != SUFFIX:
+            raise UsageError(f"{self.out}: a weights file ends in {SUFFIX}")
+        if self.out.exists() and not self.overwrite:
+            raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
+        if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
+            raise UsageError(f"{self.checkpoint_path} is of an unfinished run; give --resume or --overwrite")
+
+    @property
+    def folder(self) -> Path:
+        """Where the run keeps everything but the weights."""
+        return self.out.with_suffix(".run")
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+
+def run_proposal_training(
+    config: ProposalRunConfig,
+    *,
+    watch: Callable[[ProposalProgress], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ProposalModel:
+    """Read the scenes, train, write. `watch` sees every step.
+
+    Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
+    """
+    started = time.monotonic()
+    config.folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+    scenes, held_out = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
+    kinds = dict(Counter(scene.kind for scene in scenes))
+    log.info("training: %s", kinds)
+    patients = sorted({scene.patient for scene in scenes})
+    series = sorted(scene.name for scene in scenes if scene.kind == "scan")
+    recipe = json.loads(json.dumps(asdict(config.train)))
+    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes)))
+    if not config.resume:
+        checkpoint.path.unlink(missing_ok=True)
+        (config.folder / "metrics.jsonl").unlink(missing_ok=True)
+
+    def notify(progress: ProposalProgress) -> None:
+        watch(progress)
+        if progress.step % config.train.save_every == 0:
+            with (config.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(progress)) + "\n")
+
+    network = train_proposals(scenes, config.train, notify, checkpoint=checkpoint, should_stop=should_stop)
+    names = {
+        "labelled_series": sorted(s.name for s in scenes if s.kind == "scan" and s.labelled),
+        "training_series": series,
+        "training_patients": patients,
+        "held_out_patients": list(held_out),
+    }
+    hold_out = config.split.hold_out if config.name_data else len(config.split.hold_out)
+    provenance = {
+        "tool": f"gcnn {__version__}",
+        "torch": torch.__version__,
+        "machine": platform.machine(),
+        "recipe": recipe,
+        "split": {**asdict(config.split), "hold_out": hold_out},
+        **(names if config.name_data else {}),
+        "counts": {name: len(values) for name, values in names.items()},
+        "scenes": kinds,
+        "hours": round((time.monotonic() - started) / 3600, 3),
+    }
+    model = ProposalModel(config.out.stem, network, config.train.input, provenance)
+    sha256 = save_proposal_model(model, config.out, overwrite=config.overwrite)
+    write_names(names, config.folder, sha256)
+    checkpoint.path.unlink(missing_ok=True)  # the run is finished
+    log.info("%s: sha256 %s", config.out, sha256)
+    return model
