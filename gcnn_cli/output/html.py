@@ -18,6 +18,7 @@ from PIL import Image
 from gcnn_cli import NOTICE, __version__
 from gcnn_cli.detection.findings import Nodule, Report
 from gcnn_cli.output.lung_map import WINDOW, LungMap, lung_maps
+from gcnn_cli.output.rates import rate_text
 from gcnn_cli.output.views import LUNG_WINDOW, View, neighboring_slices, nodule_views, to_gray
 from gcnn_cli.scan.volume import Volume
 
@@ -33,6 +34,7 @@ def html_report(report: Report, volume: Volume) -> bytes:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["rate_text"] = rate_text
     pictured = report.nodules[:MAX_PICTURED]
     page = environment.from_string(text).render(
         report=report,

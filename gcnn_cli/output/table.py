@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gcnn_cli.detection.findings import Report
+from gcnn_cli.output.rates import rate_text
 
 
 def show_report(report: Report, console: Console) -> None:
@@ -29,6 +30,6 @@ def show_report(report: Report, console: Console) -> None:
             str(nodule.slice),
             f"{nodule.diameter_mm:.1f}",
             f"{nodule.probability:.3f}",
-            "-" if nodule.fp_per_scan is None else f"{nodule.fp_per_scan:.2g}",
+            rate_text(nodule.fp_per_scan),
         )
     console.print(table)

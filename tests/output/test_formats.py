@@ -17,6 +17,7 @@ from gcnn_cli.files import csv_text, write_bytes, write_together
 from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
 from gcnn_cli.output.formats import output_paths, parse_formats, write_report
 from gcnn_cli.output.json_format import report_data, report_json, report_schema
+from gcnn_cli.output.rates import rate_text
 from gcnn_cli.output.table import show_report
 from gcnn_cli.scan.volume import Source
 
@@ -235,3 +236,8 @@ def test_where_the_json_stands_the_others_are_of_its_making(tmp_path, monkeypatc
         assert {path.read_bytes() == old[path] for path in paths.values()} == {steps == 0}
     else:
         assert 0 < steps < 3
+
+
+@pytest.mark.parametrize(("rate", "text"), [(None, "-"), (0.125, "≤ 0.13"), (0.126, "0.13"), (3.96, "4")])
+def test_a_rate_below_the_counted_ones_is_shown_as_a_bound(rate, text):
+    assert rate_text(rate) == text
