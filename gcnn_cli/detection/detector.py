@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.lungs import LungConfig
 from gcnn_cli.detection.merge import MergeConfig
-from gcnn_cli.detection.proposals import ProposalConfig, Proposer, load_proposer
+from gcnn_cli.detection.ranking import CandidateRanker, load_ranker
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
@@ -25,7 +26,7 @@ class DetectionConfig:
     """
 
     lungs: LungConfig = field(default_factory=LungConfig)
-    proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    candidates: CandidateConfig = field(default_factory=CandidateConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     batch_size: int = 32
 
@@ -34,18 +35,26 @@ class DetectionConfig:
 class Detector:
     """Weights and networks on one device. Made once, used for every scan.
 
-    proposer: finds the candidates, on a grid of its own
+    ranker: chooses which candidates are scored; without one, the strongest blobs are
     """
 
     model: TrainedModel
     scorer: Scorer
-    proposer: Proposer
+    ranker: CandidateRanker | None = None
     config: DetectionConfig = field(default_factory=DetectionConfig)
 
     @property
     def spacing_mm(self) -> float:
-        """Spacing of the grid on which candidates are proposed and measured. The large network may have another."""
-        return self.proposer.model.input.spacing_mm
+        """Spacing of the grid on which candidates are proposed, ranked and measured: the ranker's, where there is one.
+
+        The large network may have another grid of its own.
+        """
+        return (self.ranker.model if self.ranker else self.model).input.spacing_mm
+
+    @property
+    def proposal_config(self) -> CandidateConfig:
+        """Settings of the blob filters: with a ranker they propose as many candidates as it ranks."""
+        return self.ranker.config.proposing(self.config.candidates) if self.ranker else self.config.candidates
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,7 +64,7 @@ class Detector:
             "spacing_mm": self.model.input.spacing_mm,
             **asdict(self.config),
             "average_over": self.scorer.average_over,
-            "candidate_weights": self.proposer.name,
+            "ranking": {**asdict(self.ranker.config), "weights": self.ranker.name} if self.ranker else "",
         }
 
 
@@ -66,10 +75,10 @@ def make_detector(
     average_over: str | None = None,
     config: DetectionConfig | None = None,
 ) -> Detector:
-    """Return the detector of these weights, with the shipped proposal network.
+    """Return the detector of these weights, with the shipped candidate ranking where it fits them.
 
     average_over: default: the group with which the weights were calibrated
     """
     group = model.calibration.average_over if average_over is None else average_over
     scorer = make_scorer(model.network, device, average_over=group)
-    return Detector(model, scorer, load_proposer(device), config or DetectionConfig())
+    return Detector(model, scorer, load_ranker(model, device), config or DetectionConfig())

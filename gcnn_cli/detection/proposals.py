@@ -22,7 +22,7 @@ from gcnn_cli.network.proposal_weights import ProposalModel, load_proposal_model
 from gcnn_cli.network.proposals import STRIDE
 from gcnn_cli.scan.volume import Array, Volume
 
-SHIPPED = "candidates"
+SHIPPED = "proposals"
 
 _AIR = -1.0  # beyond the scan, in the scale of the network
 

@@ -13,6 +13,7 @@ class Stage(StrEnum):
     RESAMPLING = "resampling"
     LUNGS = "lungs"
     CANDIDATES = "candidates"
+    RANKING = "ranking"
     SCORING = "scoring"
     MEASURING = "measuring"
     RENDERING = "rendering"
