@@ -1,4 +1,4 @@
-"""Everything that searches a scan: weights, the networks ready on one device, and the settings of each stage."""
+"""The detector: weights, the networks ready on one device, and the settings of each stage."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,7 +44,7 @@ class Detector:
 
     @property
     def spacing_mm(self) -> float:
-        """Spacing of the grid on which candidates are proposed and measured. The large network may have another."""
+        """Spacing in mm of the grid on which candidates are proposed and measured. The scoring network may have another."""
         return self.proposer.model.input.spacing_mm
 
     @property

@@ -1,9 +1,9 @@
 """Scenes: pieces of scans in which every nodule is marked, for training on maps.
 
-A map has a value for every place, so a scene says of each of its voxels whether a nodule is there, whether that is
-known, and whether anyone would look there. Whole scans, chunks, and cut-outs with a mask all are scenes.
+A map has a value for every place. A scene therefore states for each voxel whether it belongs to a nodule, whether that
+is known, and whether detection would search there. Whole scans, chunks, and cut-outs with a mask are scenes.
 
-All lengths are in voxels of the isotropic training grid.
+Lengths are in voxels of the isotropic training grid unless their names say otherwise.
 """
 
 import logging
@@ -46,15 +46,15 @@ class Scene:
 
     hu:       int16 [D, H, W]
     nodules:  centers and diameters
-    unsure:   marks of too few readers and the like: neither nodule nor none
-    searched: [D, H, W], where detection would look
+    unsure:   excluded marks, such as those of too few readers: neither nodules nor negatives
+    searched: bool [D, H, W], True where detection would search
     kind:     scan, chunk or cut-out
     labelled: whether every nodule in it is marked
-    thin:     whether its slices are thin, so that it can stand for a scan of thicker ones
-    lung:     places drawn from the lungs, of scans only
-    hosts:    places for transplants: free, at the wall, at vessels; empty in scenes that take none
-    noise_hu: of a host's lung
-    donor:    the cut-out with its mask
+    thin:     whether its slices are thin enough to be averaged to thicker ones
+    lung:     places drawn from the lungs; None unless it is a scan
+    hosts:    places for transplants: free, at the wall, at vessels; empty in scenes without transplants
+    noise_hu: noise of the aerated lung of a scan; NaN if unknown
+    donor:    the cut-out with its mask; None unless it is a cut-out
     """
 
     hu: NDArray[np.int16]
@@ -101,7 +101,7 @@ def read_scenes(folders: list[Path], spacing_mm: float, split: SplitConfig) -> t
 
 
 def scan_scene(entry: ScanEntry, config: SampleConfig, rng: np.random.Generator) -> Scene:
-    """Return a scan around its lungs. Raises as reading does, and InputError without lungs."""
+    """Return the scene of a scan around its lungs. Raises as `read_volume`, and InputError without lungs."""
     volume = entry.read()
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
