@@ -44,7 +44,7 @@ class Detector:
 
     @property
     def spacing_mm(self) -> float:
-        """Spacing in mm of the grid on which candidates are proposed and measured. The scoring network may have another."""
+        """Spacing in mm of the grid for proposing and measuring candidates. The scoring network may have another."""
         return self.proposer.model.input.spacing_mm
 
     @property

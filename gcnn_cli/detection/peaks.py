@@ -53,7 +53,7 @@ def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def keep_apart(points: NDArray[np.float64], rank: NDArray[np.float64], apart: float, most: int) -> list[int]:
-    """Return the indices of at most `most` points [N, 3], highest rank first, each farther than `apart` from the others.
+    """Return the indices of at most `most` points [N, 3], highest rank first, all farther apart than `apart`.
 
     rank: [N]; apart: in the unit of the points
     """

@@ -80,7 +80,7 @@ class ProposalMapper:
         return logits, np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
 
     def _stages(self) -> list[Callable[[Tensor], Tensor]]:
-        """Return the network in steps from cells to cells: the first three layers, each next one, the last two and head."""
+        """Return the network in steps from cells to cells: three layers, then one each, then the last two and head."""
 
         def encode(x: Tensor) -> Tensor:
             for layer in self.layers[:3]:

@@ -88,7 +88,7 @@ class _Cut:
 
 
 def cut_cube(scene: Scene, center: NDArray[np.float64], geometry: TileGeometry) -> tuple[Cube, NDArray[np.int64]]:
-    """Return a cube around a place, with the scene's border repeated beyond it, and the cube's first voxel (z, y, x)."""
+    """Return a cube around a place, with the scene's border repeated beyond it, and its first voxel (z, y, x)."""
     start = np.floor(center).astype(int) - geometry.cube_side // 2 + 1
     return _repeated(scene.hu, start, geometry.cube_side), start
 
@@ -212,7 +212,7 @@ def _small_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _turned(cube: Cube, turn: NDArray[np.float64], side: int) -> Cube:
-    """Return the middle of the cube, turned without interpolation: voxel p of the tile is voxel turn @ p of the cube."""
+    """Return the cube's middle, turned without interpolation: voxel p of the tile is voxel turn @ p of the cube."""
     margin = (len(cube) - side) // 2
     axes = np.abs(turn).argmax(axis=0)
     flips = tuple(n for n in range(3) if turn[axes[n], n] < 0)

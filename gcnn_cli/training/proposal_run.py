@@ -1,7 +1,7 @@
-"""One training run of a proposal network, from folders to a weights file; it can be stopped and resumed.
+"""One training run of a proposal network, from folders to a weights file. It can be stopped and resumed.
 
-Beside the weights file `NAME.safetensors` a folder `NAME.run` holds `metrics.jsonl`, the last checkpoint and
-the names of series and patients (`provenance`).
+Beside the weights file `NAME.safetensors`, the folder `NAME.run` holds `metrics.jsonl`, the last checkpoint and the
+names of the data (`data.json`).
 """
 
 import json
@@ -17,6 +17,7 @@ import torch
 
 from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import make_folder
 from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
 from gcnn_cli.network.weights import SUFFIX
 from gcnn_cli.samples.scenes import read_scenes
@@ -30,10 +31,10 @@ log = logging.getLogger("gcnn")
 
 @dataclass(frozen=True)
 class ProposalRunConfig:
-    """What to train on and what to make.
+    """Input and output of a run. Raises UsageError for an existing file that is neither resumed nor overwritten.
 
     name_data: name series and patients in the weights file
-    resume:    go on from the checkpoint of an earlier run
+    resume:    continue from the checkpoint of an earlier run
     """
 
     data: tuple[Path, ...]
@@ -46,19 +47,20 @@ class ProposalRunConfig:
 
     def __post_init__(self) -> None:
         if self.out.suffix != SUFFIX:
-            raise UsageError(f"{self.out}: a weights file ends in {SUFFIX}")
+            raise UsageError(f"{self.out}: the name of a weights file must end in {SUFFIX}")
         if self.out.exists() and not self.overwrite:
             raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
         if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
-            raise UsageError(f"{self.checkpoint_path} is of an unfinished run; give --resume or --overwrite")
+            raise UsageError(f"{self.checkpoint_path} belongs to an unfinished run; give --resume or --overwrite")
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps everything but the weights."""
+        """Folder of everything that the run keeps except the weights."""
         return self.out.with_suffix(".run")
 
     @property
     def checkpoint_path(self) -> Path:
+        """Path of the run's checkpoint."""
         return self.folder / "checkpoint.pt"
 
 
@@ -68,12 +70,12 @@ def run_proposal_training(
     watch: Callable[[ProposalProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ProposalModel:
-    """Read the scenes, train, write. `watch` sees every step.
+    """Read the scenes, train the network and write its weights. `watch` is called with every step.
 
-    Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
+    Raises InputError for data that cannot be learned from, OutputError, and Interrupted after a request to stop.
     """
     started = time.monotonic()
-    config.folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
+    make_folder(config.folder)  # now, not after an hour of training
     scenes, held_out = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
     kinds = dict(Counter(scene.kind for scene in scenes))
     log.info("training: %s", kinds)

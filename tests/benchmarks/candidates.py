@@ -2,7 +2,7 @@
 
     python tests/benchmarks/candidates.py SCANS [SCANS ...] [--weights candidates]
 
-SCANS are folders of labelled scans: those of `transplants.py` (OUT/labelled, OUT/unlabelled), or the shared data.
+SCANS are folders of labeled scans: those of `transplants.py` (OUT/labelled, OUT/unlabelled), or the shared data.
 A nodule is found if a candidate lies nearer to its center than its radius; nodules under 4 mm are left out.
 Scans that the weights name as trained on are left out (`--name-data`), so that every figure is of patients never seen.
 Prints Markdown: the shares, the seconds of the stage on this machine, and every nodule that is not among the first 100.
