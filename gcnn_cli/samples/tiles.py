@@ -186,10 +186,12 @@ def _repeated(hu: NDArray[np.int16], start: NDArray[np.int64], side: int) -> Cub
 
 
 def _in_thick_slices(cube: Cube, rng: np.random.Generator) -> Cube:
-    """As a scan of slices of 2 to 4 voxels comes out after resampling: means, and lines between them."""
+    """Return the cube as a scan with slices of 2 to 4 voxels looks after resampling: means, and lines between them."""
     step = int(rng.integers(2, 5))
-    means = ndimage.uniform_filter1d(cube, step, axis=0, mode="nearest")[int(rng.integers(step)) :: step]
-    at = np.clip(np.arange(len(cube)) / step, 0, len(means) - 1)
+    first = int(rng.integers(step))
+    means = ndimage.uniform_filter1d(cube, step, axis=0, mode="nearest")[first::step]
+    middle = first - (0.5 if step % 2 == 0 else 0)  # of the first mean: an even window reaches one voxel farther back
+    at = np.clip((np.arange(len(cube)) - middle) / step, 0, len(means) - 1)
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(means) - 1)
     share = (at - below)[:, None, None].astype(np.float32)

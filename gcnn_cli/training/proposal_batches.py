@@ -70,7 +70,7 @@ class TileSampler:
         self._of: dict[str, list[int]] = {
             "chunk": [n for n in numbers if self.scenes[n].kind == "chunk"],
             "cut-out": [n for n in numbers if self.scenes[n].kind == "cut-out"],
-            "transplant": [n for n in self._scans if self.scenes[n].hosts],
+            "transplant": [n for n in self._scans if any(len(places) for places in self.scenes[n].hosts)],
             "mark": [n for n in self._scans if len(self.scenes[n].nodules)],
             "lung": self._scans,
         }

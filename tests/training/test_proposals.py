@@ -95,6 +95,12 @@ def test_what_the_data_lack_is_replaced_by_lung():
         TileSampler([scene("chunk", 0)], TINY.geometry, TINY.batch)
 
 
+def test_a_scan_without_a_place_for_transplants_gets_none():
+    nowhere = (np.zeros((0, 3)),) * 3
+    sampler = TileSampler([scene("scan", 0, hosts=nowhere), scene("cut-out", 1)], TINY.geometry, TINY.batch)
+    assert len(sampler.draw(np.random.default_rng(0))) == 6
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     unbroken = train_proposals(scenes(), TINY, lambda _: None)
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "run")
