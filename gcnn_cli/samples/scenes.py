@@ -23,7 +23,7 @@ from gcnn_cli.samples.chunks import Chunk, read_chunk
 from gcnn_cli.samples.donors import Donor, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.sample import SampleConfig
-from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
 from gcnn_cli.samples.transplant import choose_places, noise_hu
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
@@ -72,14 +72,18 @@ class Scene:
     donor: Donor | None = None
 
 
-def read_scenes(folders: list[Path], spacing_mm: float, split: SplitConfig) -> tuple[list[Scene], tuple[str, ...]]:
-    """Return the scenes of all patients who are not held out, and the known patients who are, sorted.
+def read_scenes(
+    folders: list[Path], spacing_mm: float, split: SplitConfig
+) -> tuple[list[Scene], tuple[str, ...], SplitConfig]:
+    """Return the scenes of the training patients, the held-out patients, sorted, and the split by their known names.
 
-    Cut-outs of unknown patients are not used. Scans that cannot be read are left out.
+    Cut-outs of unknown patients are not used. Scans that cannot be read are left out, with a warning. Raises
+    InputError for folders without a usable scan and for damaged cut-outs.
     """
     index = read_index(folders, strict=False)
     cutouts = identify_patients(list(index.cutouts))
     index = replace(index, cutouts=tuple(cutouts))
+    split = with_known_names(split, set(index.patients))
     out = held_out_patients(index, split)
     config = SampleConfig(spacing_mm=spacing_mm)
     scenes = []
@@ -97,7 +101,7 @@ def read_scenes(folders: list[Path], spacing_mm: float, split: SplitConfig) -> t
                 scenes.append(scan_scene(scan, config, np.random.default_rng([split.seed, 3])))
             except (InputError, GeometryError) as error:
                 log.warning("%s; left out", error)
-    return scenes, tuple(sorted(out))
+    return scenes, tuple(sorted(out)), split
 
 
 def scan_scene(entry: ScanEntry, config: SampleConfig, rng: np.random.Generator) -> Scene:

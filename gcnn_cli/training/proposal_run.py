@@ -18,6 +18,7 @@ import torch
 from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
 from gcnn_cli.files import make_folder
+from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
 from gcnn_cli.network.weights import SUFFIX
 from gcnn_cli.samples.scenes import read_scenes
@@ -76,13 +77,14 @@ def run_proposal_training(
     """
     started = time.monotonic()
     make_folder(config.folder)  # now, not after an hour of training
-    scenes, held_out = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
+    scenes, held_out, split = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
     kinds = dict(Counter(scene.kind for scene in scenes))
     log.info("training: %s", kinds)
     patients = sorted({scene.patient for scene in scenes})
     series = sorted(scene.name for scene in scenes if scene.kind == "scan")
     recipe = json.loads(json.dumps(asdict(config.train)))
-    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes)))
+    precision = precision_name(torch.device("cpu"))
+    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes), precision))
     if not config.resume:
         checkpoint.path.unlink(missing_ok=True)
         (config.folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -100,13 +102,14 @@ def run_proposal_training(
         "training_patients": patients,
         "held_out_patients": list(held_out),
     }
-    hold_out = config.split.hold_out if config.name_data else len(config.split.hold_out)
+    hold_out = split.hold_out if config.name_data else len(split.hold_out)
     provenance = {
         "tool": f"gcnn {__version__}",
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "precision": precision,
         "recipe": recipe,
-        "split": {**asdict(config.split), "hold_out": hold_out},
+        "split": {**asdict(split), "hold_out": hold_out},
         **(names if config.name_data else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "scenes": kinds,

@@ -120,8 +120,8 @@ def test_the_folds_become_one_file(trained, tmp_path):
 
 def test_what_is_no_committee_is_refused(trained, tmp_path):
     out = tmp_path / "none.safetensors"
-    assert "one network of each of the 2 folds, got folds 1" in combine(trained, out, 1).stderr
-    assert "one network of each of the 2 folds, got folds 1, 1" in combine(trained, out, 1, 1).stderr
+    assert "one network for each of the 2 folds, got folds 1" in combine(trained, out, 1).stderr
+    assert "one network for each of the 2 folds, got folds 1, 1" in combine(trained, out, 1, 1).stderr
     assert "not the weights of a fold" in run("combine", "octahedral", "--data", trained / "data", "--out", out).stderr
     assert "unknown group" in combine(trained, out, 1, 2, more=("--average-over", "C9")).stderr
     assert not out.exists()
