@@ -26,6 +26,7 @@ from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.detection.proposals import find_peaks
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.devices import autocast
 from gcnn_cli.network.proposal_map import make_mapper
 from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.samples.scenes import Places, Scene
@@ -167,7 +168,7 @@ class _Run:
         drawn = self.sampler.draw(np.random.default_rng([config.seed, self.step]))
         image, positive, negative = _stacked([tile for tile, _ in drawn], config.input)
         unmarked = torch.tensor([not labelled for _, labelled in drawn])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = self.network(image)
         of_nodules, of_rest = focal_loss(logits.float(), positive, negative, unmarked)
         self.optimizer.zero_grad()
