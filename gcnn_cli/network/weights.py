@@ -6,7 +6,7 @@ stored: they are computed from the group's name. Nothing in the file is executab
 
 Loading makes two checks: the tensors against the header's own sha256, and shipped weights
 against `manifest.json` beside them. Both detect damage and accidental exchange. Neither is a
-signature: who can write the weights can write the manifest, too.
+signature: whoever can write the weights can write the manifest, too.
 """
 
 import hashlib
@@ -109,8 +109,8 @@ def read_weights(path: Path, formats: tuple[int, ...]) -> tuple[dict[str, Any], 
         ) from None
     if header.get("format") not in formats:
         raise ModelError(
-            f"{path}: weights of format {header.get('format')!r};"
-            f" this version reads format{'s' * (len(formats) > 1)} {' and '.join(map(str, formats))} here"
+            f"{path}: weights of format {header.get('format')!r}; must be format {' or '.join(map(str, formats))} here"
+            " (1: a scoring network, 2: a committee, 3: a proposal network)"
         )
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
