@@ -1,7 +1,7 @@
 """Detection in one scan of a cohort: read, detect, render, on this machine or another. Nothing is written here.
 
-The client, which submitted the job, writes the result. There is thus one writer, a machine that dies leaves nothing half done,
-and only the scans must be visible from everywhere.
+The client, which submitted the job, writes the result. There is thus one writer, a machine that dies leaves nothing
+half done, and only the scans must be visible from everywhere.
 """
 
 import logging
