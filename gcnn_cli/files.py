@@ -100,7 +100,7 @@ def remove_parts(paths: Iterable[Path]) -> None:
 
 
 def _part_of(path: Path) -> str:
-    """Start of a file's temporary names. The process number follows, since processes may share a folder."""
+    """Return the start of a file's temporary names. The process number follows, since processes may share a folder."""
     return f".{path.name}"
 
 

@@ -10,20 +10,26 @@ from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app
 
 @app.command(epilog=EXIT_CODES)
 def combine(
-    folds: Annotated[list[Path], typer.Argument(help="Weights of `gcnn train --fold`, one file for each fold.")],
-    data: Annotated[list[Path], typer.Option("--data", help="Folder that they were trained on; may be repeated.")],
+    folds: Annotated[list[Path], typer.Argument(help="Weights files from `gcnn train --fold`, one for each fold.")],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder that they were trained on; repeatable.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file of the committee to write (.safetensors).")],
     average_over: Annotated[
-        str, typer.Option(help="Mean score over the patch turned by this group's elements, in detection too.")
+        str,
+        typer.Option(
+            help="Test-time group pooling, stored for detection too: average the score over the patch as moved by every"
+            " element of this group."
+        ),
     ] = "Oh",
-    cache: Annotated[Path | None, typer.Option(help="Folder that `gcnn train --cache` wrote, to save time.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of preprocessed scans, as for gcnn train; it saves time.")
+    ] = None,
     device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Make one weights file of the networks of all folds, calibrated on what each had held out."""
+    """Combine the networks of all folds into one weights file, calibrated on the patients that each held out."""
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.errors import UsageError
@@ -34,7 +40,7 @@ def combine(
     from gcnn_cli.training.provenance import run_folder, write_names
 
     if out.suffix != SUFFIX:
-        raise UsageError(f"{out}: a weights file ends in {SUFFIX}")
+        raise UsageError(f"{out}: the name of a weights file must end in {SUFFIX}")
     check_not_existing([out], overwrite=overwrite)
     members = [read_fold(path) for path in folds]
     with errors.status("") as status:

@@ -54,7 +54,7 @@ def evaluate(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(help="Labelled folder: detect in its scans, then evaluate. Default: the sample scan."),
+        typer.Option(help="Labeled folder: detect in its scans, then evaluate. Default: the sample scan."),
     ] = None,
     model: Annotated[
         str | None,
@@ -192,7 +192,7 @@ def _detect(
     strict: bool,
     errors: "Console",
 ) -> tuple["EvaluationInput", "TrainedModel"]:
-    """Detect in the labelled scans of a folder. Reports are kept under `out`. Returns the weights, too."""
+    """Detect in the labeled scans of a folder. Reports are kept under `out`. Returns the weights, too."""
     from gcnn_cli.cohort.labelled import detect_labelled
     from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.evaluation.inputs import from_labelled
@@ -208,7 +208,7 @@ def _detect(
     index = read_index([folder])
     scans = [scan for scan in index.scans if scan.labelled]
     if not scans:
-        raise InputError(f"{folder}: no labelled scan")
+        raise InputError(f"{folder}: no labeled scan")
     if strict:  # before hours of detection
         find_leakage(_training_data(trained, model), [s.name for s in scans], [s.patient for s in scans]).check()
     errors.print(NOTICE, style="dim")

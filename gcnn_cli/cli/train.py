@@ -37,7 +37,7 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
     ] = None,
-    fold: Annotated[int | None, typer.Option(min=1, help="Which of the folds of [split] is held out, from 1.")] = None,
+    fold: Annotated[int | None, typer.Option(min=1, help="Fold of [split] to hold out, from 1.")] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, shared by runs (default: OUT.run/cache).")
     ] = None,

@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 @app.command("train-proposals", epilog=EXIT_CODES)
 def train_proposals(
-    data: Annotated[
-        list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; may be repeated.")
-    ],
+    data: Annotated[list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; repeatable.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
-    group: Annotated[str, typer.Option(help="Symmetry group of the network.")] = "O",
-    spacing: Annotated[float, typer.Option(min=0.2, max=5, help="Voxels of the grid in mm.")] = 1.0,
+    group: Annotated[str, typer.Option(help="Symmetry group; 'trivial' is the plain CNN.")] = "O",
+    spacing: Annotated[float, typer.Option(min=0.2, max=5, help="Voxel spacing of the grid in mm.")] = 1.0,
     steps: Annotated[int, typer.Option(min=1, help="Optimization steps.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of every batch.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and batches.")] = 0,
     hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Patient kept out of training; may be repeated.")
+        list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")
     ] = None,
-    hold_out_share: Annotated[float, typer.Option(min=0, max=0.9, help="Share of the other patients kept out.")] = 0.0,
+    hold_out_share: Annotated[
+        float, typer.Option(min=0, max=0.9, help="Share of the other patients to keep out.")
+    ] = 0.0,
     split_seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out patients.")] = 0,
-    fold: Annotated[int, typer.Option(min=0, help="Fold that is held out, from 1; 0 for none.")] = 0,
-    folds: Annotated[int, typer.Option(min=0, help="Number of folds by patient; needs --fold.")] = 0,
+    fold: Annotated[int, typer.Option(min=0, help="Fold to hold out, from 1; 0: no folds.")] = 0,
+    folds: Annotated[int, typer.Option(min=0, help="Number of folds, by patient; needs --fold.")] = 0,
     name_data: Annotated[
         bool,
         typer.Option(
@@ -66,7 +66,7 @@ def train_proposals(
             status.update(
                 f"step {line.step}/{steps}  losses {line.nodule_loss:.3f} and {line.other_loss:.3f}"
                 f"  about {(steps - line.step) * line.seconds / 60:.0f} min left,"
-                f" {(time.monotonic() - started) / 60:.0f} min so far"
+                f" {(time.monotonic() - started) / 60:.0f} min elapsed"
             )
 
         try:

@@ -1,4 +1,4 @@
-"""Many scans: each result is written as it comes, a failure does not stop the others, one run at a time in a folder."""
+"""Detection in many scans: results are written as they come, a failed scan stops no other, one run per folder."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,7 @@
 """A cohort spread over processes and machines by Dask. Scans go out as paths; reports and rendered files come back.
 
-Every worker must see the scans under the same paths as the asking machine. Nothing else is shared, and only the
-asking process writes. A worker loads the weights once and runs one job at a time on all of its threads.
+Every worker must see the scans under the same paths as the client, the process that submits the jobs. Nothing else is
+shared, and only the client writes. A worker loads the weights once and runs one job at a time on all of its threads.
 
 Each job is submitted to one idle worker by name. Dask's own scheduler would queue jobs at workers and move them
 around. A scan that kills its worker, by its size for example, would then also count against the scans that wait

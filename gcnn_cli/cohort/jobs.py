@@ -1,7 +1,7 @@
 """Detection in one scan of a cohort: read, detect, render, on this machine or another. Nothing is written here.
 
-The process that asked writes what comes back. There is thus one writer, a machine that dies leaves nothing half done,
-and only the scans must be visible from everywhere.
+The client, which submitted the job, writes the result. There is thus one writer, a machine that dies leaves nothing
+half done, and only the scans must be visible from everywhere.
 """
 
 import logging
@@ -121,7 +121,7 @@ def _detect(job: ScanJob, detector: Detector, notify: Notify) -> ScanResult:
 
 
 def _from_here(path: Path, request: Request) -> Path:
-    """Return a path that this process can open. The user's own is relative to the folder of the asking process."""
+    """Return a path that this process can open. The user's own is relative to the client's folder."""
     return path if Path.cwd() == request.root else request.root / path
 
 
@@ -136,7 +136,7 @@ def _expected_failure(error: Exception, job: ScanJob) -> GcnnError | None:
 
 
 def _bug(error: Exception, job: ScanJob) -> GcnnError:
-    """Record a bug for what it is, so that one scan does not end a whole batch.
+    """Return a bug as the failure of its scan, so that it does not end the whole batch.
 
     Its message is left out, as it may quote a header.
     """

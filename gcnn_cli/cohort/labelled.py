@@ -1,4 +1,4 @@
-"""Detection in the scans of a labelled folder, for their evaluation."""
+"""Detection in the scans of a labeled folder, for their evaluation."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ def detect_labelled(
     resume: bool,
     notify: Callable[[str], None],
 ) -> list[Report]:
-    """Detect in labelled scans and write each report into the folder as JSON. Returns the reports, in order.
+    """Detect in labeled scans and write each report into the folder as JSON. Returns the reports, in order.
 
     The reports hold every scored candidate. Raises the first scan's error: figures without that scan would be those
     of another data set.

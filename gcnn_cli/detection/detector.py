@@ -1,4 +1,4 @@
-"""Everything that searches a scan: weights, the networks ready on one device, and the settings of each stage."""
+"""The detector: weights, the networks ready on one device, and the settings of each stage."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any

@@ -7,9 +7,9 @@ of nodule, so volume and center are finer than the grid.
 
     w = (HU - lung) / (core - lung) in [0, 1]    volume = sum w    center = sum w x / sum w
 
-The center of mass is the nodule's only where the region is the nodule. In thick slices a vessel or the wall is not
-thinner than a small nodule and stays in the region, whose center then lies outside of the nodule. A candidate is near
-the middle of what it marks, so where the center of mass is not, the candidate's own position is the better one.
+The center of mass is that of the nodule only if the region is the nodule. In thick slices a vessel or the wall is no
+thinner than a small nodule and stays in the region, whose center then lies outside the nodule. A candidate lies near
+the middle of what it marks. A center of mass far from the candidate is therefore replaced by the candidate's position.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
     side = 2 * half + 1
     hu = np.asarray(cut_patch(grid.hu, index, side), np.float32)
     inside = cut_patch(lungs, index, side, beyond=False)
-    middle = np.floor(index + 0.5)  # as cut_patch has it
+    middle = np.floor(index + 0.5)  # the middle voxel of cut_patch
 
     weight = _weight(hu, inside, candidate.diameter_mm / voxel_mm, half + index - middle)
     if weight is None:

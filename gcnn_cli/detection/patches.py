@@ -21,7 +21,9 @@ from gcnn_cli.scan.volume import Array, Volume
 
 
 def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int, beyond: float = AIR_HU) -> NDArray[Any]:
-    """Cut a cube [side, side, side] around a fractional voxel index; outside the scan it holds `beyond`, default: air.
+    """Cut a cube [side, side, side] around a fractional voxel index.
+
+    beyond: value outside the scan (default: air)
 
     The middle voxel of an odd side is the nearest one, floor(index + 1/2).
     """

@@ -1,4 +1,4 @@
-"""Local maxima of a map, between its places, and none close to a higher one."""
+"""Local maxima of a map, refined to fractions of a voxel and kept apart from each other."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def peak_voxels(response: Map, allowed: Mask) -> NDArray[np.int64]:
 def subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
     """Return the vertex of the parabola through the peak along each axis, [N, 3, 3, 3] -> [N, 3] in voxels.
 
-    Beside a place without a value (-inf) there is no parabola.
+    The offset is 0 beside a place without a value (-inf), where there is no parabola.
     """
     offsets = []
     for axis in range(3):
@@ -52,12 +52,15 @@ def subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
     return np.stack(offsets, axis=1)
 
 
-def keep_apart(points_mm: NDArray[np.float64], rank: NDArray[np.float64], apart_mm: float, most: int) -> list[int]:
-    """Return the indices of at most `most` points [N, 3], highest rank first, each apart_mm from every higher one."""
-    if len(points_mm) == 0:
+def keep_apart(points: NDArray[np.float64], rank: NDArray[np.float64], apart: float, most: int) -> list[int]:
+    """Return the indices of at most `most` points [N, 3], highest rank first, all farther apart than `apart`.
+
+    rank: [N]; apart: in the unit of the points
+    """
+    if len(points) == 0:
         return []
-    tree = cKDTree(points_mm)
-    dropped = np.zeros(len(points_mm), bool)
+    tree = cKDTree(points)
+    dropped = np.zeros(len(points), bool)
     kept: list[int] = []
     for candidate in np.argsort(-rank, kind="stable"):
         if dropped[candidate]:
@@ -65,5 +68,5 @@ def keep_apart(points_mm: NDArray[np.float64], rank: NDArray[np.float64], apart_
         kept.append(int(candidate))
         if len(kept) == most:
             break
-        dropped[tree.query_ball_point(points_mm[candidate], apart_mm)] = True
+        dropped[tree.query_ball_point(points[candidate], apart)] = True
     return kept

@@ -1,8 +1,8 @@
-"""Where to look: the peaks of a small network's map of the lungs.
+"""Candidates: the peaks of a small network's map of the lungs.
 
 A fully convolutional G-CNN (`network.proposals`) gives every place of the lungs, 2 voxels apart, the logit that a
-nodule's center is there. Candidates are the local maxima of that map, refined by a parabola between its places, the
-highest first and none close to a higher one.
+nodule's center is there. Candidates are the local maxima of that map, refined by a parabola between its places. They
+are listed highest first, without those close to a higher one.
 """
 
 from dataclasses import dataclass
@@ -29,9 +29,9 @@ _AIR = -1.0  # beyond the scan, in the scale of the network
 
 @dataclass(frozen=True)
 class ProposalConfig:
-    """Settings of the proposals.
+    """Settings of the proposals. Raises InputError for a value out of range.
 
-    kept:     number of candidates
+    kept:     largest number of candidates
     apart_mm: smallest distance of a candidate to a higher one
     """
 
@@ -56,10 +56,13 @@ class Proposer:
         return f"{self.model.name} {self.model.sha256}"
 
     def propose(self, grid: Volume, lungs: Mask, config: ProposalConfig) -> list[Candidate]:
-        """Return the candidates in the lungs, highest logit first. The grid must have the spacing of the network."""
+        """Return the candidates in the lungs, highest logit first; an empty list for an empty mask.
+
+        The grid must have the spacing of the network.
+        """
         if not lungs.any():
             return []
-        # No place in the lungs sees farther than a receptive field.
+        # A place in the lungs sees no farther than a receptive field.
         box = bounding_box(lungs, self.model.network.config.receptive_field)
         image = scale_hu(torch.from_numpy(np.array(grid.hu[box], np.float32)), self.model.input).numpy()
         voxel_mm = float(grid.spacing_zyx[0])
@@ -73,7 +76,10 @@ class Proposer:
 
 
 def load_proposer(device: torch.device, *, bfloat16: bool | None = None) -> Proposer:
-    """Return the shipped proposer. bfloat16 default: where the device multiplies it natively."""
+    """Return the shipped proposer. Raises ModelError for missing or damaged weights.
+
+    bfloat16: default: where the device multiplies it natively
+    """
     model = load_proposal_model(SHIPPED)
     return Proposer(model, make_mapper(model.network, device, bfloat16=bfloat16))
 
@@ -81,9 +87,14 @@ def load_proposer(device: torch.device, *, bfloat16: bool | None = None) -> Prop
 def find_peaks(
     mapper: ProposalMapper, image: NDArray[np.float32], lungs: Mask, apart_vox: float, most: int
 ) -> tuple[Array, Array]:
-    """Return the highest peaks in the lungs: voxels [N, 3] (z, y, x) and logits [N], none close to a higher one.
+    """Return the highest peaks in the lungs, without those close to a higher one: voxels [N, 3] and logits [N].
 
-    image: [D, H, W] in the scale of the network
+    image:     [D, H, W] in the scale of the network
+    lungs:     [D, H, W], with at least one true voxel
+    apart_vox: smallest distance of a peak to a higher one
+    most:      largest number of peaks
+
+    Voxels are (z, y, x), in fractions of a voxel.
     """
     logits, first = mapper.logits(image, lungs, beyond=_AIR)
     index, strength = _peaks(logits, first, lungs)
@@ -92,7 +103,7 @@ def find_peaks(
 
 
 def _peaks(logits: Logits, first: Array, lungs: Mask) -> tuple[Array, Array]:
-    """Local maxima of the map among the places inside the lungs: voxels [N, 3] and logits [N]."""
+    """Return the local maxima of the map among the places inside the lungs: voxels [N, 3] and logits [N]."""
     nearest = [
         np.clip(np.floor(STRIDE * np.arange(count) + start + 0.5).astype(int), 0, length - 1)
         for count, start, length in zip(logits.shape, first, lungs.shape, strict=True)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """The values are published: they stand in the stage column of cohort.csv."""
+    """A stage. The values are published in the stage column of cohort.csv."""
 
     FINDING = "finding"
     READING = "reading"

@@ -96,7 +96,7 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
 def from_labelled(
     scans: Sequence[ScanEntry], reports: Sequence[Report], folder: Path, problems: Sequence[Problem] = ()
 ) -> EvaluationInput:
-    """Join the scans of a labelled folder with the reports of detection. Raises InputError.
+    """Join the scans of a labeled folder with the reports of detection. Raises InputError.
 
     problems: problems of the folder's index
     """
@@ -115,7 +115,7 @@ def from_labelled(
 
 
 def _problem_remarks(problems: Sequence[Problem]) -> list[str]:
-    return [f"left out of the labelled data: {count_problems(problems)}"] if problems else []
+    return [f"left out of the labeled data: {count_problems(problems)}"] if problems else []
 
 
 def _sha256(path: Path) -> str:

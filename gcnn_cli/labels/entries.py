@@ -1,4 +1,4 @@
-"""The entries of an index of labelled data: scans with their readers' marks, and nodule cut-outs."""
+"""The entries of an index of labeled data: scans with their readers' marks, and nodule cut-outs."""
 
 import zipfile
 import zlib
@@ -27,7 +27,7 @@ class ScanEntry:
 
     name:       SeriesInstanceUID for DICOM, the file's stem otherwise: `seriesuid` in every output
     patient:    patient as splits know them (`patients`)
-    labelled:   True if readers looked for nodules; an unlabelled scan may hold nodules that nobody marked
+    labelled:   True if readers looked for nodules; an unlabeled scan may hold nodules that nobody marked
     nodules:    reference nodules
     excluded:   marks that are neither nodules nor negatives: of too few readers, under 3 mm, or no nodule
     candidates: float64 [N, 4], x, y, z in LPS mm and class: 1 for a nodule, 0 for anything else (LUNA16's

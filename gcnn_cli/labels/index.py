@@ -1,4 +1,4 @@
-"""Folders of labelled data -> one index of scans and nodule cut-outs.
+"""Folders of labeled data -> one index of scans and nodule cut-outs.
 
 The layout of a folder is recognized from its content and logged. One folder may hold several:
 
@@ -241,7 +241,7 @@ def _log_layouts(folder: LabelledFolder, scans: Sequence[ScanEntry]) -> None:
     for layout in dict.fromkeys(scan.layout for scan in scans):
         part = [scan for scan in scans if scan.layout == layout]
         log.info(
-            "%s: %s layout, %d scans: %d labelled, with %d nodules, %d excluded marks, %d candidates",
+            "%s: %s layout, %d scans: %d labeled, with %d nodules, %d excluded marks, %d candidates",
             folder.path, layout, len(part), sum(s.labelled for s in part), sum(len(s.nodules) for s in part),
             sum(len(s.excluded) for s in part), sum(len(s.candidates) for s in part),
         )  # fmt: skip

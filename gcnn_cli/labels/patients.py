@@ -36,5 +36,5 @@ def pseudonym(patient_id: str) -> str:
 
 
 def known_as(given: str, patients: Collection[str]) -> str:
-    """Return the patient that a user names, by stand-in or by PatientID, or an empty string if there is no such one."""
+    """Return the patient that a user names, by stand-in or by PatientID, or an empty string for an unknown one."""
     return next((name for name in (given, pseudonym(given)) if name in patients), "")

@@ -1,4 +1,4 @@
-"""Problems with labelled data: listed, counted, and on request an error.
+"""Problems with labeled data: listed, counted, and on request an error.
 
 Whatever has a problem is left out and never repaired. A line names files and series, never patients.
 """
@@ -17,7 +17,7 @@ UNREADABLE = "unreadable files"
 OUTSIDE = "scans with nodules outside them"
 DUPLICATE_ID = "duplicate ids"
 DUPLICATE_ROW = "duplicate rows"
-LABELLED_TWICE = "scans labelled by several files"
+LABELLED_TWICE = "scans labeled by several files"
 
 _LISTED = 10  # of each kind
 
@@ -55,4 +55,4 @@ def report_problems(problems: Sequence[Problem], *, strict: bool) -> None:
     counts = count_problems(problems)
     if strict:
         raise InputError(f"--strict: {counts}; the first: {next(iter(kinds.values()))[0]}")
-    log.warning("problems with the labelled data: %s", counts)
+    log.warning("problems with the labeled data: %s", counts)

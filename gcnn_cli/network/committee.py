@@ -1,7 +1,7 @@
-"""Several networks that speak as one: the mean of their logits.
+"""A committee: several networks whose score is the mean of their logits.
 
-Each is trained on other patients of the same data. Their mistakes differ more than their hits, so that the mean
-ranks better than any of them; and each of them can be measured on the patients whom it has not seen.
+Each member is trained on a different part of the patients. The members' mistakes differ more than their hits, which
+favors the mean over a single member. Each member can be measured on the patients that it has not seen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,10 @@ from gcnn_cli.symmetry.groups import Group
 
 
 class Committee(nn.Module):
-    """Patches [B, 1, *grid] -> the members' mean logits [B]. All members have one configuration.
+    """Patches [B, 1, *grid] -> the members' mean logits [B]. All members have the same configuration.
 
-    The mean is invariant under the group of the members. Raises ModelError for no members or unequal ones.
+    The mean is invariant under the group of the members. Raises ModelError without members, or if their
+    configurations differ.
     """
 
     def __init__(self, members: Sequence[GCNN]) -> None:
@@ -25,7 +26,7 @@ class Committee(nn.Module):
         if not members:
             raise ModelError("a committee needs at least one network")
         if any(member.config != members[0].config for member in members):
-            raise ModelError("the networks of a committee must have one configuration")
+            raise ModelError("the networks of a committee must have the same configuration")
         self.members = nn.ModuleList(members)
         self.config: NetworkConfig = members[0].config
         self.group: Group = members[0].group
@@ -35,7 +36,7 @@ class Committee(nn.Module):
 
     @property
     def parameters_count(self) -> int:
-        """Number of trained values of all members."""
+        """Number of trainable values of all members."""
         return sum(p.numel() for p in self.parameters())
 
 
@@ -43,25 +44,25 @@ Network = GCNN | Committee
 
 
 def members_of(network: Network) -> tuple[GCNN, ...]:
-    """Return the networks that a committee consists of; a single network is its own only member."""
+    """Return the members of a committee; a single network is its own only member."""
     if isinstance(network, GCNN):
         return (network,)
     return tuple(member for member in network.members if isinstance(member, GCNN))
 
 
 def build_network(config: NetworkConfig, members: int) -> Network:
-    """Return an untrained network of this configuration, or a committee of more than one."""
+    """Return an untrained network with this configuration, or a committee if `members` is above 1."""
     if members < 1:
-        raise ModelError(f"weights must be of at least one network, got {members}")
+        raise ModelError(f"weights must hold at least one network, got {members}")
     return GCNN(config) if members == 1 else Committee([GCNN(config) for _ in range(members)])
 
 
 def check_values(config: NetworkConfig, members: int, state: Mapping[str, Tensor]) -> None:
-    """Check that tensors can be those of such a network before it is built: a small file makes no large network.
+    """Raise ValueError unless the tensors can be those of such a network, before it is built.
 
-    Raises ValueError where they cannot.
+    A small file must not make a large network.
     """
     if len(config.fields) * members > len(state):
-        raise ValueError(f"{len(config.fields) * members} layers and {len(state)} tensors")
+        raise ValueError(f"{len(config.fields) * members} layers but only {len(state)} tensors")
     if config.kernel_values * members > sum(value.numel() for value in state.values()):
         raise ValueError("the network and the tensors differ in size")

@@ -9,7 +9,6 @@ from gcnn_cli.errors import DeviceError
 
 _X86 = ("x86_64", "AMD64")
 # Texts by which torch reports that memory ran out where it has no exception class for it: Linux, Windows, Metal.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "out of memory")
 
 
 def choose_device(name: str) -> torch.device:
@@ -60,16 +59,6 @@ def autocast(device: torch.device, *, bfloat16: bool | None = None) -> torch.aut
 def precision_name(device: torch.device) -> str:
     """Return "bfloat16" or "float32": the format in which networks compute on a device by default."""
     return "bfloat16" if has_fast_bfloat16(device) else "float32"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return True if an exception means that host or device memory ran out.
-
-    On a CPU torch raises a plain RuntimeError, which only its text tells from a defect.
-    """
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def cpu_cores() -> int:

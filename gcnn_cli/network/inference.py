@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gcnn_cli.errors import DeviceError, ModelError
+from gcnn_cli.errors import DeviceError, ModelError, is_out_of_memory
 from gcnn_cli.network.architecture import GCNN, ConvBlock
 from gcnn_cli.network.committee import Network, members_of
-from gcnn_cli.network.devices import autocast, has_fast_bfloat16, is_out_of_memory
+from gcnn_cli.network.devices import autocast, has_fast_bfloat16
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.cosets import coset_representatives
 from gcnn_cli.symmetry.layers import LAYOUT

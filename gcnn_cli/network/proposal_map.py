@@ -1,8 +1,8 @@
-"""The map of a proposal network over a whole scan, computed where it is wanted and nowhere else.
+"""The map of a proposal network over a whole scan, computed only where it is wanted.
 
-Layer after layer, each in blocks of cells (4 x 4 x 4 voxels) whose values later layers need. A block reads its
-neighbors' values from the layer before, so nothing is computed twice but a little of the first layers, and blocks far
-from the wanted places are left out. Kernels are expanded over the group once, with the norms folded in.
+The layers are computed one after the other, each in blocks of cells (4 x 4 x 4 voxels) whose values later layers need.
+A block reads its neighbors' values from the layer before, so only a little of the first layers is computed twice.
+Blocks far from the wanted places are left out. Kernels are expanded over the group once, with the norms folded in.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,15 +22,15 @@ from gcnn_cli.symmetry.layers import LAYOUT, TransposedGroupConv
 Mask = NDArray[np.bool_]
 Logits = NDArray[np.float32]
 
-NOWHERE = -np.inf  # logit of places that were not wanted
+NOWHERE = -np.inf  # logit of places where the map was not computed
 _BLOCK = 8  # cells along each side of a block
 _BATCH = 4  # blocks at once: more do not stay in a processor's cache
-_PLACES = 2  # of the map, along each side of a cell
+_PLACES = 2  # places of the map along each side of a cell
 
 
 @dataclass(frozen=True, eq=False)
 class _Layer:
-    """A convolution with its norm and ReLU, as an ordinary one."""
+    """A group convolution with its norm and ReLU, as an ordinary convolution."""
 
     weight: Tensor
     bias: Tensor
@@ -53,15 +53,18 @@ class ProposalMapper:
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.float32], wanted: Mask, beyond: float) -> tuple[Logits, NDArray[np.float64]]:
-        """Logits [D', H', W'] of a scan, and the voxel (z, y, x) of their first place; places are 2 voxels apart.
+        """Return the logits [D', H', W'] of a scan and the voxel (z, y, x) of their first place.
+
+        Places are 2 voxels apart.
 
         image:  [D, H, W], scaled as the network takes it
-        wanted: [D, H, W]; at least every place in a cell with a wanted voxel has its logit, places far off NOWHERE
-        beyond: value of the image outside of the scan
+        wanted: [D, H, W], with at least one true voxel; every place in a cell with a true voxel gets its logit, and
+                places far from all of them are NOWHERE
+        beyond: value of the image outside the scan
         """
         corner, cells = _wanted_cells(wanted)
         encode, *middle, decode = self._stages()
-        rings = len(middle) + 1  # of cells around the wanted ones that the layers reach
+        rings = len(middle) + 1  # rings of cells around the wanted ones that the layers reach
         blocks = -(-(np.array(cells.shape) + 2 * rings) // _BLOCK)
         size = tuple(int(n) * _BLOCK + 2 for n in blocks)
         margin = (self.network.config.receptive_field - CELL) // 2
@@ -77,7 +80,7 @@ class ProposalMapper:
         return logits, np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
 
     def _stages(self) -> list[Callable[[Tensor], Tensor]]:
-        """The network in steps from cells to cells: the first three layers, the next ones, the last with the head."""
+        """Return the network in steps from cells to cells: three layers, then one each, then the last two and head."""
 
         def encode(x: Tensor) -> Tensor:
             for layer in self.layers[:3]:
@@ -93,12 +96,15 @@ class ProposalMapper:
 
 
 def make_mapper(network: ProposalNetwork, device: torch.device, *, bfloat16: bool | None = None) -> ProposalMapper:
-    """Return the mapper of a network in eval mode. bfloat16 default: where the device multiplies it natively."""
+    """Return the mapper of a network in eval mode.
+
+    bfloat16: default: where the device multiplies it natively
+    """
     fast = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
     layers = []
     for number, block in enumerate(network.blocks):
         assert isinstance(block, ProposalBlock)  # for the type checker
-        # One input channel leaves bfloat16 nothing to gain; its rounding of HU would be the coarsest of all.
+        # With one input channel bfloat16 gains nothing, and here its rounding would be that of the HU themselves.
         layers.append(_folded(block, torch.bfloat16 if fast and number else torch.float32))
     network = network.to(device)
     on_device = [_Layer(x.weight.to(device), x.bias.to(device), x.stride, x.transposed) for x in layers]
@@ -118,7 +124,7 @@ def _folded(block: ProposalBlock, dtype: torch.dtype) -> _Layer:
 
 
 def _wanted_cells(wanted: Mask) -> tuple[NDArray[np.int64], Mask]:
-    """The voxel where the cells begin, and which of them [cells] hold a wanted voxel."""
+    """Return the voxel where the cells begin, and a bool for each cell: True if it holds a wanted voxel."""
     spans = [np.flatnonzero(wanted.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     corner = np.array([span[0] for span in spans])
     inner = wanted[tuple(slice(span[0], span[-1] + 1) for span in spans)]
@@ -128,7 +134,7 @@ def _wanted_cells(wanted: Mask) -> tuple[NDArray[np.int64], Mask]:
 
 
 def _around(cells: Mask, rings: int) -> Mask:
-    """The cells, padded by so many rings, and their neighbors up to there."""
+    """Return the mask of the cells padded by a number of rings and dilated by as many."""
     padded = np.pad(cells, rings)
     return np.asarray(ndimage.binary_dilation(padded, np.ones((3, 3, 3)), iterations=rings)) if rings else padded
 
@@ -136,7 +142,7 @@ def _around(cells: Mask, rings: int) -> Mask:
 def _cut_out(
     image: NDArray[np.float32], start: NDArray[np.int64], size: NDArray[np.int64], beyond: float
 ) -> NDArray[np.float32]:
-    """A box of the image from `start`, which may reach outside of it."""
+    """Return a box of the image from `start`. Parts outside the image have the value `beyond`."""
     box = np.full(size, beyond, np.float32)
     low, high = np.maximum(start, 0), np.minimum(start + size, image.shape)
     target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
@@ -154,9 +160,11 @@ def _by_blocks(
     step: int = 1,
     places: int = 1,
 ) -> Tensor:
-    """A stage applied to a map [D, H, W, C] in the blocks that hold a needed cell.
+    """Apply a stage to a map [D, H, W, C] in the blocks that hold a needed cell.
 
-    step: units of the source to a cell; halo: more of them that the stage reads; places: of the target to a cell
+    step:   places of the source along each side of a cell
+    halo:   places of the source that the stage reads beyond a block
+    places: places of the target along each side of a cell
     """
     target: Tensor | None = None
     side = _BLOCK * step + halo
@@ -170,12 +178,12 @@ def _by_blocks(
         edge = _BLOCK * places
         for (z, y, x), value in zip(corners * edge, values, strict=True):
             target[z : z + edge, y : y + edge, x : x + edge] = value
-    assert target is not None  # there is a wanted cell
+    assert target is not None  # at least one cell is wanted
     return target
 
 
 def _blocks(needed: Mask) -> Iterator[NDArray[np.int64]]:
-    """Numbers [N, 3] of the blocks that hold a needed cell, a few at once."""
+    """Yield the numbers [N, 3] of the blocks that hold a needed cell, a few at a time."""
     padded = np.pad(needed, [(0, -length % _BLOCK) for length in needed.shape])
     depth, height, width = (length // _BLOCK for length in padded.shape)
     hit = padded.reshape(depth, _BLOCK, height, _BLOCK, width, _BLOCK).any(axis=(1, 3, 5))

@@ -1,4 +1,4 @@
-"""Weights file <-> proposal network. The same kind of file as the other weights', with a format of its own."""
+"""Weights file <-> proposal network: a safetensors file as in `weights`, with its own format number."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,9 +14,10 @@ PROPOSAL_FORMAT = 3
 
 @dataclass(frozen=True, eq=False)
 class ProposalModel:
-    """A proposal network and its input contract. sha256 is the file's; empty before it is written.
+    """A proposal network and its input contract.
 
-    input: its side is that of the patches the network was trained on
+    input:  its side is that of the training patches
+    sha256: of the weights file; empty for a model that has not been written
     """
 
     name: str
@@ -33,19 +34,19 @@ def load_proposal_model(model: str) -> ProposalModel:
     with checked_contents(path):
         name, provenance = header["name"], header["provenance"]
         if not isinstance(name, str) or not name.isprintable() or not name or not isinstance(provenance, dict):
-            raise TypeError(f"name {name!r} or provenance")
+            raise TypeError(f"invalid name {name!r} or provenance")
         config = ProposalNetworkConfig(**header["network"])
         if config.kernel_values > sum(value.numel() for value in state.values()):  # a small file makes no large network
-            raise ValueError("the network is of another size than the tensors")
+            raise ValueError("the network and the tensors differ in size")
         network = ProposalNetwork(config)
         if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
-            raise ValueError("the network is of another size than the tensors")
+            raise ValueError("the network and the tensors differ in shape")
         network.load_state_dict(state)
         return ProposalModel(name, network.eval(), InputSpec(**header["input"]), provenance, sha256)
 
 
 def save_proposal_model(model: ProposalModel, path: Path, *, overwrite: bool = False) -> str:
-    """Write a weights file through a temporary name; returns its sha256. Raises UsageError if it exists."""
+    """Write a weights file through a temporary name and return its sha256. Raises as `weights.write_weights`."""
     header = {
         "format": PROPOSAL_FORMAT,
         "name": model.name,

@@ -1,8 +1,8 @@
 """The proposal network: a scan in, a map of logits out.
 
-A fully convolutional G-CNN (Long, Shelhamer & Darrell 2015, arXiv:1411.4038). Convolutions without padding, strides
-of 2 with even kernels and a transposed convolution at the end: the map has a place for every 2 x 2 x 2 voxels. A block
-of as many places sees a cube of `receptive_field` voxels.
+It is a fully convolutional G-CNN (Long, Shelhamer & Darrell 2015, arXiv:1411.4038) of convolutions without padding,
+strides of 2 with even kernels and a transposed convolution at the end. The map has one place for every 2 x 2 x 2
+voxels. A block of 2 x 2 x 2 places sees a cube of `receptive_field` voxels along each side.
 
 A patch of a scan gives the same values as the whole scan, so training on patches is training on scans. Turning a patch
 turns its map, exactly: a stride of 2 with an even kernel is symmetric about the middle of the patch.
@@ -10,7 +10,7 @@ turns its map, exactly: a stride of 2 with an even kernel is symmetric about the
     voxels        stride 2   kernel 4    lifting convolution
     2 voxels                 kernel 2    group convolution
     4 voxels      stride 2   kernel 2    group convolution
-    4 voxels                 kernel 3    group convolutions, one for each of the remaining fields
+    4 voxels                 kernel 3    group convolutions, one for each remaining entry of `fields`
     2 voxels      block of 2             transposed group convolution, then pooling over the group and a linear layer
 
 Axes: B batch, C fields, G group, D H W = z y x.
@@ -33,10 +33,10 @@ CELL = 4  # voxels: patches grow in steps of this
 
 @dataclass(frozen=True)
 class ProposalNetworkConfig:
-    """The shape of a proposal network.
+    """The shape of a proposal network. Raises ModelError for an impossible one.
 
-    fields:      of the lifting convolution, the group convolutions of kernel 2, and those of kernel 3
-    head_fields: of the transposed convolution
+    fields:      fields of the lifting convolution, the two group convolutions of kernel 2, and those of kernel 3
+    head_fields: fields of the transposed convolution
     """
 
     group: str = "O"
@@ -52,7 +52,7 @@ class ProposalNetworkConfig:
 
     @property
     def receptive_field(self) -> int:
-        """Side in voxels of what a block of 2 x 2 x 2 places of the map sees."""
+        """Side in voxels of the cube that a block of 2 x 2 x 2 places of the map sees."""
         return 8 + 8 * (len(self.fields) - 3)
 
     @property
@@ -83,9 +83,10 @@ class ProposalBlock(nn.Module):
 
 
 class ProposalNetwork(nn.Module):
-    """Patches [B, 1, D, H, W] of values in about [-1, 1] -> logits [B, D', H', W'].
+    """Patches [B, 1, D, H, W] with values in about [-1, 1] -> logits [B, D', H', W'].
 
-    Sides must be the receptive field and a multiple of 4 voxels more; a map's side is half of the surplus, and 2.
+    The side of a patch must be the receptive field plus 4 n voxels; the side of its map is 2 + 2 n places. Raises
+    ModelError for other patches.
     """
 
     def __init__(self, config: ProposalNetworkConfig) -> None:
@@ -118,5 +119,5 @@ class ProposalNetwork(nn.Module):
 
     @property
     def parameters_count(self) -> int:
-        """Number of trained values."""
+        """Number of trainable values."""
         return sum(p.numel() for p in self.parameters())

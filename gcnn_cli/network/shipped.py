@@ -1,4 +1,4 @@
-"""The shipped weights as rows: those that score candidates, and those that propose them."""
+"""The shipped weights as table rows: networks that score candidates, and the network that proposes them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_mod
 def list_models() -> list[dict[str, Any]]:
     """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
 
-    threshold: None for proposal weights, which have none
+    threshold: None for a proposal network
     measured:  figures of the last validation in training, from the header; the card describes the data
 
     Raises ModelError for damaged files.

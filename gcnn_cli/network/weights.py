@@ -6,7 +6,7 @@ stored: they are computed from the group's name. Nothing in the file is executab
 
 Loading makes two checks: the tensors against the header's own sha256, and shipped weights
 against `manifest.json` beside them. Both detect damage and accidental exchange. Neither is a
-signature: who can write the weights can write the manifest, too.
+signature: whoever can write the weights can write the manifest, too.
 """
 
 import hashlib
@@ -22,12 +22,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from gcnn_cli.errors import DeviceError, ModelError, UsageError
+from gcnn_cli.errors import DeviceError, ModelError, UsageError, is_out_of_memory
 from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.committee import Network, build_network, check_values, members_of
 from gcnn_cli.network.contract import Calibration, InputSpec
-from gcnn_cli.network.devices import is_out_of_memory
 
 FORMAT = 1  # of one network
 COMMITTEE_FORMAT = 2  # of several; the header says how many (`members`), tensors are named `members.N.` first
@@ -109,8 +108,8 @@ def read_weights(path: Path, formats: tuple[int, ...]) -> tuple[dict[str, Any], 
         ) from None
     if header.get("format") not in formats:
         raise ModelError(
-            f"{path}: weights of format {header.get('format')!r};"
-            f" this version reads format{'s' * (len(formats) > 1)} {' and '.join(map(str, formats))} here"
+            f"{path}: weights of format {header.get('format')!r}; must be format {' or '.join(map(str, formats))} here"
+            " (1: a scoring network, 2: a committee, 3: a proposal network)"
         )
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")

@@ -1,9 +1,9 @@
-"""Nodule chunks -> samples: nodules with everything around them, above and below too, and places beside them.
+"""Nodule chunks -> samples: nodules with their surroundings in all directions, and places beside them.
 
-A chunk is a box of the scan's own voxels around one nodule (LUNA16's reference), without a mask: its nodule is a
-positive in its surroundings and no donor for transplants. The box is about as wide as a patch. A cube around a
-nodule therefore reaches beyond it, where the box's border is repeated; `rims` does the same to complete cubes of
-both classes as often.
+A chunk is a box of the scan's own voxels around one nodule of LUNA16's reference. It has no mask, so its nodule is a
+positive in its surroundings but not a donor for transplants. The box is about as wide as a patch. A cube around a
+nodule therefore reaches beyond it, where the box's border is repeated. `rims` does the same to complete cubes of both
+classes, equally often.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 
 _CLEAR_MM = 5.0  # negatives keep this far from the nodule's rim
-_OFF_CENTER_MM = 4.0  # in the plane: as far as nodules lie from the center of their chunk
-_PATCH_SHARE = 2 / 3  # of a cube's side: what is left when a patch is turned, scaled and shifted in it
+_OFF_CENTER_MM = 4.0  # in the plane: the largest distance of nodules from the center of their chunk
+_PATCH_SHARE = 2 / 3  # side of a patch as a share of the cube's, which leaves room to turn, scale and shift it
 _BLOB_MM = 1.5
 _BRIGHTER_HU = -750.0
 
@@ -37,7 +37,7 @@ class Chunk:
 
 
 def read_chunk(entry: CutoutEntry, config: SampleConfig) -> Chunk:
-    """Return the chunk on the training grid. Raises InputError for a file that holds no usable chunk."""
+    """Return the chunk on the training grid. Raises InputError for a file without a usable chunk."""
     data = entry.read()
     hu, spacing = data["hu"], np.asarray(data["spacing_zyx"], float)
     center, diameter = np.asarray(data["centre_zyx"], float), float(data["diameter_mm"])
@@ -68,9 +68,9 @@ def chunk_samples(chunk: Chunk, config: SampleConfig, rng: np.random.Generator) 
 
 
 def _places_beside(chunk: Chunk, config: SampleConfig, rng: np.random.Generator) -> list[NDArray[np.float64]]:
-    """Local maxima of the smoothed chunk that are clear of the nodule.
+    """Return local maxima of the smoothed chunk that are clear of the nodule.
 
-    A patch there lacks no more of the chunk than a nodule's does: what is missing must say nothing about the class.
+    A patch there lacks no more voxels than a nodule's patch does: missing voxels must say nothing about the class.
     """
     voxel = config.spacing_mm
     smooth = ndimage.gaussian_filter(np.clip(chunk.hu, -1000, 100).astype(np.float32), _BLOB_MM / voxel, mode="nearest")
@@ -91,5 +91,5 @@ def _sample(chunk: Chunk, center: NDArray[np.float64], label: int, kind: str, co
         index = [np.clip(np.arange(s, s + config.side), 0, n - 1) for s, n in zip(start, chunk.hu.shape, strict=True)]
         return np.asarray(chunk.hu[np.ix_(*index)], np.int16)
 
-    # The border is repeated on every side: no slice is marked missing.
+    # The border is repeated on every side, so no slice is marked missing.
     return Sample(cut, config.side, label, kind, chunk.patient, chunk.name, 0, config.side)

@@ -1,7 +1,7 @@
-"""The candidates that detection scores in a scan: operating points must be counted on the set that they cut.
+"""The candidates that detection scores in a scan, on which operating points must be counted.
 
-Training takes its negatives from more candidates than that (`preprocessed`). They are better to learn from, but
-a threshold counted on them would admit another number of false positives than it states.
+Training takes its negatives from more candidates (`preprocessed`), as they are better to learn from. A threshold that
+was counted on those would admit another number of false positives than it states.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ def detection_candidates(grid: Volume, lungs: Mask, detector: Detector) -> list[
 
 
 def candidates_key(detector: Detector) -> str:
-    """Return a short hash of the detector's settings and weights that decide which candidates it scores."""
+    """Return a short hash of the settings and weights that decide which candidates a detector scores."""
     options = detector.options
     decisive = json.dumps([options["candidates"], options["ranking"]], sort_keys=True)
     return hashlib.sha256(decisive.encode()).hexdigest()[:16]

@@ -51,7 +51,7 @@ def _signature(entries: list[CutoutEntry]) -> str:
 
 
 def _compare(known: list[CutoutEntry], unknown: list[CutoutEntry]) -> dict[str, str]:
-    """Name of a cube -> its patient, where one of the known nodules is the same."""
+    """Return name of a cube -> its patient, for cubes that show one of the known nodules."""
     slices, owners = [], []
     for entry in known:
         data = entry.read()

@@ -1,4 +1,4 @@
-"""Folders -> what each fold holds out, to be measured by the network that has not seen it."""
+"""Folders -> the scans and nodules that each fold holds out, on which its network can be measured."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from gcnn_cli.samples.sample import Sample, SampleConfig
 
 @dataclass(frozen=True, eq=False)
 class HeldOutNodule:
-    """A nodule cut-out, as a sample with its nodule in the center. diameter_mm: the readers', or of the mask."""
+    """A nodule cut-out as a sample with its nodule in the center. diameter_mm: the readers', or that of the mask."""
 
     sample: Sample
     diameter_mm: float
@@ -25,7 +25,7 @@ class HeldOutNodule:
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """What one fold holds out: labeled scans, and nodules in cut-outs."""
+    """Data that one fold holds out: labeled scans, and nodules in cut-outs."""
 
     scans: tuple[ScanEntry, ...]
     nodules: tuple[HeldOutNodule, ...]
@@ -34,7 +34,10 @@ class HeldOut:
 def read_held_out(
     folders: list[Path], samples: SampleConfig, held: Sequence[Collection[str]], cache: Path | None = None
 ) -> list[HeldOut]:
-    """Return what the folders hold of each fold's patients, in the order of the folds.
+    """Return the held-out data of each fold, in the order of the folds.
+
+    held:  patients of each fold
+    cache: folder that the trainings used (`duplicates.identify_patients`)
 
     Raises InputError for folders without a usable scan and for damaged cut-outs.
     """
@@ -53,7 +56,7 @@ def read_held_out(
 
 
 def _read_nodule(entry: CutoutEntry, config: SampleConfig) -> HeldOutNodule | None:
-    """The nodule of a cut-out; None where its mask is empty on the training grid."""
+    """Return the nodule of a cut-out; None if its mask is empty on the training grid."""
     rng = np.random.default_rng(0)
     if not entry.masked:
         chunk = read_chunk(entry, config)
@@ -65,5 +68,5 @@ def _read_nodule(entry: CutoutEntry, config: SampleConfig) -> HeldOutNodule | No
 
 
 def _diameter_mm(mask: NDArray[np.bool_], spacing_mm: float) -> float:
-    """Diameter of the disc that is as large as the largest axial section."""
+    """Return the diameter of the disc with the area of the largest axial section."""
     return float(2 * np.sqrt(mask.sum(axis=(1, 2)).max() / np.pi) * spacing_mm)

@@ -1,4 +1,4 @@
-"""Nodules varied before they are put into a scan: turned, made ground glass, hollowed."""
+"""Nodules pasted into scans, varied at random before: turned, made ground glass, or hollowed."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ _CAVITY_SHARE = 0.15
 _LUNG_HU = -850.0
 _SMALLEST_CAVITY_VOX = 8.0  # diameter of a nodule that may be hollow
 _RIM_VOX = 8
-_SEEN_HU, _SEEN_SHARE = 100.0, 0.4  # where a nodule cannot be seen, none was put
+_SEEN_HU, _SEEN_SHARE = 100.0, 0.4  # a nodule is visible if this share of its core is brighter than before by this
 
 
 @dataclass(frozen=True, eq=False)
 class Nodule:
-    """A nodule to paste: hu and weight [D, H, W]; its center (z, y, x) there and its diameter, in voxels."""
+    """A nodule to paste: hu and weight [D, H, W], its center (z, y, x) in them, and its diameter, in voxels."""
 
     hu: Cube
     weight: Cube
@@ -49,7 +49,12 @@ def vary_nodule(donor: Donor, diameter: float, rng: np.random.Generator) -> Nodu
 
 
 def paste(cube: Cube, start: NDArray[np.int64], place: NDArray[np.float64], noise_hu: float, nodule: Nodule) -> bool:
-    """Blend a nodule, centered at a voxel of the host, into the cube that begins at `start`; whether it shows there."""
+    """Blend a nodule, centered at a voxel of the host, into the cube that begins at `start`, in place.
+
+    noise_hu: noise of the host; NaN leaves the nodule's noise as it is
+
+    Return False, with the cube unchanged, if the nodule would not be visible there.
+    """
     shape = np.array(nodule.hu.shape)
     first = corner_of(place, nodule) - start
     low, high = np.maximum(first, 0), np.minimum(first + shape, cube.shape)
@@ -70,12 +75,12 @@ def paste(cube: Cube, start: NDArray[np.int64], place: NDArray[np.float64], nois
 
 
 def corner_of(place: NDArray[np.float64], nodule: Nodule) -> NDArray[np.int64]:
-    """The host's voxel at which the nodule's box begins when its center is at a place."""
+    """Return the voxel of the host at which the nodule's box begins if its center is at a place."""
     return np.asarray(np.round(place - nodule.center), np.int64)
 
 
 def _hollowed(hu: Cube, mask: NDArray[np.bool_], diameter: float, rng: np.random.Generator) -> Cube:
-    """A cavity of air or lung with noise of its own, a little off center, that leaves a wall."""
+    """Return the nodule with a noisy cavity of air or lung, a little off center, inside a wall."""
     center = np.array(ndimage.center_of_mass(mask)) + rng.normal(0, 0.08 * diameter, 3)
     radius = diameter / 2 * rng.uniform(0.4, 0.7)
     distance = np.linalg.norm(np.indices(mask.shape).transpose(1, 2, 3, 0) - center, axis=3)

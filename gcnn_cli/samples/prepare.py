@@ -10,7 +10,6 @@ from gcnn_cli.detection.detector import Detector
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
-from gcnn_cli.labels.patients import known_as
 from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
@@ -18,7 +17,7 @@ from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
-from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
 
 log = logging.getLogger("gcnn")
 
@@ -65,7 +64,7 @@ def prepare(
     if unknown:
         log.info("%d cut-outs of unknown patients are left out", unknown)
     index = replace(index, cutouts=tuple(cutouts))
-    split = _with_known_names(split, set(index.patients))
+    split = with_known_names(split, set(index.patients))
     held = held_out_patients(index, split)
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: dict[bool, list[Donor]] = {False: [], True: []}
@@ -110,12 +109,3 @@ def prepare(
         split,
         scored,
     )
-
-
-def _with_known_names(split: SplitConfig, patients: set[str]) -> SplitConfig:
-    """Return the split with patients by their names in the index, so that an id given by hand is stored nowhere."""
-    named = [known_as(given, patients) for given in split.hold_out]
-    absent = named.count("")
-    if absent:
-        log.warning("%d of the %d patients to hold out are not in the data", absent, len(named))
-    return replace(split, hold_out=tuple(name for name in named if name))

@@ -1,8 +1,8 @@
-"""The rim that chunks lack, taken from other cubes as often.
+"""The rim that chunks lack, removed from other cubes equally often.
 
-A chunk is as wide as a patch and sometimes lower than one: beyond it its border is repeated (`chunks`). Were that
-seen in nodules more often than in other places, a network would learn it. So complete cubes of both classes are
-narrowed to the size of a chunk and continued in the same way, as often as each class needs.
+A chunk is as wide as a patch and sometimes lower. Beyond it its border is repeated (`chunks`). If a repeated border
+were more frequent around nodules than elsewhere, a network would learn it. Complete cubes of both classes are
+therefore narrowed to the size of a chunk and continued in the same way, as often as each class needs.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ _OFF_CENTER_MM = 1.0  # standard deviation of a chunk's center from its nodule
 
 
 def narrow(cube: Cube, spacing_mm: float, rng: np.random.Generator) -> Cube:
-    """Return a cube [D, H, W] of which only a box of a chunk's size is left, its border repeated outside."""
+    """Return the cube [D, H, W] reduced to a box of a chunk's size, whose border is repeated outside."""
     width = rng.uniform(*_WIDTHS_MM)
     size_mm = np.array([rng.uniform(*_HEIGHTS_MM), width, width])
     center_mm = np.clip(rng.normal(0, _OFF_CENTER_MM, 3), -4, 4)

@@ -53,7 +53,7 @@ def scored_samples(scan: PreprocessedScan, entry: ScanEntry, config: SampleConfi
 def _false_candidates(
     scan: PreprocessedScan, indices: NDArray[np.float64], entry: ScanEntry, config: SampleConfig
 ) -> list[Sample]:
-    """Samples of those candidates [N, 3] that are away from every mark."""
+    """Return samples of those candidates [N, 3] that are away from every mark."""
     positions = scan.position_mm(indices)
     clear = np.ones(len(indices), bool)
     for x, y, z, diameter in (*entry.nodules, *entry.excluded):

@@ -1,9 +1,9 @@
 """Scenes: pieces of scans in which every nodule is marked, for training on maps.
 
-A map has a value for every place, so a scene says of each of its voxels whether a nodule is there, whether that is
-known, and whether anyone would look there. Whole scans, chunks, and cut-outs with a mask all are scenes.
+A map has a value for every place. A scene therefore states for each voxel whether it belongs to a nodule, whether that
+is known, and whether detection would search there. Whole scans, chunks, and cut-outs with a mask are scenes.
 
-All lengths are in voxels of the isotropic training grid.
+Lengths are in voxels of the isotropic training grid unless their names say otherwise.
 """
 
 import logging
@@ -23,7 +23,7 @@ from gcnn_cli.samples.chunks import Chunk, read_chunk
 from gcnn_cli.samples.donors import Donor, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.sample import SampleConfig
-from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
 from gcnn_cli.samples.transplant import choose_places, noise_hu
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
@@ -46,15 +46,15 @@ class Scene:
 
     hu:       int16 [D, H, W]
     nodules:  centers and diameters
-    unsure:   marks of too few readers and the like: neither nodule nor none
-    searched: [D, H, W], where detection would look
+    unsure:   excluded marks, such as those of too few readers: neither nodules nor negatives
+    searched: bool [D, H, W], True where detection would search
     kind:     scan, chunk or cut-out
     labelled: whether every nodule in it is marked
-    thin:     whether its slices are thin, so that it can stand for a scan of thicker ones
-    lung:     places drawn from the lungs, of scans only
-    hosts:    places for transplants: free, at the wall, at vessels; empty in scenes that take none
-    noise_hu: of a host's lung
-    donor:    the cut-out with its mask
+    thin:     whether its slices are thin enough to be averaged to thicker ones
+    lung:     places drawn from the lungs; None unless it is a scan
+    hosts:    places for transplants: free, at the wall, at vessels; empty in scenes without transplants
+    noise_hu: noise of the aerated lung of a scan; NaN if unknown
+    donor:    the cut-out with its mask; None unless it is a cut-out
     """
 
     hu: NDArray[np.int16]
@@ -72,14 +72,18 @@ class Scene:
     donor: Donor | None = None
 
 
-def read_scenes(folders: list[Path], spacing_mm: float, split: SplitConfig) -> tuple[list[Scene], tuple[str, ...]]:
-    """Return the scenes of all patients who are not held out, and the known patients who are, sorted.
+def read_scenes(
+    folders: list[Path], spacing_mm: float, split: SplitConfig
+) -> tuple[list[Scene], tuple[str, ...], SplitConfig]:
+    """Return the scenes of the training patients, the held-out patients, sorted, and the split by their known names.
 
-    Cut-outs of unknown patients are not used. Scans that cannot be read are left out.
+    Cut-outs of unknown patients are not used. Scans that cannot be read are left out, with a warning. Raises
+    InputError for folders without a usable scan and for damaged cut-outs.
     """
     index = read_index(folders, strict=False)
     cutouts = identify_patients(list(index.cutouts))
     index = replace(index, cutouts=tuple(cutouts))
+    split = with_known_names(split, set(index.patients))
     out = held_out_patients(index, split)
     config = SampleConfig(spacing_mm=spacing_mm)
     scenes = []
@@ -97,11 +101,11 @@ def read_scenes(folders: list[Path], spacing_mm: float, split: SplitConfig) -> t
                 scenes.append(scan_scene(scan, config, np.random.default_rng([split.seed, 3])))
             except (InputError, GeometryError) as error:
                 log.warning("%s; left out", error)
-    return scenes, tuple(sorted(out))
+    return scenes, tuple(sorted(out)), split
 
 
 def scan_scene(entry: ScanEntry, config: SampleConfig, rng: np.random.Generator) -> Scene:
-    """Return a scan around its lungs. Raises as reading does, and InputError without lungs."""
+    """Return the scene of a scan around its lungs. Raises as `read_volume`, and InputError without lungs."""
     volume = entry.read()
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())

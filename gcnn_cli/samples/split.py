@@ -1,12 +1,16 @@
 """Held-out patients, and nested subsets of the training samples."""
 
 import hashlib
+import logging
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.entries import DataIndex
+from gcnn_cli.labels.patients import known_as
 from gcnn_cli.samples.sample import Sample
+
+log = logging.getLogger("gcnn")
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,18 @@ class SplitConfig:
             raise InputError(f"[split] must name a fold from 1 to folds: got fold {self.fold}, folds {self.folds}")
         if not 0 <= self.share <= 1:
             raise InputError(f"the share of held-out patients must be between 0 and 1, got {self.share}")
+
+
+def with_known_names(split: SplitConfig, patients: Collection[str]) -> SplitConfig:
+    """Return the split with patients by their names in the index, so that an id given by hand is stored nowhere.
+
+    Patients that are not in the data are left out, with a warning.
+    """
+    named = [known_as(given, patients) for given in split.hold_out]
+    absent = named.count("")
+    if absent:
+        log.warning("%d of the %d patients to hold out are not in the data", absent, len(named))
+    return replace(split, hold_out=tuple(name for name in named if name))
 
 
 def held_out_patients(index: DataIndex, split: SplitConfig) -> set[str]:

@@ -1,11 +1,11 @@
-"""Tiles: pieces of scenes as a map's network sees them, turned and varied, with what its map should say.
+"""Tiles: pieces of scenes, turned and varied, with the targets of the map that a network makes of them.
 
-A place of the map is positive near a nodule's center and negative away from every nodule; between, and where nobody
-would look or nothing was measured, it is neither.
+A place of the map is positive near a nodule's center and negative away from every nodule. It is neither in between,
+where detection would not search, and where nothing was measured.
 
-Chunks and cut-outs end soon: beyond them their border is repeated, or continued along z (`slabs`). Were that only done
-around nodules, a network would learn it. So tiles of scans are cut down to a box or a slab of such sizes as often, and
-places beside the nodule in the same chunk are negatives in the same surroundings.
+Chunks and cut-outs are small: beyond them their border is repeated, or continued along z (`slabs`). If that happened
+around nodules only, a network would learn it. Tiles of scans are therefore narrowed to a box or slab of similar size
+about as often, and places beside the nodule in a chunk are negatives in the same surroundings.
 """
 
 from dataclasses import dataclass
@@ -22,19 +22,25 @@ from gcnn_cli.samples.slabs import extend_slab
 Cube = NDArray[np.float32]
 
 _SURE_RADIUS = 0.45  # share of a nodule's radius within which a place is positive
-_SURE_VOX = 1.8  # or this, which holds a place at least wherever a nodule is
-_CLEAR_VOX = 3.0  # places nearer to a nodule's center than this, or than its radius and 1, are no negatives
-_BOX_SHARE, _SLAB_SHARE = 0.3, 0.15  # of the tiles of scans
+_SURE_VOX = 1.8  # at least this radius, which holds a place of the map wherever a nodule lies
+_CLEAR_VOX = 3.0  # places nearer to a nodule's center than this, or than its radius plus 1, are not negatives
+_BOX_SHARE, _SLAB_SHARE = 0.3, 0.15  # shares of the tiles of scans that are narrowed
 _INTERPOLATED_SHARE = 0.6
 _THICK_SHARE, _BLUR_SHARE, _NOISE_SHARE = 0.35, 0.15, 0.5
 _TURN_DEGREES, _SCALE = 20.0, 0.15
 _HU_OFFSET, _HU_SCALE, _NOISE_HU = 15.0, 0.03, 30.0
-_ROOM = 20  # voxels that a cube is larger than its tile: for turning and scaling
+_ROOM = 20  # voxels by which a cube is larger than its tile, for turning and scaling
 
 
 @dataclass(frozen=True)
 class TileGeometry:
-    """side: voxels of a tile; first, step, count: its map's places along each axis, in voxels of the tile."""
+    """The size of a tile and the places of its map.
+
+    side:  voxels along each axis of a tile
+    first: voxel index of the map's first place along each axis
+    step:  voxels between places
+    count: places along each axis
+    """
 
     side: int
     first: float
@@ -43,23 +49,28 @@ class TileGeometry:
 
     @property
     def reach(self) -> float:
-        """How far from the middle of the tile its outermost places are."""
+        """Distance in voxels from the middle of the tile to its outermost places, along each axis."""
         return (self.side - 1) / 2 - self.first
 
     @property
     def cube_side(self) -> int:
-        """Side of what is cut from a scene to make a tile of it."""
+        """Side of the cube that is cut from a scene to make a tile."""
         return self.side + _ROOM
 
     def places(self) -> NDArray[np.float64]:
-        """Places of the map relative to the middle of the tile, [count, count, count, 3]."""
+        """Return the places of the map relative to the middle of the tile, [count, count, count, 3]."""
         axis = self.first + self.step * np.arange(self.count) - (self.side - 1) / 2
         return np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1)
 
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """hu [side] * 3; positive [count] * 3, where the places of a nodule sum to 1; negative, bool [count] * 3."""
+    """One training tile.
+
+    hu:       [side, side, side]
+    positive: [count, count, count]; the places of one nodule sum to 1, all others are 0
+    negative: bool [count, count, count]
+    """
 
     hu: Cube
     positive: NDArray[np.float32]
@@ -68,7 +79,7 @@ class Tile:
 
 @dataclass(eq=False)
 class _Cut:
-    """A cube of a scene, from voxel `start`; only between `low` and `high`, in voxels of the scene, was it measured."""
+    """A cube of a scene from voxel `start`. Only its part between `low` and `high`, in scene voxels, was measured."""
 
     hu: Cube
     start: NDArray[np.int64]
@@ -77,7 +88,7 @@ class _Cut:
 
 
 def cut_cube(scene: Scene, center: NDArray[np.float64], geometry: TileGeometry) -> tuple[Cube, NDArray[np.int64]]:
-    """Return the voxels around a place, the scene's border repeated beyond it, and the voxel they begin at."""
+    """Return a cube around a place, with the scene's border repeated beyond it, and its first voxel (z, y, x)."""
     start = np.floor(center).astype(int) - geometry.cube_side // 2 + 1
     return _repeated(scene.hu, start, geometry.cube_side), start
 
@@ -90,7 +101,10 @@ def make_tile(
     geometry: TileGeometry,
     rng: np.random.Generator,
 ) -> Tile:
-    """Return a tile of a cube that `cut_cube` made and a nodule may have been pasted into, varied at random."""
+    """Return a tile, varied at random, of a cube from `cut_cube` into which a nodule may have been pasted.
+
+    nodules: every nodule in the cube, in voxels of the scene
+    """
     cut = _Cut(cube, start, np.full(3, -0.5), np.array(scene.hu.shape) - 0.5)
     _stand_in(scene, cut, nodules, geometry, rng)
     if scene.thin and scene.kind == "scan" and rng.random() < _THICK_SHARE:
@@ -126,7 +140,7 @@ def _targets(
 
 
 def _stand_in(scene: Scene, cut: _Cut, nodules: Marks, geometry: TileGeometry, rng: np.random.Generator) -> None:
-    """Replace what a cut-out lacks; take as much from the tiles of scans."""
+    """Replace the slices that a cut-out lacks; narrow the tiles of scans to boxes and slabs at random."""
     side = geometry.cube_side
     middle = cut.start + (side - 1) / 2
     if scene.kind == "cut-out":
@@ -156,7 +170,7 @@ def _stand_in(scene: Scene, cut: _Cut, nodules: Marks, geometry: TileGeometry, r
 
 
 def _narrow(cut: _Cut, low: NDArray[np.float64], high: NDArray[np.float64]) -> None:
-    """Repeat the border of a box of the scene outside of it."""
+    """Narrow a cube to a box of the scene: outside it, its border is repeated."""
     cut.low, cut.high = np.maximum(cut.low, np.floor(low) - 0.5), np.minimum(cut.high, np.floor(high) + 0.5)
     last = len(cut.hu) - 1
     index = []
@@ -172,10 +186,12 @@ def _repeated(hu: NDArray[np.int16], start: NDArray[np.int64], side: int) -> Cub
 
 
 def _in_thick_slices(cube: Cube, rng: np.random.Generator) -> Cube:
-    """As a scan of slices of 2 to 4 voxels comes out after resampling: means, and lines between them."""
+    """Return the cube as a scan with slices of 2 to 4 voxels looks after resampling: means, and lines between them."""
     step = int(rng.integers(2, 5))
-    means = ndimage.uniform_filter1d(cube, step, axis=0, mode="nearest")[int(rng.integers(step)) :: step]
-    at = np.clip(np.arange(len(cube)) / step, 0, len(means) - 1)
+    first = int(rng.integers(step))
+    means = ndimage.uniform_filter1d(cube, step, axis=0, mode="nearest")[first::step]
+    middle = first - (0.5 if step % 2 == 0 else 0)  # of the first mean: an even window reaches one voxel farther back
+    at = np.clip((np.arange(len(cube)) - middle) / step, 0, len(means) - 1)
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(means) - 1)
     share = (at - below)[:, None, None].astype(np.float32)
@@ -183,7 +199,7 @@ def _in_thick_slices(cube: Cube, rng: np.random.Generator) -> Cube:
 
 
 def _signed_permutation(rng: np.random.Generator) -> NDArray[np.float64]:
-    """A random element of Oh."""
+    """Return a random element of Oh."""
     matrix = np.zeros((3, 3))
     matrix[np.arange(3), rng.permutation(3)] = rng.choice([-1, 1], 3)
     return matrix
@@ -198,7 +214,7 @@ def _small_rotation(rng: np.random.Generator) -> NDArray[np.float64]:
 
 
 def _turned(cube: Cube, turn: NDArray[np.float64], side: int) -> Cube:
-    """The middle of the cube without interpolation: voxel p of the tile is voxel turn @ p of the cube."""
+    """Return the cube's middle, turned without interpolation: voxel p of the tile is voxel turn @ p of the cube."""
     margin = (len(cube) - side) // 2
     axes = np.abs(turn).argmax(axis=0)
     flips = tuple(n for n in range(3) if turn[axes[n], n] < 0)
@@ -215,7 +231,7 @@ def _sampled(cube: Cube, turn: NDArray[np.float64], side: int) -> Cube:
 
 
 def _varied_hu(hu: Cube, rng: np.random.Generator) -> Cube:
-    # Scaled about lung, so that air and tissue move apart and not all one way.
+    # Scaled about the HU of lung, so that air and tissue move in opposite directions.
     varied = (hu + 850) * rng.normal(1, _HU_SCALE) - 850 + rng.normal(0, _HU_OFFSET)
     if rng.random() < _NOISE_SHARE:
         varied = varied + rng.uniform(0, _NOISE_HU) * rng.standard_normal(hu.shape, dtype=np.float32)

@@ -92,7 +92,7 @@ def _aerated(hu: NDArray[Any]) -> Mask:
 
 
 def _noise_hu(hu: NDArray[Any], where: Mask) -> float:
-    """Standard deviation of the detail that a Gaussian of one voxel removes, from the median absolute deviation."""
+    """Return the standard deviation, by the median absolute deviation, of the detail that a Gaussian removes."""
     if where.sum() < _MIN_VOXELS:
         return float("nan")
     rest = (hu - _smoothed(hu, 1.0))[where]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.lattice import Array, Lattice, make_affine
 
-__all__ = ["Array", "Source", "Volume", "make_affine"]  # a volume and what it is made from
+__all__ = ["Array", "Source", "Volume", "make_affine"]  # a volume and its parts
 
 
 @dataclass(frozen=True)

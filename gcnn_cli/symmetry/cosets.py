@@ -1,8 +1,8 @@
-"""Averaging over a group without looking twice at what is known to be equal.
+"""Averages over a group K of a function that is already invariant under a group H.
 
-A function f that is invariant under H has one value on each right coset (H ∩ K) k of its own symmetries in K:
-f(L_h L_k x) = f(L_k x). All cosets are of one size, so its mean over K is its mean over one element of each. A
-network with the group O needs 2 elements of Oh for that, not 48.
+Such a function f has one value on each right coset (H ∩ K) k in K: f(L_h L_k x) = f(L_k x). All cosets have the same
+size, so the mean over K equals the mean over one element of each coset. For a network with the group O this takes 2
+elements of Oh instead of 48.
 """
 
 from functools import cache
@@ -15,10 +15,12 @@ from gcnn_cli.symmetry.groups import make_group
 
 @cache
 def coset_representatives(known: str, over: str) -> NDArray[np.int8]:
-    """Return one matrix of each right coset of the elements that both groups share in `over`: int8 [N, d, d].
+    """Return one matrix of each right coset in `over` of the elements that both groups share: int8 [N, d, d].
 
-    known: the group under which a function is invariant; over: the group to average over. The identity comes first.
-    Raises ModelError for an unknown group.
+    known: the group under which a function is invariant
+    over:  the group to average over
+
+    The identity comes first. Raises ModelError for an unknown group.
     """
     group = make_group(over)
     own = {matrix.tobytes() for matrix in make_group(known).matrices}

@@ -169,7 +169,7 @@ class TransposedGroupConv(GroupConv):
         return features
 
     def export(self) -> nn.Conv2d | nn.Conv3d:
-        """Raise ModelError: torch's own layer of this kind has its channels the other way round."""
+        """Raise ModelError: torch's own layer of this kind has its channels in the opposite order."""
         raise ModelError("a transposed convolution has no ordinary convolution to be exported to")
 
 

@@ -51,10 +51,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class Chances:
-    """How often (negatives, positives) lose what others lack, so that it says nothing about the class.
+    """Chances of (negatives, positives) to lose slices or rims, so that a loss says nothing about the class.
 
-    slab: complete cubes lose slices as stacks do (`slabs`)
-    rim:  cubes that are not of a chunk lose their rim (`rims`)
+    slab: chance of a complete cube to lose slices as stacks do (`slabs`)
+    rim:  chance of a cube that is not from a chunk to lose its rim (`rims`)
     """
 
     slab: tuple[float, float] = (0.0, 0.0)

@@ -1,4 +1,4 @@
-"""Networks of all folds -> one committee, with its scores calibrated out of fold."""
+"""The networks of all folds -> one committee, whose scores are calibrated on out-of-fold patients."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,25 +23,28 @@ Names = dict[str, list[str]]
 
 @dataclass(frozen=True, eq=False)
 class FoldWeights:
-    """The network of one fold, and the names of the data that it was trained on (`provenance.NAME_KEYS`)."""
+    """The network of one fold, and the names of its training data (`provenance.NAME_KEYS`)."""
 
     model: TrainedModel
     names: Names
 
     @property
     def recipe(self) -> dict[str, Any]:
-        """The recipe of the training, as the header holds it."""
+        """Recipe of the training, from the header."""
         return dict(self.model.provenance["recipe"])
 
 
 def read_fold(path: Path) -> FoldWeights:
-    """Read weights of `gcnn train --fold`. Raises InputError for others and where the data's names are unknown."""
+    """Read weights from `gcnn train --fold`.
+
+    Raises InputError for other weights, or if the names of the training data are unknown; UsageError for a committee.
+    """
     model = load_model(str(path))
     recipe = model.provenance.get("recipe")
     if not isinstance(recipe, Mapping) or not recipe.get("split", {}).get("folds"):
-        raise InputError(f"{path}: was not trained on a fold (gcnn train --fold)")
+        raise InputError(f"{path}: not the weights of a fold; train them with gcnn train --fold")
     if not isinstance(model.network, GCNN):
-        raise UsageError(f"{path}: is a committee already")
+        raise UsageError(f"{path}: already a committee; give the weights of its folds")
     return FoldWeights(model, names_of(model, path))
 
 
@@ -55,12 +58,12 @@ def combine_folds(
     cache: Path | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[TrainedModel, Names]:
-    """Return the committee of one network for each fold, and the names of the data of all.
+    """Return the committee of one network for each fold, and the names of all training data.
 
-    folders: the data that the members were trained on; what each had held out is scored by it alone
-    cache:   folder that their training kept its results in
+    folders: data that the members were trained on; each member alone scores the patients that it held out
+    cache:   cache folder of the trainings
 
-    Raises InputError where the members are not the folds of one split, or the data have no scan of a fold.
+    Raises InputError if the members are not the folds of one split, or if the data lack a labeled scan of a fold.
     """
     Calibration(average_over=average_over)  # raises for an unknown group
     check_folds(members)
@@ -70,7 +73,7 @@ def combine_folds(
     held_out = read_held_out(folders, samples, [m.names["held_out_patients"] for m in members], cache)
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:
-            raise InputError(f"{model.name}: these data have no labeled scan of its held-out patients")
+            raise InputError(f"{model.name}: the data hold no labeled scan of its held-out patients")
     scored = score_out_of_fold(models, held_out, average_over=average_over, device=device, notify=notify)
     calibration, basis = calibrate_out_of_fold(scored, average_over)
     network = Committee([model.network for model in models if isinstance(model.network, GCNN)])
@@ -81,33 +84,33 @@ def combine_folds(
 
 
 def check_folds(members: Sequence[FoldWeights]) -> None:
-    """Check that there is one network of each fold of one split. Raises InputError."""
+    """Raise InputError unless there is one network for each fold of one split."""
     first = members[0]
     for member in members:
         if _shared(member.recipe) != _shared(first.recipe) or member.model.input != first.model.input:
-            raise InputError(f"{member.model.name} and {first.model.name} were not trained by one recipe")
+            raise InputError(f"{member.model.name} and {first.model.name} were trained with different recipes")
     folds = [member.recipe["split"]["fold"] for member in members]
     if sorted(folds) != list(range(1, first.recipe["split"]["folds"] + 1)):
         given = ", ".join(map(str, folds))
         raise InputError(
-            f"a committee needs one network of each of the {first.recipe['split']['folds']} folds, got folds {given}"
+            f"a committee needs one network for each of the {first.recipe['split']['folds']} folds, got folds {given}"
         )
     for member in members:
         held = set(member.names["held_out_patients"])
         if held & set(member.names["training_patients"]):
-            raise InputError(f"{member.model.name}: held-out patients are among those that it was trained on")
+            raise InputError(f"{member.model.name}: some held-out patients are also training patients")
         for other in members:
             if other is not member and held & set(other.names["held_out_patients"]):
                 raise InputError(f"{member.model.name} and {other.model.name} hold out the same patients")
 
 
 def _shared(recipe: dict[str, Any]) -> dict[str, Any]:
-    """What the folds' recipes have in common: all but the number of the fold and the seed."""
+    """Return a recipe without the fold and the seed, which differ between folds."""
     return {**recipe, "split": {**recipe["split"], "fold": 0}, "train": {**recipe["train"], "seed": 0}}
 
 
 def _provenance(members: Sequence[FoldWeights], names: Names, basis: dict[str, float]) -> dict[str, object]:
-    """The origin of all members. Names of the data are in it only if every member's header names them."""
+    """Return the provenance of the committee. It names the data only if every member's header does."""
     first = members[0].model.provenance
     named = all(member.model.provenance.keys() >= NAME_KEYS for member in members)
     return {

@@ -40,7 +40,7 @@ class Process:
         return self.rank == 0
 
     def shard(self, items: Sequence[T]) -> list[T]:
-        """Return every world_size-th item from this rank on: both halves of a balanced batch are shared out alike."""
+        """Return every world_size-th item from this rank on: both halves of a balanced batch are divided alike."""
         return list(items[self.rank :: self.world_size])
 
     def all_gather(self, values: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""What a committee is worth, measured on patients whom its members have not seen.
+"""Out-of-fold scores: each member of a committee scores the patients that it held out.
 
-Every labeled scan and every nodule cut-out is scored by the one member that had its patient held out. Scans are
-searched by the whole detection, proposals and measuring included, so that the false positives are those of use.
-Scores are logits, averaged over the same group as the committee's. They say how a single member does on what is new
-to it; the mean of all members, which ships, cannot be measured on patients whom most of them have seen.
+Every labeled scan and every nodule cut-out is scored by the one member that held out its patient. Scans go through the
+whole detection, including proposals and measuring, so the false positives are those of use. Scores are logits,
+averaged over the same group as the committee's. They measure single members on new patients. The mean of all members,
+which ships, cannot be measured on these patients, because most members were trained on them.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.operating_points import calibrate
 from gcnn_cli.training.validation import rate_figures
 
-_RATES = (*RATES, 16.0, 32.0, 64.0)  # up to the number of candidates: every finding has a rate of false positives
+_RATES = (*RATES, 16.0, 32.0, 64.0)  # toward the number of candidates, so that weak findings have a rate too
 _CERTAIN = 1e-12
 _BATCH = 64
 
@@ -38,13 +38,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class OutOfFold:
-    """Everything that was held out from one member, scored by it.
+    """The out-of-fold scores of all members.
 
-    matches:       of every labeled scan; scores are logits
-    patients:      of these scans, in the order of `matches.series`
-    nodules:       in cut-outs
-    nodule_logits: float [N], of these
-    candidates:    scored in all scans
+    matches:       matches in every labeled scan; scores are logits
+    patients:      patients of these scans, in the order of `matches.series`
+    nodules:       nodules in cut-outs
+    nodule_logits: float [N], logits of these nodules
+    candidates:    number of candidates scored in all scans
     """
 
     matches: Matches
@@ -67,13 +67,13 @@ def score_out_of_fold(
     device: torch.device,
     notify: Callable[[str], None] = lambda _: None,
 ) -> OutOfFold:
-    """Score what each member had held out; `held_out` in the order of the members. Raises as detection does."""
+    """Score the held-out data of each member; `held_out` is in the order of the members. Raises as `detect` does."""
     scans = [scan for held in held_out for scan in held.scans]
     reports: list[Report] = []
     nodules: list[HeldOutNodule] = []
     logits = [np.zeros(0)]
     for member, held in zip(members, held_out, strict=True):
-        # Probabilities that are the sigmoid of the logit, one sha256 for all members' reports.
+        # Probabilities are then the sigmoid of the logit, and all reports have the same sha256.
         plain = replace(member, calibration=Calibration(average_over=average_over), sha256="")
         detector = make_detector(plain, device)
         for scan in held.scans:
@@ -95,7 +95,7 @@ def score_out_of_fold(
 def score_nodules(
     model: TrainedModel, nodules: Sequence[HeldOutNodule], *, average_over: str, device: torch.device
 ) -> Floats:
-    """Return the logits [N] of cut-outs, each seen in one patch around its nodule."""
+    """Return the logits [N] of cut-outs, each scored as one patch around its nodule."""
     scorer = make_scorer(model.network, device, average_over=average_over)
     samples = [nodule.sample for nodule in nodules]
     batches = (plain_batch(samples[n : n + _BATCH], model.input) for n in range(0, len(samples), _BATCH))
@@ -103,13 +103,13 @@ def score_nodules(
 
 
 def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibration, dict[str, float]]:
-    """Return what a logit means, and what that rests on.
+    """Return the calibration of the committee and the figures on which it rests.
 
-    A probability is that of a candidate that detection scores: the prior is the share of nodules among the
-    candidates of the labeled scans, about one or two in a hundred. No smaller prior is set for the sake of caution;
-    that would only hold sure findings below one half. Nodules of scans are few, so the shape of the map rests on the
-    cut-outs too; these are larger than nodules that have not been looked for, so that probabilities of small ones
-    may be too high. The rates of false positives are counted in all labeled scans.
+    A probability is that of a candidate that detection scores. The prior is the share of nodules among the candidates
+    of the labeled scans, about one or two in a hundred. A smaller prior would hold clear findings below one half.
+    Scans hold few nodules, so Platt's map is fitted to the cut-outs too. Nodules in cut-outs are larger than those of
+    unselected scans, so the probabilities of small nodules may be too high. The rates of false positives are counted in
+    all labeled scans.
     """
     found = outcomes_of(scored.matches)
     outcomes = Outcomes(
@@ -136,7 +136,7 @@ def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibra
 
 
 def _with_logits(matches: Matches) -> Matches:
-    """Matches whose scores are the logits of their probabilities."""
+    """Return the matches with logits in place of probabilities as scores."""
 
     def back(probability: Floats) -> Floats:
         return np.asarray(logit(np.clip(probability, _CERTAIN, 1 - _CERTAIN)))

@@ -1,7 +1,7 @@
-"""What a batch of tiles is made of: nodules of every size in their own surroundings and put into scans, and lung.
+"""The composition of batches of tiles: nodules in their own surroundings, nodules put into scans, and lung alone.
 
-Small nodules and large ones are rarer than those between, and are drawn more often than they occur. Small ones are
-put on vessels more often than elsewhere, which is where they are missed. Tiles of lung alone lie anywhere in the
+Small and large nodules are rarer than those in between, and are drawn more often than they occur. Small ones are put
+on vessels more often than elsewhere, because there they are missed most often. Tiles of lung alone lie anywhere in the
 scans, or where the network itself was wrong (`TileSampler.hard`).
 """
 
@@ -15,19 +15,19 @@ from gcnn_cli.samples.pasting import Nodule, corner_of, paste, vary_nodule
 from gcnn_cli.samples.scenes import Places, Scene
 from gcnn_cli.samples.tiles import Tile, TileGeometry, cut_cube, make_tile
 
-# Diameters in voxels that part the sizes, and how often each is drawn.
+# Diameters in voxels between the size classes, and the weight of each class.
 _SIZES = (5.0, 7.0, 10.0, 14.0, 20.0)
 _SIZE_WEIGHTS = (1.2, 1.3, 1.0, 0.8, 0.7, 0.7)
-_FEWEST = 25  # of a size: fewer are not drawn more often for it
+_FEWEST = 25  # a class with fewer nodules is drawn as if it had this many, so that none repeats too often
 _SMALL_VOX = 7.0
-_HOST_SHARES = {True: (0.2, 0.3, 0.5), False: (0.3, 0.45, 0.25)}  # small or not: free, wall, vessel
-_OFF_CENTER = 0.8  # of the map's reach: how far from a tile's middle its nodule may lie
+_HOST_SHARES = {True: (0.2, 0.3, 0.5), False: (0.3, 0.45, 0.25)}  # by "is small": free, wall, vessel
+_OFF_CENTER = 0.8  # largest distance of a nodule from the middle of its tile, as a share of the map's reach
 _HARD_SHARE = 0.6  # of the tiles of lung alone
 
 
 @dataclass(frozen=True)
 class BatchConfig:
-    """Number of tiles of each kind in a batch."""
+    """Number of tiles of each kind in a batch. Raises InputError for fewer than two tiles or a negative number."""
 
     chunks: int = 5
     cutouts: int = 2
@@ -38,11 +38,11 @@ class BatchConfig:
     def __post_init__(self) -> None:
         counts = (self.chunks, self.cutouts, self.transplants, self.marks, self.lung)
         if min(counts) < 0 or sum(counts) < 2:
-            raise InputError(f"a batch needs 2 tiles or more and no negative number of any kind, got {self}")
+            raise InputError(f"a batch must have at least 2 tiles and no negative numbers of tiles, got {self}")
 
     @property
     def kinds(self) -> list[str]:
-        """Kind of each tile of a batch."""
+        """Kind of each tile in a batch."""
         return (
             ["chunk"] * self.chunks
             + ["cut-out"] * self.cutouts
@@ -54,7 +54,10 @@ class BatchConfig:
 
 @dataclass(eq=False)
 class TileSampler:
-    """Draws tiles. hard: by number of a scan, the places of the network's highest false peaks."""
+    """A source of random batches of tiles. Raises InputError without scans or without nodules.
+
+    hard: number of a scan -> places of the network's highest false peaks in it
+    """
 
     scenes: list[Scene]
     geometry: TileGeometry
@@ -67,18 +70,18 @@ class TileSampler:
         self._of: dict[str, list[int]] = {
             "chunk": [n for n in numbers if self.scenes[n].kind == "chunk"],
             "cut-out": [n for n in numbers if self.scenes[n].kind == "cut-out"],
-            "transplant": [n for n in self._scans if self.scenes[n].hosts],
+            "transplant": [n for n in self._scans if any(len(places) for places in self.scenes[n].hosts)],
             "mark": [n for n in self._scans if len(self.scenes[n].nodules)],
             "lung": self._scans,
         }
         self._weights = {kind: self._by_size(self._of[kind]) for kind in ("chunk", "cut-out")}
         if not self._scans or not (self._of["chunk"] or self._of["cut-out"] or self._of["mark"]):
-            raise InputError("training proposals needs scans, and nodules in them or in cut-outs")
+            raise InputError("proposal training needs scans, and nodules marked in them or in cut-outs")
 
     def draw(self, rng: np.random.Generator) -> list[tuple[Tile, bool]]:
-        """Return the tiles of one batch, and whether every nodule in each is marked.
+        """Return the tiles of one batch, each with True if every nodule in its scene is marked.
 
-        A kind that the data lack is replaced by lung.
+        Tiles of lung replace a kind that the data lack.
         """
         return [self._tile(kind, rng) for kind in self.config.kinds]
 
@@ -114,7 +117,7 @@ class TileSampler:
         if kind == "lung":
             hard = self.hard.get(number, np.zeros((0, 3)))
             pool = hard if len(hard) and rng.random() < _HARD_SHARE else scene.lung
-        assert pool is not None  # for the type checker: scans have places of lung
+        assert pool is not None  # for the type checker: every scan has places of lung
         return np.asarray(pool[rng.integers(len(pool))])
 
     def _by_size(self, numbers: list[int]) -> NDArray[np.float64]:

@@ -1,14 +1,14 @@
 """Optimization of a proposal network: the focal loss on maps of tiles, and negatives that the network itself finds.
 
 The loss is that of CornerNet and CenterNet (Law & Deng 2018, arXiv:1808.01244; Zhou et al. 2019, arXiv:1904.07850)
-without their soft rim: with p the probability at a place,
+without their soft rim. With p the probability at a place it is the sum of
 
     nodules    - mean over nodules of the mean over their places of (1 - p)^2 log p
-    the rest   - sum over negative places of p^2 log(1 - p), over the number of nodules, weighed by 1/2
+    the rest   - sum over negative places of p^2 log(1 - p), divided by the number of nodules, times 1/2
 
-so that each nodule counts the same whatever its size, and clear lung counts for nothing. Twice during training the
+Each nodule counts the same whatever its size, and clear lung counts for almost nothing. During training (`rounds`) the
 network is run over every scan, and its highest peaks away from the marks become places to train on. In scans without
-labels the very highest are left out, and so are places that the network is sure of: they may be nodules.
+labels the highest peaks and the places of high probability are left out: they may be nodules.
 """
 
 import copy
@@ -26,6 +26,7 @@ from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.detection.proposals import find_peaks
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.devices import autocast
 from gcnn_cli.network.proposal_map import make_mapper
 from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.samples.scenes import Places, Scene
@@ -35,9 +36,9 @@ from gcnn_cli.training.loop import Interrupted
 from gcnn_cli.training.proposal_batches import BatchConfig, TileSampler
 
 _NEGATIVE_WEIGHT = 0.5
-_SURE = 0.8  # probability from which a place of a scan without labels is no negative
-_START_LOGIT = -4.0  # of every place before training: few are nodules
-_MINED = 120  # places of a scan
+_SURE = 0.8  # from this probability on, a place in a scan without labels is not a negative
+_START_LOGIT = -4.0  # bias of every logit before training: few places are nodules
+_MINED = 120  # most places mined in one scan
 _APART_MM = 5.0
 _UNLABELLED_SKIP = 10  # highest peaks of a scan without labels that are not used
 _CLEAR_VOX = 3.0  # mined places keep this far from the rim of every mark
@@ -45,7 +46,11 @@ _CLEAR_VOX = 3.0  # mined places keep this far from the rim of every mark
 
 @dataclass(frozen=True)
 class ProposalTrainConfig:
-    """The recipe. rounds: how often negatives are mined, in equal parts of the run."""
+    """The recipe of a training. Raises InputError for a value out of range.
+
+    rounds:     number of times that negatives are mined, at even intervals
+    save_every: steps between checkpoints
+    """
 
     network: ProposalNetworkConfig = field(default_factory=ProposalNetworkConfig)
     input: InputSpec = field(default_factory=lambda: InputSpec(side=48))
@@ -60,23 +65,28 @@ class ProposalTrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.rounds < 0 or self.save_every < 1 or self.seed < 0:
-            raise InputError(f"training proposals needs steps and save_every of at least 1, got {self}")
+            raise InputError(f"proposal training must have steps and save_every of at least 1, got {self}")
         if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.average_decay < 1):
-            raise InputError(f"training proposals needs a learning rate above 0, got {self}")
-        self.geometry  # noqa: B018 - raises for a side that the network cannot take
+            raise InputError(
+                "proposal training must have learning_rate > 0, weight_decay >= 0 and"
+                f" average_decay from 0 to below 1, got {self}"
+            )
+        self.geometry  # noqa: B018 - raises for a side that does not fit the network
 
     @property
     def geometry(self) -> TileGeometry:
-        """Tiles of the input's side, and the places of their maps. Raises InputError where they do not fit."""
+        """Geometry of tiles with the input's side. Raises InputError if the side does not fit the network."""
         surplus = self.input.side - self.network.receptive_field
         if surplus < 0 or surplus % 4:
-            raise InputError(f"tiles need a side of {self.network.receptive_field} + 4 n voxels, got {self.input.side}")
+            raise InputError(
+                f"the side of a tile must be {self.network.receptive_field} + 4 n voxels, got {self.input.side}"
+            )
         return TileGeometry(self.input.side, self.network.first_place, STRIDE, surplus // STRIDE + 2)
 
 
 @dataclass(frozen=True)
 class ProposalProgress:
-    """One step: the mean losses and the mean probability at nodules since the last checkpoint."""
+    """The progress after a step. Losses, probability at nodules and seconds are means since the last checkpoint."""
 
     step: int
     nodule_loss: float
@@ -95,7 +105,7 @@ def train_proposals(
 ) -> ProposalNetwork:
     """Train from scratch or from the checkpoint; return the averaged network in eval mode.
 
-    Raises InputError without scans or nodules, Interrupted when asked to stop.
+    Raises InputError without scans or nodules, Interrupted after a request to stop.
     """
     run = _Run(scenes, config)
     if checkpoint and (state := checkpoint.load()):
@@ -113,7 +123,11 @@ def train_proposals(
 
 
 def focal_loss(logits: Tensor, positive: Tensor, negative: Tensor, unmarked: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses of the nodules and of the rest. All [B, count, count, count] but unmarked [B]: scans without labels."""
+    """Return the losses of the nodules and of the rest, unweighted.
+
+    logits, positive, negative: [B, count, count, count]; see `Tile`
+    unmarked:                   bool [B], True for tiles of scans without labels
+    """
     p = logits.sigmoid()
     nodules = positive.sum().clamp(min=1)
     of_nodules = -(positive * (1 - p) ** 2 * F.logsigmoid(logits)).sum() / nodules
@@ -123,7 +137,7 @@ def focal_loss(logits: Tensor, positive: Tensor, negative: Tensor, unmarked: Ten
 
 
 class _Run:
-    """Everything that changes while training: what a checkpoint holds."""
+    """The state of a training, which a checkpoint holds."""
 
     def __init__(self, scenes: list[Scene], config: ProposalTrainConfig) -> None:
         torch.manual_seed(config.seed)
@@ -144,7 +158,7 @@ class _Run:
         self.seconds = 0.0
 
     def advance(self) -> None:
-        """One optimization step."""
+        """Take one optimization step; mine negatives first when they are due."""
         config, started = self.config, time.monotonic()
         if self.step in {config.steps * n // (config.rounds + 1) for n in range(1, config.rounds + 1)}:
             self._mine()
@@ -154,7 +168,7 @@ class _Run:
         drawn = self.sampler.draw(np.random.default_rng([config.seed, self.step]))
         image, positive, negative = _stacked([tile for tile, _ in drawn], config.input)
         unmarked = torch.tensor([not labelled for _, labelled in drawn])
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu")):
             logits = self.network(image)
         of_nodules, of_rest = focal_loss(logits.float(), positive, negative, unmarked)
         self.optimizer.zero_grad()

@@ -1,7 +1,7 @@
-"""One training run of a proposal network, from folders to a weights file; it can be stopped and resumed.
+"""One training run of a proposal network, from folders to a weights file. It can be stopped and resumed.
 
-Beside the weights file `NAME.safetensors` a folder `NAME.run` holds `metrics.jsonl`, the last checkpoint and
-the names of series and patients (`provenance`).
+Beside the weights file `NAME.safetensors`, the folder `NAME.run` holds `metrics.jsonl`, the last checkpoint and the
+names of the data (`data.json`).
 """
 
 import json
@@ -17,6 +17,8 @@ import torch
 
 from gcnn_cli import __version__
 from gcnn_cli.errors import UsageError
+from gcnn_cli.files import make_folder
+from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
 from gcnn_cli.network.weights import SUFFIX
 from gcnn_cli.samples.scenes import read_scenes
@@ -30,10 +32,10 @@ log = logging.getLogger("gcnn")
 
 @dataclass(frozen=True)
 class ProposalRunConfig:
-    """What to train on and what to make.
+    """Input and output of a run. Raises UsageError for an existing file that is neither resumed nor overwritten.
 
     name_data: name series and patients in the weights file
-    resume:    go on from the checkpoint of an earlier run
+    resume:    continue from the checkpoint of an earlier run
     """
 
     data: tuple[Path, ...]
@@ -46,19 +48,20 @@ class ProposalRunConfig:
 
     def __post_init__(self) -> None:
         if self.out.suffix != SUFFIX:
-            raise UsageError(f"{self.out}: a weights file ends in {SUFFIX}")
+            raise UsageError(f"{self.out}: the name of a weights file must end in {SUFFIX}")
         if self.out.exists() and not self.overwrite:
             raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
         if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
-            raise UsageError(f"{self.checkpoint_path} is of an unfinished run; give --resume or --overwrite")
+            raise UsageError(f"{self.checkpoint_path} belongs to an unfinished run; give --resume or --overwrite")
 
     @property
     def folder(self) -> Path:
-        """Where the run keeps everything but the weights."""
+        """Folder of everything that the run keeps except the weights."""
         return self.out.with_suffix(".run")
 
     @property
     def checkpoint_path(self) -> Path:
+        """Path of the run's checkpoint."""
         return self.folder / "checkpoint.pt"
 
 
@@ -68,19 +71,20 @@ def run_proposal_training(
     watch: Callable[[ProposalProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ProposalModel:
-    """Read the scenes, train, write. `watch` sees every step.
+    """Read the scenes, train the network and write its weights. `watch` is called with every step.
 
-    Raises InputError for data that cannot be learned from, Interrupted when asked to stop.
+    Raises InputError for data that cannot be learned from, OutputError, and Interrupted after a request to stop.
     """
     started = time.monotonic()
-    config.folder.mkdir(parents=True, exist_ok=True)  # now, not after an hour of training
-    scenes, held_out = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
+    make_folder(config.folder)  # now, not after an hour of training
+    scenes, held_out, split = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
     kinds = dict(Counter(scene.kind for scene in scenes))
     log.info("training: %s", kinds)
     patients = sorted({scene.patient for scene in scenes})
     series = sorted(scene.name for scene in scenes if scene.kind == "scan")
     recipe = json.loads(json.dumps(asdict(config.train)))
-    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes)))
+    precision = precision_name(torch.device("cpu"))
+    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes), precision))
     if not config.resume:
         checkpoint.path.unlink(missing_ok=True)
         (config.folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -98,13 +102,14 @@ def run_proposal_training(
         "training_patients": patients,
         "held_out_patients": list(held_out),
     }
-    hold_out = config.split.hold_out if config.name_data else len(config.split.hold_out)
+    hold_out = split.hold_out if config.name_data else len(split.hold_out)
     provenance = {
         "tool": f"gcnn {__version__}",
         "torch": torch.__version__,
         "machine": platform.machine(),
+        "precision": precision,
         "recipe": recipe,
-        "split": {**asdict(config.split), "hold_out": hold_out},
+        "split": {**asdict(split), "hold_out": hold_out},
         **(names if config.name_data else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "scenes": kinds,

@@ -17,7 +17,7 @@ def slab_chances(samples: list[Sample], share: float) -> tuple[float, float]:
 
 
 def rim_chances(samples: list[Sample]) -> tuple[float, float]:
-    """Return how often other (negatives, positives) must be narrowed for both classes to be as chunks equally often."""
+    """Return how often other (negatives, positives) must be narrowed for both to look like chunks equally often."""
     already = _shares_of(samples, ("chunk", "chunk beside"))
     return _completing(already, max(already))
 

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/candidates.py SCANS [SCANS ...]
 
-SCANS are folders of labelled scans: those of `transplants.py` (OUT/labelled, OUT/unlabelled), or the shared data.
+SCANS are folders of labeled scans: those of `transplants.py` (OUT/labelled, OUT/unlabelled), or the shared data.
 A nodule is found if a candidate lies nearer to its center than its radius; nodules under 4 mm are left out.
 Prints Markdown, and the seconds of both stages on this machine.
 """

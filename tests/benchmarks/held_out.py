@@ -113,7 +113,7 @@ def print_rows(name: str, labelled: Evaluation, unlabelled: Matches, context: di
     points = {point.rate: point for point in labelled.points}
     interval = "" if labelled.cpm_interval is None else " ({:.3f}-{:.3f})".format(*labelled.cpm_interval)
     cells = [f"{points[rate].sensitivity:.3f}" for rate in SHOWN]
-    row = (name, "labelled scans, FROC", str(labelled.counts.nodules), *cells, f"{labelled.cpm:.3f}{interval}")
+    row = (name, "labeled scans, FROC", str(labelled.counts.nodules), *cells, f"{labelled.cpm:.3f}{interval}")
     print("| " + " | ".join(row) + " |")
     groups = {
         "scans without labels": unlabelled.nodule_score,

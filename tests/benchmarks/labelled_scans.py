@@ -1,4 +1,4 @@
-"""Ranks of the reference nodules in labelled scans: among the candidates, and in the report.
+"""Ranks of the reference nodules in labeled scans: among the candidates, and in the report.
 
     python tests/benchmarks/labelled_scans.py DATA [--model octahedral]
 

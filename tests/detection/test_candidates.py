@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import maximum_filter
 
-from gcnn_cli.detection.candidates import CandidateConfig, _peaks, find_candidates
+from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.findings import Candidate
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
+from gcnn_cli.detection.peaks import peak_voxels
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
@@ -131,7 +132,7 @@ def test_peaks_are_where_a_maximum_filter_has_them():
     response = generator.integers(0, 9, (7, 8, 9)).astype(np.float32)
     allowed = generator.random(response.shape) < 0.8
     expected = np.argwhere((response == maximum_filter(response, size=3)) & allowed)
-    assert np.array_equal(_peaks(response, allowed), expected)
+    assert np.array_equal(peak_voxels(response, allowed), expected)
 
 
 @pytest.mark.parametrize("center", [30.0, 30.5, 31.5, 30.2])

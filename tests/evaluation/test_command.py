@@ -156,7 +156,7 @@ def test_missing_tables_are_remarked(run, tables):
     assert "no --excluded" in done.stderr
 
 
-# --- detection in labelled scans ----------------------------------------------------------------------------------
+# --- detection in labeled scans ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

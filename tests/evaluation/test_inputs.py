@@ -1,4 +1,4 @@
-"""One table has one meaning: detection in a labelled folder and files alone are measured against the same reference."""
+"""One table has one meaning: detection in a labeled folder and files alone are measured against the same reference."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ UNMEASURED = "b,0,30,-290,-1\n"
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two labelled scans, with predictions 4.9 and 5.1 mm beside the nodule in b."""
+    """Two labeled scans, with predictions 4.9 and 5.1 mm beside the nodule in b."""
     for name in ("a", "b"):
         write_metaimage(Volume(np.zeros((12, 30, 34), np.int16), axial()), tmp_path / f"{name}.mha")
     (tmp_path / "annotations.csv").write_text(HEADING + MEASURED + UNMEASURED)
@@ -69,7 +69,7 @@ def test_a_repeated_nodule_counts_once_and_a_remark_says_so(folder, read, caplog
     (folder / "annotations.csv").write_text(HEADING + MEASURED + UNMEASURED + MEASURED)
     inputs = read(folder)
     assert len(inputs.nodules) == 2
-    assert inputs.remarks == ("left out of the labelled data: 1 duplicate rows",)
+    assert inputs.remarks == ("left out of the labeled data: 1 duplicate rows",)
     assert "annotations.csv, line 4: repeats the nodule of line 2 (a); left out" in caplog.text
 
 
@@ -78,7 +78,7 @@ def test_a_repeated_series_counts_once(folder, read):
     (folder / "seriesuids.csv").write_text("a\nb\na\n")
     inputs = read(folder)
     assert inputs.series == ("a", "b")
-    assert inputs.remarks == ("left out of the labelled data: 1 duplicate rows",)
+    assert inputs.remarks == ("left out of the labeled data: 1 duplicate rows",)
 
 
 @pytest.mark.parametrize("read", [by_files, by_folder])

@@ -87,7 +87,7 @@ def test_a_scan_of_luna16_without_rows_is_a_scan_without_nodules(luna, caplog):
     assert scans[B].excluded == ((1.0, 31.0, -285.0, UNMEASURED_MM),)
     assert {scan.layout for scan in index.scans} == {"LUNA16"}
     assert scans[A].labels == luna / "CSVFILES" / "annotations.csv"
-    assert "LUNA16 layout, 2 scans: 2 labelled, with 1 nodules, 1 excluded marks, 0 candidates" in caplog.text
+    assert "LUNA16 layout, 2 scans: 2 labeled, with 1 nodules, 1 excluded marks, 0 candidates" in caplog.text
     assert index.problems == ()  # readers agree to the pixel: a repeated excluded mark is no problem
 
 
@@ -211,7 +211,7 @@ def test_readers_xml_becomes_nodules_and_excluded_marks(tmp_path, place, caplog)
     np.testing.assert_allclose(places[1:], [small, other], atol=1e-4)
     np.testing.assert_allclose(places[0], (-5, 38, -278), atol=0.7)  # of two readers
     assert (scan.layout, scan.labelled, scan.labels) == ("LIDC-IDRI", True, tmp_path / place / "069.xml")
-    assert "LIDC-IDRI layout, 1 scans: 1 labelled, with 1 nodules, 3 excluded marks" in caplog.text
+    assert "LIDC-IDRI layout, 1 scans: 1 labeled, with 1 nodules, 3 excluded marks" in caplog.text
     assert index.problems == ()
 
 
@@ -357,7 +357,7 @@ def test_problems_are_reported_left_out_and_refused_with_strict(tmp_path, spoil,
     assert [p.kind for p in index.problems] == [kind]
     assert text in index.problems[0].text
     assert f"{kind}: {index.problems[0].text}" in caplog.text
-    assert f"problems with the labelled data: 1 {kind}" in caplog.text
+    assert f"problems with the labeled data: 1 {kind}" in caplog.text
     assert by_name(index)["good"].nodules == ((0.0, 30.0, -290.0, 6.0),)
     with pytest.raises(InputError, match=f"--strict: 1 {kind}; the first: ") as error:
         read_index([tmp_path], strict=True)

@@ -84,7 +84,7 @@ def test_a_committee_comes_back_from_its_file(model, tmp_path):
 
 
 def test_unequal_networks_are_no_committee():
-    with pytest.raises(ModelError, match="one configuration"):
+    with pytest.raises(ModelError, match="the same configuration"):
         Committee([make_network("O"), make_network("D4")])
     with pytest.raises(ModelError, match="at least one"):
         Committee([])

@@ -8,8 +8,8 @@ import torch
 from conftest import make_network
 from network.patches import patches
 
-from gcnn_cli.errors import DeviceError, ModelError
-from gcnn_cli.network.devices import choose_device, has_fast_bfloat16, is_out_of_memory
+from gcnn_cli.errors import DeviceError, ModelError, is_out_of_memory
+from gcnn_cli.network.devices import choose_device, has_fast_bfloat16
 from gcnn_cli.network.inference import FoldedGCNN, Scorer, make_scorer
 from gcnn_cli.symmetry.actions import act_on_image
 from gcnn_cli.symmetry.groups import make_group

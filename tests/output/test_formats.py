@@ -238,6 +238,9 @@ def test_where_the_json_stands_the_others_are_of_its_making(tmp_path, monkeypatc
         assert 0 < steps < 3
 
 
-@pytest.mark.parametrize(("rate", "text"), [(None, "-"), (0.125, "≤ 0.125"), (0.1250000000001, "≤ 0.125"), (0.126, "0.126"), (3.9612, "3.96")])
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(None, "-"), (0.125, "≤ 0.125"), (0.1250000000001, "≤ 0.125"), (0.126, "0.126"), (3.9612, "3.96")],
+)
 def test_a_rate_below_the_counted_ones_is_shown_as_a_bound(rate, text):
     assert rate_text(rate) == text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gcnn_cli.samples.scenes import Scene
-from gcnn_cli.samples.tiles import TileGeometry, cut_cube, make_tile
+from gcnn_cli.samples.tiles import TileGeometry, _in_thick_slices, cut_cube, make_tile
 
 GEOMETRY = TileGeometry(side=48, first=14.5, step=2, count=10)
 CENTER = np.array([40.3, 44.8, 51.1])
@@ -48,6 +48,13 @@ def test_no_place_inside_a_nodule_is_a_negative(seed, diameter):
     at = np.clip(np.round(places).astype(int), 0, 47)
     bright = made.hu[tuple(at.T)] > -300
     assert not bright.any()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_thick_slices_move_nothing(seed):
+    ramp = np.broadcast_to(np.arange(60, dtype=np.float32)[:, None, None], (60, 4, 4))
+    thick = _in_thick_slices(ramp, np.random.default_rng(seed))
+    assert np.allclose(thick[8:52], ramp[8:52])
 
 
 def test_where_nobody_looks_is_neither():

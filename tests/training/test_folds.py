@@ -120,9 +120,9 @@ def test_the_folds_become_one_file(trained, tmp_path):
 
 def test_what_is_no_committee_is_refused(trained, tmp_path):
     out = tmp_path / "none.safetensors"
-    assert "one network of each of the 2 folds, got folds 1" in combine(trained, out, 1).stderr
-    assert "one network of each of the 2 folds, got folds 1, 1" in combine(trained, out, 1, 1).stderr
-    assert "was not trained on a fold" in run("combine", "octahedral", "--data", trained / "data", "--out", out).stderr
+    assert "one network for each of the 2 folds, got folds 1" in combine(trained, out, 1).stderr
+    assert "one network for each of the 2 folds, got folds 1, 1" in combine(trained, out, 1, 1).stderr
+    assert "not the weights of a fold" in run("combine", "octahedral", "--data", trained / "data", "--out", out).stderr
     assert "unknown group" in combine(trained, out, 1, 2, more=("--average-over", "C9")).stderr
     assert not out.exists()
 
@@ -146,7 +146,7 @@ def test_data_without_a_folds_scan_are_refused(trained, tmp_path):
     shutil.copytree(trained / "data" / "LIDC-IDRI-0002", tmp_path / "data")
     files = (trained / "fold-1.safetensors", trained / "fold-2.safetensors")
     done = run("combine", *files, "--data", tmp_path / "data", "--out", tmp_path / "none.safetensors")
-    assert "fold-1: these data have no labeled scan of its held-out patients" in done.stderr
+    assert "fold-1: the data hold no labeled scan of its held-out patients" in done.stderr
 
 
 def test_networks_that_hold_out_the_same_are_no_committee(trained):
@@ -161,9 +161,9 @@ def test_networks_that_hold_out_the_same_are_no_committee(trained):
                 ),
             ]
         )
-    with pytest.raises(InputError, match="among those that it was trained on"):
+    with pytest.raises(InputError, match="some held-out patients are also training patients"):
         check_folds([first, replace(second, names={**second.names, "training_patients": ["LIDC-IDRI-0002"]})])
     recipe = {**second.recipe, "train": {**second.recipe["train"], "steps": 7}}
     other = replace(second.model, provenance={**second.model.provenance, "recipe": recipe})
-    with pytest.raises(InputError, match="not trained by one recipe"):
+    with pytest.raises(InputError, match="were trained with different recipes"):
         check_folds([first, replace(second, model=other)])

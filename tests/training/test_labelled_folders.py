@@ -68,7 +68,7 @@ def write_tcia(folder, phantom, patients=("LIDC-IDRI-0001", "SECRET-7")):
 def test_luna16_becomes_weights(train, phantom, tmp_path, caplog):
     result, out = train(write_luna(tmp_path / "luna", phantom), "--hold-out-share", 0, "--strict", "--name-data")
     assert result.exit_code == 0, result.output
-    assert "LUNA16 layout, 2 scans: 2 labelled, with 7 nodules" in caplog.text
+    assert "LUNA16 layout, 2 scans: 2 labeled, with 7 nodules" in caplog.text
     provenance = load_model(str(out)).provenance
     assert provenance["training_series"] == provenance["labelled_series"] == [A, B]
     assert provenance["samples"]["mark"] == len(phantom.nodules)
@@ -79,7 +79,7 @@ def test_tcia_becomes_weights_that_hold_no_patient_id(train, phantom, tmp_path, 
     held_out = ["--hold-out-share", 0, "--hold-out", "SECRET-7", "--hold-out", "Nobody^1"]
     result, out = train(folder, *held_out, "--strict", "--name-data")
     assert result.exit_code == 0, result.output
-    assert "LIDC-IDRI layout, 2 scans: 2 labelled, with 14 nodules, 0 excluded marks" in caplog.text
+    assert "LIDC-IDRI layout, 2 scans: 2 labeled, with 14 nodules, 0 excluded marks" in caplog.text
     assert "1 of the 2 patients to hold out are not in the data" in caplog.text
     provenance = load_model(str(out)).provenance
     assert provenance["training_patients"] == ["LIDC-IDRI-0001"]

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.network import devices
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.proposal_weights import load_proposal_model
-from gcnn_cli.network.proposals import ProposalNetworkConfig
+from gcnn_cli.network.proposals import ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.samples.donors import Donor
 from gcnn_cli.samples.scenes import Scene
@@ -95,6 +96,12 @@ def test_what_the_data_lack_is_replaced_by_lung():
         TileSampler([scene("chunk", 0)], TINY.geometry, TINY.batch)
 
 
+def test_a_scan_without_a_place_for_transplants_gets_none():
+    nowhere = (np.zeros((0, 3)),) * 3
+    sampler = TileSampler([scene("scan", 0, hosts=nowhere), scene("cut-out", 1)], TINY.geometry, TINY.batch)
+    assert len(sampler.draw(np.random.default_rng(0))) == 6
+
+
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     unbroken = train_proposals(scenes(), TINY, lambda _: None)
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "run")
@@ -104,6 +111,19 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
     resumed = train_proposals(scenes(), TINY, seen.append, checkpoint=checkpoint)
     assert [line.step for line in seen] == [1, 2, 3, 4, 5, 6]
     assert torch.equal(values_of(unbroken), values_of(resumed))
+
+
+def test_training_takes_float32_where_bfloat16_would_be_emulated(monkeypatch):
+    lower = []
+    forward = ProposalNetwork.forward
+    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda _: False)
+    monkeypatch.setattr(
+        ProposalNetwork,
+        "forward",
+        lambda self, x: lower.append(torch.is_autocast_enabled("cpu")) or forward(self, x),
+    )
+    train_proposals(scenes(), TINY, lambda _: None)
+    assert lower == [False] * TINY.steps
 
 
 def test_negatives_are_mined_away_from_every_mark(monkeypatch):
@@ -119,7 +139,7 @@ def test_negatives_are_mined_away_from_every_mark(monkeypatch):
 
 
 def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *_: (scenes(), ("patient 9",)))
+    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
     config = ProposalRunConfig((tmp_path,), tmp_path / "small.safetensors", TINY, name_data=True)
     made = run_proposal_training(config)
     loaded = load_proposal_model(str(config.out))
@@ -135,7 +155,7 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatc
 
 
 def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *_: (scenes(), ("patient 9",)))
+    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
     split = SplitConfig(hold_out=("patient 9",))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY, split))
@@ -145,7 +165,7 @@ def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
 
 
 def test_proposal_weights_are_no_scoring_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *_: (scenes(), ()))
+    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY))
     with pytest.raises(Exception, match="format 3"):

@@ -187,7 +187,7 @@ def test_operating_points_are_counted_on_what_detection_scores(data, tmp_path, m
     recipe = read_recipe(few, {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
     config = RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
     model = run_training(config)
-    # At 3 mm there is no ranking: detection scores its filters' blobs.
+    # Detection proposes candidates on a grid of its own, not on that of 3 mm.
     detector = make_detector(model, torch.device("cpu"))
     for entry, held in zip(read_index([data / "data"]).scans, (False, True), strict=True):
         false = [s for s, out in counted if s.series == entry.name and s.kind == "candidate" and out == held]
