@@ -58,8 +58,13 @@ class Proposer:
     def propose(self, grid: Volume, lungs: Mask, config: ProposalConfig) -> list[Candidate]:
         """Return the candidates in the lungs, highest logit first; an empty list for an empty mask.
 
-        The grid must have the spacing of the network.
+        Raises InputError for a grid of another spacing than the network's.
         """
+        if not np.allclose(grid.spacing_zyx, self.model.input.spacing_mm, rtol=1e-3):
+            raise InputError(
+                f"the proposal network takes a grid of {self.model.input.spacing_mm:g} mm,"
+                f" got {np.round(grid.spacing_zyx, 3).tolist()} mm"
+            )
         if not lungs.any():
             return []
         # A place in the lungs sees no farther than a receptive field.

@@ -85,6 +85,9 @@ def test_candidates_are_in_the_scans_frame():
     assert np.allclose(candidate.position_mm, (-59.8, 80.9, 27.1), atol=0.05)
     assert candidate.strength == pytest.approx(3, abs=0.2)
     assert proposer.propose(grid, np.zeros_like(LUNGS), ProposalConfig()) == []
+    coarse = Volume(grid.hu, make_affine(np.full(3, 1.25), np.eye(3)[:, ::-1], np.zeros(3)))
+    with pytest.raises(InputError, match="takes a grid of 1 mm, got \\[1.25"):
+        proposer.propose(coarse, LUNGS, ProposalConfig())
 
 
 @pytest.mark.data
