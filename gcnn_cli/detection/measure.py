@@ -8,8 +8,8 @@ of nodule, so volume and center are finer than the grid.
     w = (HU - lung) / (core - lung) in [0, 1]    volume = sum w    center = sum w x / sum w
 
 The center of mass is that of the nodule only if the region is the nodule. In thick slices a vessel or the wall is no
-thinner than a small nodule and stays in the region, whose center then lies outside the nodule. A candidate, in turn,
-may lie at the rim of a large nodule. Where the two are far apart, the one deeper inside the region is the center.
+thinner than a small nodule and stays in the region, whose center then lies outside the nodule. A candidate lies near
+the middle of what it marks. A center of mass far from the candidate is therefore replaced by the candidate's position.
 """
 
 from dataclasses import dataclass
@@ -59,16 +59,8 @@ def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measureme
     x, y, z = (float(value) for value in grid.position_mm(middle + shift))
     diameter = float((6 * volume / np.pi) ** (1 / 3))
     moved_mm = float(np.linalg.norm(np.subtract((x, y, z), candidate.position_mm)))
-    at_candidate, at_center = _depths(weight > 0.5, half + index - middle, half + shift)
-    is_central = moved_mm <= _CENTRAL * diameter / 2 or at_center > at_candidate
-    return Measurement((x, y, z) if is_central else candidate.position_mm, volume, diameter)
-
-
-def _depths(region: Mask, *places: NDArray[np.float64]) -> list[float]:
-    """Return the distance in voxels from each place (z, y, x) to the outside of the region, 0 for one outside."""
-    depth = ndimage.distance_transform_edt(region)
-    last = np.array(region.shape) - 1
-    return [float(depth[tuple(np.clip(np.round(place).astype(int), 0, last))]) for place in places]
+    position = (x, y, z) if moved_mm <= _CENTRAL * diameter / 2 else candidate.position_mm
+    return Measurement(position, volume, diameter)
 
 
 def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]) -> NDArray[np.float64] | None:
