@@ -128,8 +128,8 @@ def test_a_layer_shows_its_shape():
     layers.extend([FieldNorm(group, 8), MaxPool(group), GroupPool(group)])
     text = str(layers)
     for line in (
-        "LiftingConv(O, 1, 4, side=3, padding=1, bias=True)",
-        "GroupConv(O, 4, 8, side=2, padding=0, bias=False)",
+        "LiftingConv(O, 1, 4, side=3, stride=1, padding=1, bias=True)",
+        "GroupConv(O, 4, 8, side=2, stride=1, padding=0, bias=False)",
         "O, 8\n",
         "MaxPool(O)",
         "GroupPool(O, max)",
