@@ -147,7 +147,7 @@ def segmentations(monkeypatch):
         counted.append(grid.shape)
         return segment_lungs(grid, config)
 
-    for module in ("gcnn_cli.detection.pipeline", "gcnn_cli.output.saved_lungs"):
+    for module in ("gcnn_cli.detection.pipeline", "gcnn_cli.output.pictures.saved_lungs"):
         monkeypatch.setattr(f"{module}.segment_lungs", segment)
     return counted
 

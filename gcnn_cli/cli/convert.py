@@ -39,7 +39,7 @@ def convert(
 
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.output.json_reading import read_report, read_same_scan
-    from gcnn_cli.output.saved_lungs import with_lungs
+    from gcnn_cli.output.pictures.saved_lungs import with_lungs
 
     report = read_report(result)
     if lung_mask is not None and not needs_lungs(requested):

@@ -88,7 +88,7 @@ def verify(
             [{"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"} for e in errors]
         )
     if plot is not None:
-        from gcnn_cli.output.symmetry_plot import error_plot
+        from gcnn_cli.output.pictures.symmetry_plot import error_plot
 
         title = f"{Path(model).stem}, group {group or trained.group}"
         write_bytes(plot, error_plot([e.error for e in errors], TOLERANCE, title), overwrite=overwrite)

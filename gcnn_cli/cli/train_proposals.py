@@ -11,7 +11,7 @@ from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
-    from gcnn_cli.training.proposal_loop import ProposalProgress
+    from gcnn_cli.proposals.training_loop import ProposalProgress
 
 
 @app.command("train-proposals", epilog=EXIT_CODES)
@@ -49,10 +49,10 @@ def train_proposals(
 
     from gcnn_cli.network.contract import InputSpec
     from gcnn_cli.network.proposals import ProposalNetworkConfig
+    from gcnn_cli.proposals.training_loop import ProposalTrainConfig
+    from gcnn_cli.proposals.training_run import ProposalRunConfig, run_proposal_training
     from gcnn_cli.samples.split import SplitConfig
     from gcnn_cli.training.loop import Interrupted
-    from gcnn_cli.training.proposal_loop import ProposalTrainConfig
-    from gcnn_cli.training.proposal_run import ProposalRunConfig, run_proposal_training
 
     recipe = ProposalTrainConfig(
         ProposalNetworkConfig(group=group), InputSpec(spacing_mm=spacing, side=48), steps=steps, seed=seed

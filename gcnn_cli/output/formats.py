@@ -38,7 +38,7 @@ def _html(report: Report, scan: Volume | None) -> bytes:
 
 
 def _png(report: Report, scan: Volume | None) -> bytes:
-    from gcnn_cli.output.png import png_montage  # loads matplotlib only for a picture
+    from gcnn_cli.output.pictures.montage import png_montage  # loads matplotlib only for a picture
 
     return png_montage(report, _given(scan))
 
@@ -133,7 +133,7 @@ def render_report(report: Report, formats: Iterable[str], scan: Volume | None) -
     """
     names = tuple(formats)
     if scan is not None and report.lungs is None and needs_lungs(names):
-        from gcnn_cli.output.saved_lungs import with_lungs
+        from gcnn_cli.output.pictures.saved_lungs import with_lungs
 
         report = with_lungs(report, scan)
     return {name: FORMATS[name].render(report, scan) for name in names}

@@ -17,9 +17,9 @@ from PIL import Image
 
 from gcnn_cli import NOTICE, __version__
 from gcnn_cli.detection.findings import Nodule, Report
-from gcnn_cli.output.lung_map import WINDOW, LungMap, lung_maps
+from gcnn_cli.output.pictures.lung_map import WINDOW, LungMap, lung_maps
+from gcnn_cli.output.pictures.views import LUNG_WINDOW, View, neighboring_slices, nodule_views, to_gray
 from gcnn_cli.output.rates import rate_text
-from gcnn_cli.output.views import LUNG_WINDOW, View, neighboring_slices, nodule_views, to_gray
 from gcnn_cli.scan.volume import Volume
 
 MAX_PICTURED = 100  # nodules with pictures; --threshold 0 reports hundreds

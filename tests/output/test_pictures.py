@@ -14,9 +14,9 @@ from scan.scans import axial, some_hu, write_series
 
 from gcnn_cli import NOTICE
 from gcnn_cli.output.html import MAX_PICTURED, html_report
-from gcnn_cli.output.png import png_montage
-from gcnn_cli.output.symmetry_plot import error_plot
-from gcnn_cli.output.views import STRIP
+from gcnn_cli.output.pictures.montage import png_montage
+from gcnn_cli.output.pictures.symmetry_plot import error_plot
+from gcnn_cli.output.pictures.views import STRIP
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Source, Volume
 

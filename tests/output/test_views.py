@@ -6,8 +6,8 @@ from conftest import turned
 from output.reports import report_of
 from scan.scans import axial, oblique
 
-from gcnn_cli.output.lung_map import lung_maps
-from gcnn_cli.output.views import STRIP, field_mm, neighboring_slices, nodule_views
+from gcnn_cli.output.pictures.lung_map import lung_maps
+from gcnn_cli.output.pictures.views import STRIP, field_mm, neighboring_slices, nodule_views
 from gcnn_cli.scan.resample import AIR_HU
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.symmetry.groups import make_group

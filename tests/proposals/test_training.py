@@ -12,15 +12,15 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.proposal_weights import load_proposal_model
 from gcnn_cli.network.proposals import ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.network.weights import load_model
+from gcnn_cli.proposals import training_run
+from gcnn_cli.proposals.batches import BatchConfig, TileSampler
+from gcnn_cli.proposals.scenes import Scene
+from gcnn_cli.proposals.training_loop import ProposalTrainConfig, focal_loss, train_proposals
+from gcnn_cli.proposals.training_run import ProposalRunConfig, run_proposal_training
 from gcnn_cli.samples.donors import Donor
-from gcnn_cli.samples.scenes import Scene
 from gcnn_cli.samples.split import SplitConfig
-from gcnn_cli.training import proposal_run
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.loop import Interrupted
-from gcnn_cli.training.proposal_batches import BatchConfig, TileSampler
-from gcnn_cli.training.proposal_loop import ProposalTrainConfig, focal_loss, train_proposals
-from gcnn_cli.training.proposal_run import ProposalRunConfig, run_proposal_training
 from gcnn_cli.training.provenance import read_data_names
 
 TINY = ProposalTrainConfig(
@@ -139,7 +139,7 @@ def test_negatives_are_mined_away_from_every_mark(monkeypatch):
 
 
 def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
     config = ProposalRunConfig((tmp_path,), tmp_path / "small.safetensors", TINY, name_data=True)
     made = run_proposal_training(config)
     loaded = load_proposal_model(str(config.out))
@@ -155,7 +155,7 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatc
 
 
 def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
     split = SplitConfig(hold_out=("patient 9",))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY, split))
@@ -165,7 +165,7 @@ def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
 
 
 def test_proposal_weights_are_no_scoring_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(proposal_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY))
     with pytest.raises(Exception, match="format 3"):

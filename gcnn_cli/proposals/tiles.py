@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gcnn_cli.samples.scenes import Marks, Scene
+from gcnn_cli.proposals.scenes import Marks, Scene
 from gcnn_cli.samples.slabs import extend_slab
 
 Cube = NDArray[np.float32]

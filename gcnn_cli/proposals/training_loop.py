@@ -29,11 +29,11 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.devices import autocast
 from gcnn_cli.network.proposal_map import make_mapper
 from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkConfig
-from gcnn_cli.samples.scenes import Places, Scene
-from gcnn_cli.samples.tiles import Tile, TileGeometry
+from gcnn_cli.proposals.batches import BatchConfig, TileSampler
+from gcnn_cli.proposals.scenes import Places, Scene
+from gcnn_cli.proposals.tiles import Tile, TileGeometry
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.loop import Interrupted
-from gcnn_cli.training.proposal_batches import BatchConfig, TileSampler
 
 _NEGATIVE_WEIGHT = 0.5
 _SURE = 0.8  # from this probability on, a place in a scan without labels is not a negative

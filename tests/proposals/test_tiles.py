@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gcnn_cli.samples.scenes import Scene
-from gcnn_cli.samples.tiles import TileGeometry, _in_thick_slices, cut_cube, make_tile
+from gcnn_cli.proposals.scenes import Scene
+from gcnn_cli.proposals.tiles import TileGeometry, _in_thick_slices, cut_cube, make_tile
 
 GEOMETRY = TileGeometry(side=48, first=14.5, step=2, count=10)
 CENTER = np.array([40.3, 44.8, 51.1])

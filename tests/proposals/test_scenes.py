@@ -4,8 +4,8 @@ from pathlib import Path
 
 from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.patients import pseudonym
-from gcnn_cli.samples import scenes
-from gcnn_cli.samples.scenes import read_scenes
+from gcnn_cli.proposals import scenes
+from gcnn_cli.proposals.scenes import read_scenes
 from gcnn_cli.samples.split import SplitConfig
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.samples.pasting import Nodule, corner_of, paste, vary_nodule
-from gcnn_cli.samples.scenes import Places, Scene
-from gcnn_cli.samples.tiles import Tile, TileGeometry, cut_cube, make_tile
+from gcnn_cli.proposals.pasting import Nodule, corner_of, paste, vary_nodule
+from gcnn_cli.proposals.scenes import Places, Scene
+from gcnn_cli.proposals.tiles import Tile, TileGeometry, cut_cube, make_tile
 
 # Diameters in voxels between the size classes, and the weight of each class.
 _SIZES = (5.0, 7.0, 10.0, 14.0, 20.0)

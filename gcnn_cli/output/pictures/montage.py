@@ -13,8 +13,8 @@ from matplotlib.patheffects import withStroke
 
 from gcnn_cli import NOTICE
 from gcnn_cli.detection.findings import Nodule, Report
-from gcnn_cli.output.lung_map import WINDOW, LungMap, lung_maps
-from gcnn_cli.output.views import View, nodule_views, to_gray
+from gcnn_cli.output.pictures.lung_map import WINDOW, LungMap, lung_maps
+from gcnn_cli.output.pictures.views import View, nodule_views, to_gray
 from gcnn_cli.scan.volume import Volume
 
 MAX_PICTURED = 24

@@ -21,10 +21,10 @@ from gcnn_cli.files import make_folder
 from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
 from gcnn_cli.network.weights import SUFFIX
-from gcnn_cli.samples.scenes import read_scenes
+from gcnn_cli.proposals.scenes import read_scenes
+from gcnn_cli.proposals.training_loop import ProposalProgress, ProposalTrainConfig, train_proposals
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
-from gcnn_cli.training.proposal_loop import ProposalProgress, ProposalTrainConfig, train_proposals
 from gcnn_cli.training.provenance import write_names
 
 log = logging.getLogger("gcnn")
