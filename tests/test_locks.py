@@ -16,7 +16,7 @@ from gcnn_cli.locks import claimed
 
 @pytest.fixture
 def dead():
-    """The number of a process that is no more."""
+    """Return the number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
