@@ -87,6 +87,15 @@ AllowGaps = Annotated[
         help="Interpolate across small gaps of a DICOM series, with a warning, instead of refusing it.",
     ),
 ]
+Device = Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
+HoldOut = Annotated[list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")]
+NameData = Annotated[
+    bool,
+    typer.Option(
+        "--name-data",
+        help="Name series and patients in the weights file, for leakage checks on public data (default: counts).",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, envvar="GCNN_THREADS", help="Number of CPU threads. Default: all cores.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import EXIT_CODES, Device, Overwrite, Quiet, Threads, Verbose, app, start
 
 
 @app.command(epilog=EXIT_CODES)
@@ -23,7 +23,7 @@ def combine(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, as for gcnn train; it saves time.")
     ] = None,
-    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -37,7 +37,8 @@ def combine(
     from gcnn_cli.network.devices import choose_device
     from gcnn_cli.network.weights import SUFFIX, save_model
     from gcnn_cli.training.combine import combine_folds, read_fold
-    from gcnn_cli.training.provenance import run_folder, write_names
+    from gcnn_cli.training.provenance import write_names
+    from gcnn_cli.training.run_files import run_folder
 
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: the name of a weights file must end in {SUFFIX}")

@@ -16,6 +16,7 @@ from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
     EXIT_CODES,
     AllowGaps,
+    Device,
     ModelOption,
     Overwrite,
     Quiet,
@@ -72,7 +73,7 @@ def detect(
         float | None,
         typer.Option(min=0, envvar="GCNN_FP_PER_SCAN", help="Operating point of the weights, instead of --threshold."),
     ] = None,
-    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     series: Annotated[
         str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N', as listed by gcnn info.")

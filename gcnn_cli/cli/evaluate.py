@@ -12,6 +12,7 @@ from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
     EXIT_CODES,
     AsJson,
+    Device,
     Overwrite,
     Quiet,
     Threads,
@@ -65,7 +66,7 @@ def evaluate(
             help="Shipped name or path of a weights file. Default: octahedral, or the weights that the reports name.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, plots and detections.")] = None,
     cpm: Annotated[
         Literal["luna16", "nearest"],
@@ -242,7 +243,8 @@ def _training_data(trained: "TrainedModel", model: str | None) -> dict[str, Any]
     It is for the leakage check alone: weights that are written again must not name data that they did not name.
     """
     from gcnn_cli.network.weights import find_weights
-    from gcnn_cli.training.provenance import read_data_names, run_folder
+    from gcnn_cli.training.provenance import read_data_names
+    from gcnn_cli.training.run_files import run_folder
 
     names = read_data_names(run_folder(find_weights(model)), trained.sha256) if model else {}
     return {**names, **trained.provenance}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import EXIT_CODES, Device, HoldOut, NameData, Overwrite, Quiet, Threads, Verbose, app, start
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def train(
         int | None,
         typer.Option(min=2, help="Train on a balanced subset of this size; smaller subsets are nested (default: all)."),
     ] = None,
-    hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")
-    ] = None,
+    hold_out: HoldOut = None,
     hold_out_share: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Share of the other patients to keep out (default: 0.2).")
     ] = None,
@@ -44,19 +42,13 @@ def train(
     montage: Annotated[
         Path | None, typer.Option(help="Draw samples of every kind into this PNG; do not train.")
     ] = None,
-    name_data: Annotated[
-        bool,
-        typer.Option(
-            "--name-data",
-            help="Name series and patients in the weights file, for leakage checks on public data (default: counts).",
-        ),
-    ] = False,
+    name_data: NameData = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write a TensorBoard log.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
     ] = False,
-    device: Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import EXIT_CODES, HoldOut, NameData, Overwrite, Quiet, Threads, Verbose, app, start
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -22,22 +22,14 @@ def train_proposals(
     spacing: Annotated[float, typer.Option(min=0.2, max=5, help="Voxel spacing of the grid in mm.")] = 1.0,
     steps: Annotated[int, typer.Option(min=1, help="Optimization steps.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and batches.")] = 0,
-    hold_out: Annotated[
-        list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")
-    ] = None,
+    hold_out: HoldOut = None,
     hold_out_share: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the other patients to keep out.")
     ] = 0.0,
     split_seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out patients.")] = 0,
     fold: Annotated[int, typer.Option(min=0, help="Fold to hold out, from 1; 0: no folds.")] = 0,
     folds: Annotated[int, typer.Option(min=0, help="Number of folds, by patient; needs --fold.")] = 0,
-    name_data: Annotated[
-        bool,
-        typer.Option(
-            "--name-data",
-            help="Name series and patients in the weights file, for leakage checks on public data (default: counts).",
-        ),
-    ] = False,
+    name_data: NameData = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
     threads: Threads = None,
     overwrite: Overwrite = False,

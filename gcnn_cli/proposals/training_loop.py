@@ -32,6 +32,7 @@ from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkC
 from gcnn_cli.proposals.batches import BatchConfig, TileSampler
 from gcnn_cli.proposals.scenes import Places, Scene
 from gcnn_cli.proposals.tiles import Tile, TileGeometry
+from gcnn_cli.training.averaging import update_average
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.loop import Interrupted
 
@@ -177,7 +178,7 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         # A short memory at first, or the average would remember the random start.
-        _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
+        update_average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
         sure = (positive * logits.detach().sigmoid()).sum() / positive.sum().clamp(min=1)
         self.sums += [float(of_nodules.detach()), float(of_rest.detach()), float(sure)]
         self.since += 1
@@ -232,12 +233,3 @@ def _clear_of_marks(places: Places, scene: Scene) -> Places:
     for *center, diameter in (*scene.nodules, *scene.unsure):
         clear &= np.linalg.norm(places - center, axis=1) > max(diameter, 6) / 2 + _CLEAR_VOX
     return places[clear][0 if scene.labelled else _UNLABELLED_SKIP :]
-
-
-@torch.no_grad()
-def _average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)

@@ -16,16 +16,15 @@ from pathlib import Path
 import torch
 
 from gcnn_cli import __version__
-from gcnn_cli.errors import UsageError
 from gcnn_cli.files import make_folder
 from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
-from gcnn_cli.network.weights import SUFFIX
 from gcnn_cli.proposals.scenes import read_scenes
 from gcnn_cli.proposals.training_loop import ProposalProgress, ProposalTrainConfig, train_proposals
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.provenance import write_names
+from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
 
 log = logging.getLogger("gcnn")
 
@@ -47,22 +46,17 @@ class ProposalRunConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.out.suffix != SUFFIX:
-            raise UsageError(f"{self.out}: the name of a weights file must end in {SUFFIX}")
-        if self.out.exists() and not self.overwrite:
-            raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
-        if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
-            raise UsageError(f"{self.checkpoint_path} belongs to an unfinished run; give --resume or --overwrite")
+        check_run_files(self.out, overwrite=self.overwrite, resume=self.resume)
 
     @property
     def folder(self) -> Path:
         """Folder of everything that the run keeps except the weights."""
-        return self.out.with_suffix(".run")
+        return run_folder(self.out)
 
     @property
     def checkpoint_path(self) -> Path:
         """Path of the run's checkpoint."""
-        return self.folder / "checkpoint.pt"
+        return checkpoint_path(self.out)
 
 
 def run_proposal_training(

@@ -22,6 +22,7 @@ from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.devices import autocast
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.augment import AugmentConfig, Chances, make_batch
+from gcnn_cli.training.averaging import update_average
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
@@ -169,7 +170,7 @@ class _Run:
         self.sampler.update(indices, all_losses.numpy())
         # A short memory at first: the average must forget the random start. swa_utils.AveragedModel would copy the
         # first step instead and rename every key of the checkpoint.
-        _average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
+        update_average(self.average, self.network, min(config.average_decay, self.step / (self.step + 10)))
         self.loss_sum += float(all_losses.mean())
         self.since += 1
         self.seconds += time.monotonic() - started
@@ -221,12 +222,3 @@ class _Run:
         self.validations = [Progress(**line) for line in state["validations"]]
         self.best_score, without_better = state["best_score"]
         self.without_better = int(without_better)
-
-
-@torch.no_grad()
-def _average(average: GCNN, network: GCNN, decay: float) -> None:
-    for mean, value in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - decay)
-        else:
-            mean.copy_(value)

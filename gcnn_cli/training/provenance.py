@@ -26,14 +26,10 @@ from gcnn_cli.samples.prepare import Prepared
 from gcnn_cli.training.loop import Progress
 from gcnn_cli.training.operating_points import OperatingStudy
 from gcnn_cli.training.recipe import Recipe
+from gcnn_cli.training.run_files import run_folder
 
 NAMES = "data.json"
 NAME_KEYS = {"labelled_series", "training_series", "training_patients", "held_out_patients"}
-
-
-def run_folder(weights: Path) -> Path:
-    """Return the folder in which the run that makes a weights file keeps everything else."""
-    return weights.with_suffix(".run")
 
 
 def write_data_names(prepared: Prepared, folder: Path, sha256: str) -> None:

@@ -16,12 +16,11 @@ from pathlib import Path
 import torch
 
 from gcnn_cli.detection.detector import Detector, make_detector
-from gcnn_cli.errors import UsageError
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import precision_name
-from gcnn_cli.network.weights import SUFFIX, TrainedModel, save_model
+from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.samples.montage import draw_montage
 from gcnn_cli.samples.prepare import Prepared, prepare
 from gcnn_cli.samples.split import nested_subset
@@ -30,8 +29,9 @@ from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
-from gcnn_cli.training.provenance import provenance_of, run_folder, write_data_names
+from gcnn_cli.training.provenance import provenance_of, write_data_names
 from gcnn_cli.training.recipe import Recipe, recipe_text
+from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
 from gcnn_cli.training.scoring import score_samples
 
 log = logging.getLogger("gcnn")
@@ -60,12 +60,7 @@ class RunConfig:
     name_data: bool = False
 
     def __post_init__(self) -> None:
-        if self.out.suffix != SUFFIX:
-            raise UsageError(f"{self.out}: the name of a weights file must end in {SUFFIX}")
-        if self.out.exists() and not self.overwrite:
-            raise UsageError(f"{self.out} exists already; give --overwrite or another --out")
-        if self.checkpoint_path.exists() and not (self.resume or self.overwrite):
-            raise UsageError(f"{self.checkpoint_path} belongs to an unfinished run; give --resume or --overwrite")
+        check_run_files(self.out, overwrite=self.overwrite, resume=self.resume)
 
     @property
     def folder(self) -> Path:
@@ -75,7 +70,7 @@ class RunConfig:
     @property
     def checkpoint_path(self) -> Path:
         """Path of the run's checkpoint."""
-        return self.folder / "checkpoint.pt"
+        return checkpoint_path(self.out)
 
 
 def run_training(
