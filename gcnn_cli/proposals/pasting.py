@@ -8,14 +8,12 @@ from scipy import ndimage
 
 from gcnn_cli.detection.lungs import bounding_box
 from gcnn_cli.samples.donors import Donor
+from gcnn_cli.samples.rare_kinds import RareKinds, vary_kind
 from gcnn_cli.samples.transplant import blend, match_noise, soften
 
 Cube = NDArray[np.float32]
 
-_GROUND_GLASS_SHARE = 0.2
-_CAVITY_SHARE = 0.15
-_LUNG_HU = -850.0
-_SMALLEST_CAVITY_VOX = 8.0  # diameter of a nodule that may be hollow
+_RARE = RareKinds(ground_glass=0.2, cavity=0.15)
 _RIM_VOX = 8
 _SEEN_HU, _SEEN_SHARE = 100.0, 0.4  # a nodule is visible if this share of its core is brighter than before by this
 
@@ -36,12 +34,7 @@ def vary_nodule(donor: Donor, diameter: float, rng: np.random.Generator) -> Nodu
     box = bounding_box(donor.mask, _RIM_VOX)
     mask = np.pad(donor.mask[box], _RIM_VOX)
     hu = np.pad(donor.hu[box].astype(np.float32), _RIM_VOX, mode="edge")
-    chance = rng.random()
-    if chance < _GROUND_GLASS_SHARE:
-        fainter = _LUNG_HU + rng.uniform(0.25, 0.6) * (hu - _LUNG_HU)
-        hu = np.where(ndimage.binary_dilation(mask, iterations=2), fainter, hu).astype(np.float32)
-    elif chance < _GROUND_GLASS_SHARE + _CAVITY_SHARE and diameter > _SMALLEST_CAVITY_VOX:
-        hu = _hollowed(hu, mask, diameter, rng)
+    hu = vary_kind(hu, mask, _RARE, rng)
     axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
     weight = np.flip(soften(mask).transpose(axes), flips)
     center = np.array(ndimage.center_of_mass(np.flip(mask.transpose(axes), flips)))
@@ -77,14 +70,3 @@ def paste(cube: Cube, start: NDArray[np.int64], place: NDArray[np.float64], nois
 def corner_of(place: NDArray[np.float64], nodule: Nodule) -> NDArray[np.int64]:
     """Return the voxel of the host at which the nodule's box begins if its center is at a place."""
     return np.asarray(np.round(place - nodule.center), np.int64)
-
-
-def _hollowed(hu: Cube, mask: NDArray[np.bool_], diameter: float, rng: np.random.Generator) -> Cube:
-    """Return the nodule with a noisy cavity of air or lung, a little off center, inside a wall."""
-    center = np.array(ndimage.center_of_mass(mask)) + rng.normal(0, 0.08 * diameter, 3)
-    radius = diameter / 2 * rng.uniform(0.4, 0.7)
-    distance = np.linalg.norm(np.indices(mask.shape).transpose(1, 2, 3, 0) - center, axis=3)
-    share = np.clip((radius - distance) / 1.2 + 0.5, 0, 1) * ndimage.binary_erosion(mask)
-    share = ndimage.gaussian_filter(share.astype(np.float32), 0.6)
-    air = rng.uniform(-980, -800) + rng.normal(0, rng.uniform(5, 40), mask.shape)
-    return np.asarray(hu + share * (air - hu), np.float32)

@@ -33,6 +33,8 @@ class SampleConfig:
     stack_negatives: int = 3  # per stack
     max_host_spacing_mm: float = 3.0  # scans with thicker slices get no transplants
     match_noise: bool = True  # bring transplants to the noise of their scan
+    ground_glass_share: float = 0.0  # of the transplants; see `rare_kinds`
+    cavity_share: float = 0.0
 
     def __post_init__(self) -> None:
         counts = (self.candidates_per_scan, self.transplants_per_scan, self.shams_per_scan, self.stack_negatives)
@@ -40,6 +42,11 @@ class SampleConfig:
             raise InputError(
                 "[samples] must have spacing_mm from 0.2 to 5, a side from 4 to 512 and counts of 0 or more,"
                 f" got {self}"
+            )
+        if not (self.ground_glass_share >= 0 and 0 <= self.cavity_share <= 1 - self.ground_glass_share):
+            raise InputError(
+                "[samples] must have ground_glass_share and cavity_share of at least 0 that sum to at most 1,"
+                f" got {self.ground_glass_share:g} and {self.cavity_share:g}"
             )
 
 

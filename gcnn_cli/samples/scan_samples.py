@@ -15,12 +15,14 @@ from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.marks import radius_mm
 from gcnn_cli.samples.donors import Donor
 from gcnn_cli.samples.preprocessed import PreprocessedScan
+from gcnn_cli.samples.rare_kinds import RareKinds, vary_kind
 from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
 from gcnn_cli.samples.transplant import blend, match_noise
 
 log = logging.getLogger("gcnn")
 
 _CLEAR_MM = 5.0  # negatives keep this far from the rim of every mark
+_NODULE_WEIGHT = 0.9  # voxels of a softened mask from this weight on are the nodule's
 _UNLABELED_SKIP = 30  # strongest candidates of a scan without labels, which are not used
 
 
@@ -72,11 +74,14 @@ def _transplants(
     scan: PreprocessedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, rng: np.random.Generator
 ) -> list[Sample]:
     samples = []
+    rare = config.ground_glass_share + config.cavity_share > 0
     for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
         donor = donors[rng.integers(len(donors))]
         axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
         sham = n >= config.transplants_per_scan
-        cut = partial(_transplanted, scan, place, donor, axes, flips, config.side, piece if sham else None)
+        # Drawn only where it is used: the transplants of earlier recipes stay as they are.
+        kind_seed = int(rng.integers(2**32)) if rare else None
+        cut = partial(_transplanted, scan, place, donor, axes, flips, config, piece if sham else None, kind_seed)
         kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
         samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.side))
     return samples
@@ -88,14 +93,23 @@ def _transplanted(
     donor: Donor,
     axes: NDArray[np.int64],
     flips: tuple[int, ...],
-    side: int,
+    config: SampleConfig,
     piece: NDArray[np.int64] | None,
+    kind_seed: int | None,
 ) -> Cube:
-    """Return the scan around a place with the donor blended in, or another piece of the same scan (a sham)."""
+    """Return the scan around a place with the donor blended in, or another piece of the same scan (a sham).
+
+    kind_seed: decides whether the nodule is made ground glass or hollow; None: it stays as it is
+    """
+    side = config.side
     nodule, weight = donor.turned(axes, flips)
     host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
     if piece is not None:
         pasted = cut_patch(scan.hu, piece.astype(float), side).astype(np.float32)
-    elif donor.noise:
-        pasted = match_noise(pasted, donor.noise, host)
+    else:
+        if kind_seed is not None:
+            kinds = RareKinds(config.ground_glass_share, config.cavity_share)
+            pasted = vary_kind(pasted, weight > _NODULE_WEIGHT, kinds, np.random.default_rng(kind_seed))
+        if donor.noise:
+            pasted = match_noise(pasted, donor.noise, host)
     return np.round(blend(host, pasted, weight.astype(np.float32))).astype(np.int16)
