@@ -27,9 +27,9 @@ from typer.testing import CliRunner
 
 from gcnn_cli import NOTICE
 from gcnn_cli.cli import app
-from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.detector import DetectionConfig, Detector
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
@@ -201,8 +201,8 @@ def test_refused(run, tmp_path, case):
 @pytest.fixture(scope="module")
 def shipped():
     model = load_model("octahedral")
-    config = DetectionConfig(candidates=CandidateConfig(max_candidates=30))
-    return Detector(model, make_scorer(model.network, torch.device("cpu")), config=config)
+    config = DetectionConfig(proposals=ProposalConfig(kept=30))
+    return Detector(model, make_scorer(model.network, torch.device("cpu")), load_proposer(torch.device("cpu")), config)
 
 
 def hit(report, nodule) -> bool:

@@ -17,7 +17,7 @@ _NAMES = {
     "average_over": "--average-over",
     "lung_mask": "lung mask",
     "pipeline": "form of the detection",
-    "ranking.weights": "candidate weights",
+    "candidate_weights": "candidate weights",
 }
 _ABSENT = object()
 
@@ -91,7 +91,7 @@ def is_same(
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names: {"ranking": {"kept": 3}} -> {"ranking.kept": 3}."""
+    """Return nested values under dotted names: {"proposals": {"kept": 3}} -> {"proposals.kept": 3}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}

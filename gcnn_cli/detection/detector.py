@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
-from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.lungs import LungConfig
 from gcnn_cli.detection.merge import MergeConfig
-from gcnn_cli.detection.ranking import CandidateRanker, load_ranker
+from gcnn_cli.detection.proposals import ProposalConfig, Proposer, load_proposer
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
@@ -26,7 +25,7 @@ class DetectionConfig:
     """
 
     lungs: LungConfig = field(default_factory=LungConfig)
-    candidates: CandidateConfig = field(default_factory=CandidateConfig)
+    proposals: ProposalConfig = field(default_factory=ProposalConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     batch_size: int = 32
 
@@ -35,26 +34,18 @@ class DetectionConfig:
 class Detector:
     """Weights and networks on one device. Made once, used for every scan.
 
-    ranker: chooses which candidates are scored; without one, the strongest blobs are
+    proposer: finds the candidates, on a grid of its own
     """
 
     model: TrainedModel
     scorer: Scorer
-    ranker: CandidateRanker | None = None
+    proposer: Proposer
     config: DetectionConfig = field(default_factory=DetectionConfig)
 
     @property
     def spacing_mm(self) -> float:
-        """Spacing of the grid on which candidates are proposed, ranked and measured: the ranker's, where there is one.
-
-        The large network may have another grid of its own.
-        """
-        return (self.ranker.model if self.ranker else self.model).input.spacing_mm
-
-    @property
-    def proposal_config(self) -> CandidateConfig:
-        """Settings of the blob filters: with a ranker they propose as many candidates as it ranks."""
-        return self.ranker.config.proposing(self.config.candidates) if self.ranker else self.config.candidates
+        """Spacing of the grid on which candidates are proposed and measured. The large network may have another."""
+        return self.proposer.model.input.spacing_mm
 
     @property
     def options(self) -> dict[str, Any]:
@@ -64,7 +55,7 @@ class Detector:
             "spacing_mm": self.model.input.spacing_mm,
             **asdict(self.config),
             "average_over": self.scorer.average_over,
-            "ranking": {**asdict(self.ranker.config), "weights": self.ranker.name} if self.ranker else "",
+            "candidate_weights": self.proposer.name,
         }
 
 
@@ -75,10 +66,10 @@ def make_detector(
     average_over: str | None = None,
     config: DetectionConfig | None = None,
 ) -> Detector:
-    """Return the detector of these weights, with the shipped candidate ranking where it fits them.
+    """Return the detector of these weights, with the shipped proposal network.
 
     average_over: default: the group with which the weights were calibrated
     """
     group = model.calibration.average_over if average_over is None else average_over
     scorer = make_scorer(model.network, device, average_over=group)
-    return Detector(model, scorer, load_ranker(model, device), config or DetectionConfig())
+    return Detector(model, scorer, load_proposer(device), config or DetectionConfig())

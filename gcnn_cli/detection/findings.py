@@ -13,7 +13,7 @@ class Candidate:
 
     position_mm: tuple[float, float, float]
     diameter_mm: float
-    strength: float  # response of the blob filter in HU, or logit of the proposal network
+    strength: float  # logit of the proposal network
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,19 @@ from gcnn_cli.detection.lungs import Mask
 
 Map = NDArray[np.float32]
 
-NEIGHBORS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+_NEIGHBORS = np.array([(z, y, x) for z in (-1, 0, 1) for y in (-1, 0, 1) for x in (-1, 0, 1)])
 
 
 def local_maxima(values: Map, allowed: Mask) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the local maxima at allowed places, [N, 3] in fractions of a voxel, and their values [N]."""
-    index = peak_voxels(values, allowed)
+    index = _peaks(values, allowed)
     last = np.array(values.shape) - 1
-    around = tuple(np.clip(index[:, None, :] + NEIGHBORS, 0, last).transpose(2, 0, 1))
-    offsets = subvoxel_offsets(values[around].reshape(-1, 3, 3, 3))
+    around = tuple(np.clip(index[:, None, :] + _NEIGHBORS, 0, last).transpose(2, 0, 1))
+    offsets = _subvoxel_offsets(values[around].reshape(-1, 3, 3, 3))
     return np.clip(index + offsets, 0, last), values[tuple(index.T)].astype(float)
 
 
-def peak_voxels(response: Map, allowed: Mask) -> NDArray[np.int64]:
+def _peaks(response: Map, allowed: Mask) -> NDArray[np.int64]:
     """Return the allowed voxels [N, 3] that none of their 26 neighbors exceeds.
 
     Neighbors are compared one at a time, each only for the voxels still left; the nearest rule out most.
@@ -31,12 +31,12 @@ def peak_voxels(response: Map, allowed: Mask) -> NDArray[np.int64]:
     values = padded.ravel()
     places = np.flatnonzero(np.pad(allowed, 1))
     strides = np.array(padded.strides) // padded.itemsize
-    for neighbor in sorted(NEIGHBORS, key=lambda step: int(step @ step)):
+    for neighbor in sorted(_NEIGHBORS, key=lambda step: int(step @ step)):
         places = places[values[places] >= values[places + strides @ neighbor]]
     return np.stack(np.unravel_index(places, padded.shape), axis=1) - 1
 
 
-def subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
+def _subvoxel_offsets(values: NDArray[Any]) -> NDArray[np.float64]:
     """Return the vertex of the parabola through the peak along each axis, [N, 3, 3, 3] -> [N, 3] in voxels.
 
     The offset is 0 beside a place without a value (-inf), where there is no parabola.

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from gcnn_cli.detection.candidates import find_candidates
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.detection.lungs import Mask, segment_lungs
@@ -43,10 +42,7 @@ def detect(
     notify(Step(Stage.LUNGS))
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify(Step(Stage.CANDIDATES))
-    candidates = find_candidates(grid, lungs, detector.proposal_config)
-    if detector.ranker:
-        notify(Step(Stage.RANKING, len(candidates)))
-        candidates = detector.ranker.rank(grid, candidates)
+    candidates = detector.proposer.propose(grid, lungs, config.proposals)
     notify(Step(Stage.SCORING, len(candidates)))
     positions = [candidate.position_mm for candidate in candidates]
     same = model.input.spacing_mm == detector.spacing_mm

@@ -13,7 +13,6 @@ class Stage(StrEnum):
     RESAMPLING = "resampling"
     LUNGS = "lungs"
     CANDIDATES = "candidates"
-    RANKING = "ranking"
     SCORING = "scoring"
     MEASURING = "measuring"
     RENDERING = "rendering"

@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate
-from gcnn_cli.detection.lungs import LungConfig, Mask, bounding_box, segment_lungs
+from gcnn_cli.detection.lungs import LungConfig, bounding_box, segment_lungs
+from gcnn_cli.detection.proposals import ProposalConfig, Proposer, load_proposer
 from gcnn_cli.errors import InputError
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.labels.entries import ScanEntry
-from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates
+from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates, propose
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
 from gcnn_cli.scan.lattice import Lattice
@@ -84,8 +85,9 @@ def preprocess_scan(
 
     Raises InputError for a damaged cache entry, and the errors of `scan.reading.read_volume`.
     """
+    proposer = detector.proposer if detector else load_proposer(torch.device("cpu"))
     if cache is None:
-        return _preprocess(entry.read(), config, seed, detector)
+        return _preprocess(entry.read(), proposer, config, seed, detector)
     volume: Volume | None = None
     note = cache / f"seen-{_signature(entry.path)}"
     if note.is_file():
@@ -94,19 +96,22 @@ def preprocess_scan(
         volume = entry.read()
         content = volume.source.sha256
         write_bytes(note, content.encode(), overwrite=True)
-    asked = json.dumps([_FORMAT, content, entry.name, seed, asdict(config)], sort_keys=True)
+    asked = json.dumps([_FORMAT, content, entry.name, seed, asdict(config), proposer.name], sort_keys=True)
     folder = cache / hashlib.sha256(asked.encode()).hexdigest()[:32]
     scored = folder / f"scored-{candidates_key(detector)}.npy" if detector else None
     if not (folder / "rest.npz").is_file() or (scored and not scored.is_file()):
-        _store(_preprocess(volume or entry.read(), config, seed, detector), folder, scored)
+        _store(_preprocess(volume or entry.read(), proposer, config, seed, detector), folder, scored)
     return _load(folder, scored)
 
 
-def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detector | None) -> PreprocessedScan:
+def _preprocess(
+    volume: Volume, proposer: Proposer, config: SampleConfig, seed: int, detector: Detector | None
+) -> PreprocessedScan:
     grid = resample(volume, config.spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    found = find_candidates(grid, lungs, CandidateConfig(max_candidates=config.candidates_per_scan))
-    scored = _scored(volume, grid, lungs, config, detector) if detector else []
+    count = config.candidates_per_scan
+    found = propose(volume, grid, lungs, proposer, ProposalConfig(kept=count)) if count else []
+    scored = detection_candidates(volume, grid, lungs, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
     places, pieces = (choose_places(grid.hu, lungs, count, rng) for _ in range(2))
@@ -122,14 +127,6 @@ def _preprocess(volume: Volume, config: SampleConfig, seed: int, detector: Detec
         float(volume.spacing_zyx.max()),
         _indices(scored, grid) - low,
     )
-
-
-def _scored(volume: Volume, grid: Volume, lungs: Mask, config: SampleConfig, detector: Detector) -> list[Candidate]:
-    """Return the candidates that detection scores, found on the detector's own grid."""
-    if detector.spacing_mm != config.spacing_mm:
-        grid = resample(volume, detector.spacing_mm)
-        lungs = segment_lungs(grid, detector.config.lungs)
-    return detection_candidates(grid, lungs, detector)
 
 
 def _indices(candidates: list[Candidate], grid: Volume) -> NDArray[np.float64]:

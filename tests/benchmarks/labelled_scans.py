@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import ProposalConfig
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.marks import UNMEASURED_MM, radius_mm
 from gcnn_cli.network.devices import choose_device
@@ -41,9 +41,9 @@ def main() -> None:
         volume = scan.read()
         report = detect(volume, detector, threshold=0.0)
         seconds = time.monotonic() - started
-        grid = resample(volume, model.input.spacing_mm)
-        every = CandidateConfig(max_candidates=100_000)
-        candidates = find_candidates(grid, segment_lungs(grid, LungConfig()), every)
+        grid = resample(volume, detector.proposer.model.input.spacing_mm)
+        every = ProposalConfig(kept=100_000)
+        candidates = detector.proposer.propose(grid, segment_lungs(grid, LungConfig()), every)
         places = np.array([c.position_mm for c in candidates])
         found = np.array([n.position_mm for n in report.nodules])
         hits: set[int] = set()

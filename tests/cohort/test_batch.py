@@ -222,14 +222,14 @@ def test_the_lock_and_the_leftovers_of_a_killed_run_are_cleared(three, weights, 
 
 def test_the_stage_is_the_one_that_detection_was_at(three, weights, tmp_path, monkeypatch):
     def detect(volume, *arguments, notify, **options):
-        notify(Step(Stage.RANKING, 1500))
+        notify(Step(Stage.SCORING, 200))
         raise InputError("no such luck")
 
     monkeypatch.setattr(jobs, "detect", detect)
     assert run_detect(three, "--model", weights, "--out", tmp_path / "out").exit_code == 8
-    assert {row["stage"] for row in summary_rows(tmp_path / "out")} == {"ranking"}
+    assert {row["stage"] for row in summary_rows(tmp_path / "out")} == {"scoring"}
     stages = {entry["stage"] for entry in json.loads((tmp_path / "out" / "cohort.json").read_text())["scans"]}
-    assert stages == {Stage.RANKING}
+    assert stages == {Stage.SCORING}
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(NO_MEMORY), OSError(errno.ENOMEM, "no memory")])

@@ -18,6 +18,7 @@ from gcnn_cli.cohort.jobs import make_job, run_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import Scan
 from gcnn_cli.detection.detector import Detector
+from gcnn_cli.detection.proposals import load_proposer
 from gcnn_cli.errors import DeviceError, ModelError, UsageError
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
@@ -188,7 +189,7 @@ def test_weights_are_named_so_that_every_folder_has_them(weights, monkeypatch):
 def test_paths_are_those_of_who_asks_in_any_folder(thin, weights, tmp_path, monkeypatch):
     shutil.copy(thin / "scan00.mhd", tmp_path / "lost.mhd")  # without its voxels
     model = load_model(str(weights))
-    detector = Detector(model, make_scorer(model.network, torch.device("cpu")))
+    detector = Detector(model, make_scorer(model.network, torch.device("cpu")), load_proposer(torch.device("cpu")))
     for root, name in ((thin, "scan01"), (tmp_path, "lost")):
         request = Request((), None, 0.5, root=root)
         monkeypatch.chdir(root)

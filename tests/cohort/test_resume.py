@@ -49,11 +49,11 @@ def test_a_report_of_the_same_making_is_kept(done):
     [
         ("0.0.7", ("tool", "version"), "version of gcnn"),
         (0, ("options", "pipeline"), "form of the detection"),
-        (9.0, ("options", "candidates", "min_diameter_mm"), "candidates.min_diameter_mm"),
+        (3, ("options", "proposals", "kept"), "proposals.kept"),
         (1.0, ("options", "lungs", "closing_mm"), "lungs.closing_mm"),
         (77.0, ("options", "merge", "new_option"), "merge.new_option"),
         (None, ("options", "lungs"), "lungs.tissue_hu"),
-        ({"kept": 3, "weights": "w"}, ("options", "ranking"), "ranking, ranking.kept, candidate weights;"),
+        ("w", ("options", "candidate_weights"), "candidate weights;"),
         ("O", ("options", "average_over"), "--average-over"),
         ("a" * 64, ("options", "lung_mask"), "lung mask"),
         (True, ("options", "gaps_filled"), "gaps_filled"),
@@ -95,7 +95,6 @@ def test_a_damaged_report_is_refused(done, content):
 
 
 def test_every_option_in_a_report_is_compared(done, sample, tmp_path):
-    """With the shipped weights, whose candidates are ranked."""
     detector = make_detector(load_model("octahedral"), torch.device("cpu"))
     options = report_options(detector, read_volume(sample))
     report = json.loads((done[0] / "scan00.nodules.json").read_text("utf-8"))
@@ -107,4 +106,4 @@ def test_every_option_in_a_report_is_compared(done, sample, tmp_path):
         return sum(leaves(value) if isinstance(value, dict) else 1 for value in values.values())
 
     assert len(made_from) == leaves(options) + 4  # scan, weights, threshold, version
-    assert {"ranking.kept", "ranking.proposals", "ranking.weights"} <= made_from.keys()
+    assert {"proposals.kept", "proposals.apart_mm", "candidate_weights"} <= made_from.keys()

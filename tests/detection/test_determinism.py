@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.detector import DetectionConfig, Detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
 from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model
@@ -35,8 +35,8 @@ def model() -> TrainedModel:
 
 
 def test_threads_do_not_change_a_byte_of_the_report(phantom, model):
-    config = DetectionConfig(candidates=CandidateConfig(max_candidates=20))
-    detector = Detector(model, make_scorer(model.network, CPU), config=config)
+    config = DetectionConfig(proposals=ProposalConfig(kept=20))
+    detector = Detector(model, make_scorer(model.network, CPU), load_proposer(CPU), config)
     reports = []
     for count in (1, 2):
         torch.set_num_threads(count)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scan.scans import oblique, write_series
 
-from gcnn_cli.detection.candidates import CandidateConfig, find_candidates
 from gcnn_cli.errors import GeometryError
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
@@ -56,9 +55,7 @@ def test_the_nodule_lies_where_it_is(tmp_path, name):
     folder = write_series(tmp_path, nodule(to_world), to_world, name=lambda n: f"IM{shuffle[n]}")
     volume = read_volume(folder)
     np.testing.assert_allclose(center_of(volume), CENTER, atol=0.1)
-    even = resample(volume, 1.0)
-    found = find_candidates(even, np.ones(even.shape, bool), CandidateConfig())
-    np.testing.assert_allclose(found[0].position_mm, CENTER, atol=0.5)
+    np.testing.assert_allclose(center_of(resample(volume, 1.0)), CENTER, atol=0.1)
 
 
 @pytest.mark.parametrize("name", STACKS)

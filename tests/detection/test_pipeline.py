@@ -9,10 +9,10 @@ import SimpleITK as sitk
 import torch
 from conftest import turned
 
-from gcnn_cli.detection.candidates import CandidateConfig
 from gcnn_cli.detection.detector import DetectionConfig, Detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.verify import TOLERANCE, invariance_errors
 from gcnn_cli.network.weights import load_model
@@ -26,7 +26,7 @@ from gcnn_cli.symmetry.groups import make_group
 
 CPU = torch.device("cpu")
 # The laws hold for any number of candidates; the strongest hundred are quicker.
-FEW = DetectionConfig(candidates=CandidateConfig(max_candidates=100))
+FEW = DetectionConfig(proposals=ProposalConfig(kept=100))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def scorer(model):
 
 @pytest.fixture(scope="module")
 def detector(model, scorer):
-    return Detector(model, scorer, config=FEW)
+    return Detector(model, scorer, load_proposer(CPU, bfloat16=False), FEW)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def assert_same_nodules(a, b, within_mm=0.1, within=1e-3):
 
 
 def test_all_phantom_nodules_are_found_with_at_most_one_false_alarm(volume, model, sample):
-    reported = detect(volume, Detector(model, make_scorer(model.network, CPU))).nodules
+    reported = detect(volume, Detector(model, make_scorer(model.network, CPU), load_proposer(CPU))).nodules
     with (sample.parent / "annotations.csv").open() as file:
         truth = [
             (np.array([float(row[c]) for c in ("coordX", "coordY", "coordZ")]), float(row["diameter_mm"]))
@@ -138,7 +138,7 @@ def test_the_shipped_weights_are_invariant(model):
 
 
 def test_bfloat16_finds_the_same_nodules(report, volume, model):
-    detector = Detector(model, make_scorer(model.network, CPU, bfloat16=True), config=FEW)
+    detector = Detector(model, make_scorer(model.network, CPU, bfloat16=True), load_proposer(CPU), FEW)
     fast = detect(volume, detector, threshold=0.3)
     sure = [n for n in report.nodules if n.probability > 0.4]
     assert sure
@@ -153,7 +153,7 @@ def test_bfloat16_finds_the_same_nodules(report, volume, model):
 def test_a_gpu_finds_the_same_nodules(report, volume, model):
     """In its own precision, whole ways: from pinned patches to the scores' return."""
     device = torch.device("cuda")
-    found = detect(volume, Detector(model, make_scorer(model.network, device), config=FEW))
+    found = detect(volume, Detector(model, make_scorer(model.network, device), load_proposer(device), FEW))
     assert found.device.startswith("cuda")
     assert_same_nodules(report, found, within=0.05)
 
@@ -161,7 +161,8 @@ def test_a_gpu_finds_the_same_nodules(report, volume, model):
 def test_the_report_explains_itself(report, model):
     data = report_data(report)
     assert data["weights"] == {"name": "octahedral", "sha256": model.sha256, "group": "O"}
-    assert data["options"]["candidates"]["max_candidates"] == 100
+    assert data["options"]["proposals"]["kept"] == 100
+    assert data["options"]["candidate_weights"].startswith("candidates ")
     json.dumps(data, allow_nan=False)
 
 
@@ -181,7 +182,7 @@ def test_the_reference_nodules_are_listed_first(shared_data, model, place, rank)
     where those are left out that one or two readers marked, as LUNA16 does.
     """
     path = shared_data / place
-    found = detect(read_volume(path), Detector(model, make_scorer(model.network, CPU))).nodules
+    found = detect(read_volume(path), Detector(model, make_scorer(model.network, CPU), load_proposer(CPU))).nodules
     marked, doubtful = (
         marks_of(shared_data / name, path.name.removesuffix(".mha"))
         for name in ("annotations.csv", "annotations_excluded.csv")

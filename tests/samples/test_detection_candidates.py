@@ -8,8 +8,8 @@ import torch
 from conftest import make_network
 
 from gcnn_cli.detection import pipeline
-from gcnn_cli.detection.detector import Detector
-from gcnn_cli.detection.ranking import CandidateRanker, RankingConfig
+from gcnn_cli.detection.detector import DetectionConfig, Detector
+from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.inference import make_scorer
@@ -35,13 +35,12 @@ def folder(phantom, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector():
-    """A detector whose ranker keeps the 25 of 40 proposals that a random network likes best."""
+    """A detector that scores 25 candidates, with a random network on a coarser grid than the proposals'."""
+    cpu = torch.device("cpu")
     network = make_network("trivial")
-    scorer = make_scorer(network, torch.device("cpu"), bfloat16=False)
     model = TrainedModel("small", network, SPEC, Calibration(), sha256="abc")
-    return Detector(
-        model, scorer, CandidateRanker(model, scorer, RankingConfig(proposals=40, kept=25, strength_weight=0.0))
-    )
+    config = DetectionConfig(proposals=ProposalConfig(kept=25))
+    return Detector(model, make_scorer(network, cpu, bfloat16=False), load_proposer(cpu), config)
 
 
 def scored_by_detection(folder, detector, monkeypatch):
@@ -59,16 +58,14 @@ def scored_by_detection(folder, detector, monkeypatch):
     return np.array(cut)
 
 
-@pytest.mark.parametrize("ranked", [True, False])
-def test_a_preprocessed_scan_holds_the_candidates_that_detection_scores(folder, detector, monkeypatch, ranked):
-    used = detector if ranked else dataclasses.replace(detector, ranker=None)
+def test_a_preprocessed_scan_holds_the_candidates_that_detection_scores(folder, detector, monkeypatch):
     (entry,) = read_index([folder]).scans
-    scan = preprocess_scan(entry, CONFIG, 0, detector=used)
-    expected = scored_by_detection(folder, used, monkeypatch)
-    assert len(expected) == 25 if ranked else len(expected) > 40
+    scan = preprocess_scan(entry, CONFIG, 0, detector=detector)
+    expected = scored_by_detection(folder, detector, monkeypatch)
+    assert len(expected) == 25
     np.testing.assert_allclose(scan.position_mm(scan.scored), expected, atol=1e-9)
-    assert len(scan.candidates) == 30  # the negatives of training: the strongest blobs
-    assert not np.array_equal(scan.scored, scan.candidates)
+    assert len(scan.candidates) == 30  # the negatives of training: more than detection scores
+    np.testing.assert_allclose(scan.candidates[:25], scan.scored)
 
 
 def test_they_are_those_of_detections_grid_whatever_the_grid_of_training(folder, detector, monkeypatch):
@@ -84,8 +81,7 @@ def test_the_cache_keeps_them_by_the_settings_that_decide_them(folder, detector,
     without = preprocess_scan(entry, CONFIG, 0, tmp_path)
     assert without.scored.shape == (0, 3)
     stored = preprocess_scan(entry, CONFIG, 0, tmp_path, detector)
-    fewer = dataclasses.replace(detector.ranker, config=RankingConfig(proposals=40, kept=20, strength_weight=0.0))
-    other = dataclasses.replace(detector, ranker=fewer)
+    other = dataclasses.replace(detector, config=DetectionConfig(proposals=ProposalConfig(kept=20)))
     assert len(preprocess_scan(entry, CONFIG, 0, tmp_path, other).scored) == 20
     monkeypatch.setattr(preprocessed, "_preprocess", None)
     again = preprocess_scan(entry, CONFIG, 0, tmp_path, detector)
