@@ -42,7 +42,8 @@ def test_a_cavity_is_air_or_lung_in_the_middle_of_a_wall_that_stays(seed):
     depth = ndimage.distance_transform_edt(mask)
     assert (hollow[mask] < -500).mean() > 0.03
     assert np.median(hollow[mask & (depth < 1.5)]) > -100
-    np.testing.assert_allclose(hollow[~mask], hu[~mask], atol=1)  # the cavity's edge is soft
+    away = ~ndimage.binary_dilation(mask, iterations=4)  # the cavity's edge is soft
+    np.testing.assert_array_equal(hollow[away], hu[away])
 
 
 def test_a_small_nodule_is_never_hollow():
