@@ -1,6 +1,7 @@
 """What the networks of a committee do on patients whom they have not seen.
 
     python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] [--beside octahedral]
+    python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] --transplants WORK
 
 DATA is the data that the folds were trained on (`gcnn train --fold`); with some of the folds only, what these hold
 out is measured. Prints Markdown.
@@ -9,19 +10,25 @@ out is measured. Prints Markdown.
 - Nodule cut-outs, scored as one patch at their center, at the thresholds of the scans: no candidate stage is involved.
 - 95 % intervals: patients are drawn with replacement, with their scans, false positives and cut-outs (percentile
   bootstrap). False positives are of six patients at most, so the intervals of few folds say little.
+- `--transplants`: nodules of a fold's patients put into the labeled scans of the same fold (`transplants.py`, two
+  copies of each scan, in WORK), searched by the whole detection. Kinds are then the places, and nodules count for the
+  patients that they come from.
 - `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
   were not trained on, false positives of scans that they were not trained on.
 """
 
 import argparse
+import csv
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from transplants import make_benchmark
 
 from gcnn_cli.evaluation.froc import RATES, interval
 from gcnn_cli.evaluation.matching import FALSE
+from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import HeldOut, read_held_out
@@ -31,6 +38,9 @@ from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold, scor
 
 SIZES_MM = (3, 4, 6, 8, 10, 15, 40)
 RESAMPLES = 1000
+COPIES = {True: 2, False: 0}  # of a scan for transplants, by whether it is labeled
+
+Origins = dict[tuple[str, float], tuple[str, str]]
 
 
 def main() -> None:
@@ -39,10 +49,19 @@ def main() -> None:
     parser.add_argument("folds", nargs="+", type=Path)
     parser.add_argument("--average-over", default="Oh", help="test-time pooling over this group; default: Oh")
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
+    parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     arguments = parser.parse_args()
     folds = [read_fold(path) for path in arguments.folds]
     members, held = [fold.model for fold in folds], [fold.names["held_out_patients"] for fold in folds]
+    if arguments.transplants:
+        work = [arguments.transplants / path.stem for path in arguments.folds]
+        for path, out in zip(arguments.folds, work, strict=True):
+            if not out.is_dir():
+                make_benchmark(arguments.data, out, str(path), COPIES)
+        held_out = [HeldOut(read_index([out / "labelled"]).scans, ()) for out in work]
+        show("folds", members, held_out, arguments.average_over, origins(work))
+        return
     held_out = read(arguments, members[0], held)
     if not arguments.beside:
         show("folds", members, held_out, arguments.average_over)
@@ -51,6 +70,16 @@ def main() -> None:
     show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
     others = [unseen(part, other) for part in read(arguments, other, held)]
     show(other.name, [other] * len(members), others, other.calibration.average_over)
+
+
+def origins(work: list[Path]) -> Origins:
+    """Place and patient of every nodule in the transplant scans, by scan and x."""
+    known = {}
+    for out in work:
+        with (out / "labelled" / "annotations.csv").open(newline="") as file:
+            for row in csv.DictReader(file):
+                known[row["seriesuid"], round(float(row["coordX"]), 2)] = row["place"], row["patient"]
+    return known
 
 
 def read(arguments: argparse.Namespace, model: TrainedModel, held: list[list[str]]) -> list[HeldOut]:
@@ -82,14 +111,23 @@ class Scores:
     scan_patients: np.ndarray  # of each scan
 
 
-def scores_of(scored: OutOfFold) -> Scores:
+def scores_of(scored: OutOfFold, known: Origins | None = None) -> Scores:
     matches = scored.matches
     patients = np.array(scored.patients)
+    owners, kinds = list(patients[matches.nodule_scan]), ["scan"] * len(matches.nodules)
+    if known:
+        keys = [
+            (matches.series[scan], round(float(position[0]), 2))
+            for scan, position in zip(matches.nodule_scan, matches.nodules.position_mm, strict=True)
+        ]
+        kinds, owners = [known[key][0] for key in keys], [known[key][1] for key in keys]
+        # Copies of one host are named for its patient, whom a folder of loose scans does not know.
+        patients = np.array([series.rsplit("_host", 1)[0] for series in matches.series])
     is_false = matches.mark_fate == FALSE
     return Scores(
         np.concatenate([matches.nodule_score, scored.nodule_logits]),
-        np.concatenate([patients[matches.nodule_scan], [n.sample.patient for n in scored.nodules]]),
-        np.array(["scan"] * len(matches.nodules) + [n.sample.kind for n in scored.nodules]),
+        np.array(owners + [n.sample.patient for n in scored.nodules]),
+        np.array(kinds + [n.sample.kind for n in scored.nodules]),
         np.concatenate([matches.nodules.value, [n.diameter_mm for n in scored.nodules]]),
         matches.predictions.value[is_false],
         patients[matches.mark_scan[is_false]],
@@ -135,9 +173,15 @@ def resampled(scores: Scores, chosen: np.ndarray) -> np.ndarray:
     return np.array(rows)
 
 
-def show(name: str, members: list[TrainedModel], held_out: list[HeldOut], average_over: str) -> None:
+def show(
+    name: str,
+    members: list[TrainedModel],
+    held_out: list[HeldOut],
+    average_over: str,
+    known: Origins | None = None,
+) -> None:
     scored = score_out_of_fold(members, held_out, average_over=average_over, device=choose_device("cpu"))
-    scores = scores_of(scored)
+    scores = scores_of(scored, known)
     print(f"\n## {name}, averaged over {average_over}\n")
     scans = len(scores.scan_patients)
     print(f"{scans} scans, {scored.candidates / scans:.0f} candidates a scan, {len(scores.false)} false positives.\n")

@@ -39,7 +39,7 @@ SEEN_HU, SEEN_SHARE = 100.0, 0.5
 APART_MM = 32.0
 SETS = {True: 4, False: 2}  # of a labelled host, of one without labels
 PLACES = ("free", "wall", "vessel")
-_MARK = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "place")
+_MARK = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm", "place", "patient")
 TABLES = {"annotations": _MARK, "annotations_excluded": _MARK, "seriesuids": ("seriesuid",)}
 
 
@@ -52,6 +52,7 @@ class Nodule:
     spacing: np.ndarray
     center: np.ndarray
     diameter_mm: float
+    patient: str
 
 
 def main() -> None:
@@ -63,13 +64,13 @@ def main() -> None:
     make_benchmark(arguments.data, arguments.out, arguments.model)
 
 
-def make_benchmark(data: Path, out: Path, model: str) -> None:
-    """Write both folders."""
+def make_benchmark(data: Path, out: Path, model: str, sets: dict[bool, int] = SETS) -> None:
+    """Write both folders. sets: copies of a host, by whether it is labeled."""
     provenance = provenance_of(model)
     held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
     index = read_index([data])
     donors = [entry for entry in index.cutouts if entry.masked and entry.patient in held_out]
-    nodules = [nodule for entry in donors if (nodule := read_nodule(entry.path))]
+    nodules = [nodule for entry in donors if (nodule := read_nodule(entry.path, entry.patient))]
     hosts = [scan for scan in index.scans if scan.name not in trained_on and scan.patient in held_out]
     print(f"{len(nodules)} nodules of held-out patients; hosts: {', '.join(host.path.name for host in hosts)}")
     for labelled in (True, False):
@@ -80,13 +81,13 @@ def make_benchmark(data: Path, out: Path, model: str) -> None:
             if host.labelled != labelled:
                 continue
             volume = host.read()
-            for n in range(SETS[labelled]):
-                name = f"{host.patient}_set{n}"
+            for n in range(sets[labelled]):
+                name = f"{host.patient}_host{number}_set{n}"  # a patient may have several scans
                 made, placed = transplant(volume, host, nodules, np.random.default_rng([number, n]))
                 write_metaimage(made, folder / f"{name}.mhd")
                 tables["annotations"] += [(name, *mark) for mark in placed]
-                tables["annotations"] += [(name, *mark, "own") for mark in host.nodules]
-                tables["annotations_excluded"] += [(name, *mark, "") for mark in host.excluded]
+                tables["annotations"] += [(name, *mark, "own", host.patient) for mark in host.nodules]
+                tables["annotations_excluded"] += [(name, *mark, "", host.patient) for mark in host.excluded]
                 tables["seriesuids"].append((name,))
                 print(f"{name}: {len(placed)} nodules put in", flush=True)
         for table, rows in tables.items():
@@ -100,7 +101,7 @@ def provenance_of(model: str) -> dict[str, list[str]]:
     return dict(header["provenance"])
 
 
-def read_nodule(path: Path) -> Nodule | None:
+def read_nodule(path: Path, patient: str) -> Nodule | None:
     """A stack of slices; None for a cube or a size out of range."""
     with np.load(path) as data:
         if "spacing_zyx" not in data:
@@ -109,13 +110,13 @@ def read_nodule(path: Path) -> Nodule | None:
     diameter = float((6 / np.pi * mask.sum() * spacing.prod()) ** (1 / 3))
     if not DIAMETERS_MM[0] <= diameter <= DIAMETERS_MM[1] or spacing[0] > 2.5:
         return None
-    return Nodule(hu, mask, spacing, np.array(ndimage.center_of_mass(mask)), diameter)
+    return Nodule(hu, mask, spacing, np.array(ndimage.center_of_mass(mask)), diameter, patient)
 
 
 def transplant(
     volume: Volume, host: ScanEntry, nodules: list[Nodule], rng: np.random.Generator
 ) -> tuple[Volume, list[tuple[object, ...]]]:
-    """The scan with nodules in it, and their marks: x, y, z in LPS mm, diameter, place."""
+    """The scan with nodules in it, and their marks: x, y, z in LPS mm, diameter, place, the nodule's patient."""
     hu = volume.hu.astype(np.float32)
     spacing = volume.spacing_zyx
     pools = places(hu, spacing, rng)
@@ -134,7 +135,9 @@ def transplant(
                     continue
                 position = volume.position_mm(center[None])[0]
                 taken.append(position)
-                marks.append((*(round(float(v), 3) for v in position), round(nodules[which].diameter_mm, 3), kind))
+                nodule = nodules[which]
+                x, y, z = (round(float(v), 3) for v in position)
+                marks.append((x, y, z, round(nodule.diameter_mm, 3), kind, nodule.patient))
                 break
     made = np.clip(np.round(hu), -32768, 32767).astype(np.int16)
     return Volume(made, volume.to_world), marks
