@@ -24,7 +24,7 @@ from gcnn_cli.samples.donors import Donor, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
-from gcnn_cli.samples.transplant import choose_places, noise_hu
+from gcnn_cli.samples.transplant import PLACE_KINDS, choose_places, noise_hu
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume
 
@@ -115,8 +115,8 @@ def scan_scene(entry: ScanEntry, config: SampleConfig, rng: np.random.Generator)
     thickness = float(volume.spacing_zyx.max())
     hosts: tuple[Places, ...] = ()
     if thickness <= config.max_host_spacing_mm:
-        places = choose_places(hu, lungs, _HOST_PLACES, rng).astype(float)
-        hosts = tuple(places[kind::3] for kind in range(3))
+        places, kinds = choose_places(hu, lungs, _HOST_PLACES, rng)
+        hosts = tuple(places[kinds == kind].astype(float) for kind in range(len(PLACE_KINDS)))
     voxels = np.argwhere(lungs)
     lung = voxels[rng.choice(len(voxels), min(_LUNG_PLACES, len(voxels)), replace=False)].astype(float)
     return Scene(

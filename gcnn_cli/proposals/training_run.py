@@ -23,6 +23,7 @@ from gcnn_cli.proposals.scenes import read_scenes
 from gcnn_cli.proposals.training_loop import ProposalProgress, ProposalTrainConfig, train_proposals
 from gcnn_cli.samples.split import SplitConfig
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
+from gcnn_cli.training.metrics import MetricLines
 from gcnn_cli.training.provenance import write_names
 from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
 
@@ -81,13 +82,12 @@ def run_proposal_training(
     checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes), precision))
     if not config.resume:
         checkpoint.path.unlink(missing_ok=True)
-        (config.folder / "metrics.jsonl").unlink(missing_ok=True)
+    metrics = MetricLines(config.folder / "metrics.jsonl", resume=config.resume)
 
     def notify(progress: ProposalProgress) -> None:
         watch(progress)
         if progress.step % config.train.save_every == 0:
-            with (config.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(asdict(progress)) + "\n")
+            metrics.write(asdict(progress))
 
     network = train_proposals(scenes, config.train, notify, checkpoint=checkpoint, should_stop=should_stop)
     names = {

@@ -114,7 +114,7 @@ def _preprocess(
     scored = detection_candidates(volume, grid, lungs, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
-    places, pieces = (choose_places(grid.hu, lungs, count, rng) for _ in range(2))
+    places, pieces = (choose_places(grid.hu, lungs, count, rng)[0] for _ in range(2))
     # Cubes around places in the lungs reach half their side beyond them: air is outside the scan only.
     box = bounding_box(lungs, config.side)
     low = np.array([span.start for span in box])

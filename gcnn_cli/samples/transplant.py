@@ -103,8 +103,17 @@ def _smoothed(hu: NDArray[Any], sigma_vox: float) -> Cube:
     return np.asarray(ndimage.gaussian_filter(hu.astype(np.float32), sigma_vox, mode="nearest"))
 
 
-def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Choose voxels [count, 3] for nodules: a third free, a third near the wall, a third near vessels."""
+PLACE_KINDS = ("free", "wall", "vessel")
+
+
+def choose_places(
+    hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Choose voxels [N, 3] for nodules: a third free, a third near the wall, a third near vessels.
+
+    Return them with their kinds [N], which are indices of `PLACE_KINDS`. N is smaller than `count` where the lungs have
+    no place of a kind.
+    """
     depth = ndimage.distance_transform_edt(lungs)
     vessels = lungs & (depth > 4) & (np.asarray(hu) > -500)
     to_vessel = ndimage.distance_transform_edt(~vessels)
@@ -113,5 +122,6 @@ def choose_places(hu: NDArray[Any], lungs: Mask, count: int, rng: np.random.Gene
         np.argwhere((depth > 1) & (depth <= 4) & (np.asarray(hu) < -600)),
         np.argwhere((depth > 6) & (to_vessel > 0.5) & (to_vessel <= 2.5)),
     ]
-    chosen = [pools[n % 3][rng.integers(len(pools[n % 3]))] for n in range(count) if len(pools[n % 3])]
-    return np.array(chosen, dtype=np.int64).reshape(-1, 3)
+    kinds = [n % 3 for n in range(count) if len(pools[n % 3])]
+    places = [pools[kind][rng.integers(len(pools[kind]))] for kind in kinds]
+    return np.array(places, dtype=np.int64).reshape(-1, 3), np.array(kinds, dtype=np.int64)

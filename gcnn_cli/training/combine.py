@@ -33,6 +33,14 @@ class FoldWeights:
         """Recipe of the training, from the header."""
         return dict(self.model.provenance["recipe"])
 
+    @property
+    def samples(self) -> SampleConfig:
+        """Settings of the samples. Raises InputError for a recipe of another version of gcnn."""
+        try:
+            return SampleConfig(**self.recipe["samples"])
+        except (KeyError, TypeError):
+            raise InputError(f"{self.model.name}: its recipe is of another version of gcnn; train it again") from None
+
 
 def read_fold(path: Path) -> FoldWeights:
     """Read weights from `gcnn train --fold`.
@@ -69,7 +77,7 @@ def combine_folds(
     check_folds(members)
     notify("reading the data")
     models = [member.model for member in members]
-    samples = SampleConfig(**members[0].recipe["samples"])
+    samples = members[0].samples
     held_out = read_held_out(folders, samples, [m.names["held_out_patients"] for m in members], cache)
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,35 @@ from gcnn_cli.files import write_bytes
 from gcnn_cli.training.loop import Progress
 
 
+class MetricLines:
+    """The file `metrics.jsonl` of a run: one line for each step that was written, in order.
+
+    A step is written once. Its line replaces the lines from that step on, which a run that was killed after its last
+    checkpoint has left. Raises InputError for a damaged file of an earlier run.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self._path = path
+        self.lines: list[dict[str, Any]] = _read_lines(path) if resume and path.is_file() else []
+        self._store()
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add the line of step `line["step"]`."""
+        self.lines = [earlier for earlier in self.lines if earlier["step"] < line["step"]]
+        self.lines.append(dict(line))
+        self._store()
+
+    def _store(self) -> None:
+        write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in self.lines).encode(), overwrite=True)
+
+
 class Metrics:
     """Writes one line per validation and, on exit, loss.png. The lines of a resumed run follow the earlier ones."""
 
     def __init__(self, folder: Path, *, tensorboard: bool, resume: bool) -> None:
-        self._path = folder / "metrics.jsonl"
+        self._folder = folder
         self._board = _board(folder / "tensorboard") if tensorboard else None
-        self._lines: list[dict[str, Any]] = []
-        if resume and self._path.is_file():
-            self._lines = _read_lines(self._path)
-        self._store()
+        self._file = MetricLines(folder / "metrics.jsonl", resume=resume)
 
     def __enter__(self) -> "Metrics":
         return self
@@ -30,21 +50,16 @@ class Metrics:
     def __exit__(self, *_: object) -> None:
         if self._board is not None:
             self._board.close()
-        if self._lines:
-            _draw(self._lines).savefig(self._path.with_name("loss.png"), metadata={"Software": "gcnn"})
+        if self._file.lines:
+            _draw(self._file.lines).savefig(self._folder / "loss.png", metadata={"Software": "gcnn"})
 
     def write(self, line: Progress) -> None:
-        """Add one line. It replaces lines from its step on, which a run killed after its last checkpoint has left."""
-        self._lines = [earlier for earlier in self._lines if earlier["step"] < line.step]
-        self._lines.append(asdict(line))
-        self._store()
+        """Add one line."""
+        self._file.write(asdict(line))
         if self._board is not None:
             self._board.add_scalar("loss", line.loss, line.step)
             for name, value in line.validation.items():
                 self._board.add_scalar(name, value, line.step)
-
-    def _store(self) -> None:
-        write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in self._lines).encode(), overwrite=True)
 
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:

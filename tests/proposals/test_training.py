@@ -154,6 +154,19 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatc
         ProposalRunConfig((tmp_path,), config.out)
 
 
+def test_a_resumed_run_writes_the_line_of_a_step_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
+    out = tmp_path / "small.safetensors"
+    folder = ProposalRunConfig((tmp_path,), out, TINY).folder
+    folder.mkdir()
+    # A run that was killed after this line and before its checkpoint.
+    (folder / "metrics.jsonl").write_text('{"step": 2, "nodule_loss": 9.0}\n')
+    run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY, resume=True))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert lines[0]["nodule_loss"] != 9.0
+
+
 def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
     monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
     split = SplitConfig(hold_out=("patient 9",))

@@ -167,3 +167,11 @@ def test_networks_that_hold_out_the_same_are_no_committee(trained):
     other = replace(second.model, provenance={**second.model.provenance, "recipe": recipe})
     with pytest.raises(InputError, match="were trained with different recipes"):
         check_folds([first, replace(second, model=other)])
+
+
+def test_weights_of_another_version_are_refused_in_a_sentence(trained):
+    fold = read_fold(trained / "fold-1.safetensors")
+    recipe = {**fold.recipe, "samples": {**fold.recipe["samples"], "no_such_setting": 1}}
+    other = replace(fold, model=replace(fold.model, provenance={**fold.model.provenance, "recipe": recipe}))
+    with pytest.raises(InputError, match="another version of gcnn"):
+        other.samples  # noqa: B018

@@ -213,9 +213,18 @@ def test_a_transplant_leaves_no_dark_ring_in_a_wall():
 
 
 def test_places_lie_in_the_lung_by_thirds(phantom):
-    places = choose_places(phantom.volume.hu, phantom.lungs, 30, np.random.default_rng(0))
-    assert len(places) == 30
+    places, kinds = choose_places(phantom.volume.hu, phantom.lungs, 30, np.random.default_rng(0))
+    assert np.bincount(kinds).tolist() == [10, 10, 10]
     assert phantom.lungs[tuple(places.T)].all()
+
+
+def test_lungs_without_vessels_have_no_places_at_vessels():
+    lungs = np.pad(np.ones((30, 30, 30), bool), 3)
+    places, kinds = choose_places(np.full(lungs.shape, -850), lungs, 30, np.random.default_rng(0))
+    assert np.bincount(kinds, minlength=3).tolist() == [10, 10, 0]
+    depth = ndimage.distance_transform_edt(lungs)[tuple(places.T)]
+    assert (depth[kinds == 0] > 8).all()
+    assert (depth[kinds == 1] <= 4).all()
 
 
 def test_missing_slices_keep_the_wall_and_lose_the_nodule():
