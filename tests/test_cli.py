@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 from gcnn_cli import NOTICE, __version__
 from gcnn_cli.cli import app
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
+from gcnn_cli.network.proposals import ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.json_format import report_schema
 from gcnn_cli.phantom import quick_config, write_phantom
@@ -234,6 +236,18 @@ def test_verify_fails_for_a_network_that_is_not(run, tmp_path):
     result = run("verify", path, "--group", "O")
     assert result.exit_code == 6
     assert "not invariant" in result.stderr
+
+
+def test_verify_knows_that_a_proposal_networks_map_turns_with_the_patch(run, tmp_path):
+    rows = json.loads(run("verify", "proposals", "--json").stdout)
+    assert len(rows) == 24
+    assert max(row["error"] for row in rows) <= 1e-5
+    path = tmp_path / "plain.safetensors"
+    config = ProposalNetworkConfig(group="trivial", fields=(2, 2, 2, 2))
+    save_proposal_model(ProposalModel("plain", ProposalNetwork(config).eval(), InputSpec(side=16)), path)
+    result = run("verify", path, "--group", "O")
+    assert result.exit_code == 6
+    assert "not equivariant under O" in result.stderr
 
 
 @pytest.fixture

@@ -71,16 +71,15 @@ def verify(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the change of the score when a patch is turned, for every element of the group."""
+    """Measure the change of the score, or of a proposal network's map, when a patch is turned by each element."""
     from gcnn_cli.errors import ModelError
     from gcnn_cli.files import check_not_existing, write_bytes
-    from gcnn_cli.network.verify import TOLERANCE, invariance_errors
-    from gcnn_cli.network.weights import load_model
+    from gcnn_cli.network.verify import TOLERANCE, verify_weights
 
     if plot is not None:
         check_not_existing([plot], overwrite=overwrite)
-    trained = load_model(model)
-    errors = invariance_errors(trained.network, group=group)
+    measured = verify_weights(model, group)
+    errors = measured.deviations
     if as_json:
         typer.echo(json.dumps([{"element": e.element, "matrix": e.matrix, "error": e.error} for e in errors]))
     else:
@@ -90,13 +89,14 @@ def verify(
     if plot is not None:
         from gcnn_cli.output.pictures.symmetry_plot import error_plot
 
-        title = f"{Path(model).stem}, group {group or trained.group}"
+        title = f"{Path(model).stem}, group {measured.group}"
         write_bytes(plot, error_plot([e.error for e in errors], TOLERANCE, title), overwrite=overwrite)
+    law = f"{measured.law} under {measured.group}"
     worst = max(e.error for e in errors)
-    change = f"the largest relative change of the score is {worst:.1e}; at most {TOLERANCE:g} is allowed"
+    change = f"the largest relative change is {worst:.1e}; at most {TOLERANCE:g} is allowed"
     if worst > TOLERANCE:
-        raise ModelError(f"{model}: not invariant: {change}")
-    typer.echo(f"invariant: {change}", err=True)
+        raise ModelError(f"{model}: not {law}: {change}")
+    typer.echo(f"{law}: {change}", err=True)
 
 
 def _show(rows: list[dict[str, Any]], as_json: bool = False) -> None:

@@ -1,22 +1,27 @@
-"""Measurement of a network's invariance: the change of its score when a patch is turned."""
+"""Measurement of a network's symmetry: the change of its score or of its map when a patch is turned."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from scipy import ndimage
+from torch import Tensor
 
 from gcnn_cli.network.committee import Network
 from gcnn_cli.network.inference import fold
+from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_model
+from gcnn_cli.network.proposals import CELL, ProposalNetwork
+from gcnn_cli.network.weights import COMMITTEE_FORMAT, FORMAT, find_weights, load_model, read_weights
 from gcnn_cli.symmetry.actions import act_on_image
 from gcnn_cli.symmetry.groups import Group, make_group
-from gcnn_cli.symmetry.laws import equivariance_errors, invariant
+from gcnn_cli.symmetry.laws import Action, equivariance_errors, invariant
 
 TOLERANCE = 1e-5  # relative, in float32
 
 
 @dataclass(frozen=True)
 class ElementDeviation:
-    """The largest relative change of the score under one element of the group.
+    """The largest relative change of the score, or of the map turned back, under one element of the group.
 
     element: index in the group's order
     matrix:  its signed permutation of (z, y, x)
@@ -28,7 +33,36 @@ class ElementDeviation:
     error: float
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Verification:
+    """A symmetry that was measured.
+
+    law:        "invariant" for a scoring network, "equivariant" for a proposal network
+    group:      name of the group that was tested
+    deviations: of each of its elements, in the group's order
+    """
+
+    law: str
+    group: str
+    deviations: list[ElementDeviation]
+
+
+def verify_weights(model: str, group: str | None = None) -> Verification:
+    """Measure the symmetry that weights must have.
+
+    model: name of shipped weights, or path of a weights file
+    group: name of the group whose elements turn the patches (default: the network's own)
+
+    Raises ModelError for unusable weights.
+    """
+    formats = (FORMAT, COMMITTEE_FORMAT, PROPOSAL_FORMAT)
+    if read_weights(find_weights(model), formats)[0]["format"] == PROPOSAL_FORMAT:
+        proposing = load_proposal_model(model).network
+        return Verification("equivariant", group or proposing.config.group, map_errors(proposing, group=group))
+    network = load_model(model).network
+    return Verification("invariant", group or network.config.group, invariance_errors(network, group=group))
+
+
 def invariance_errors(network: Network, *, group: str | None = None, patches: int = 8) -> list[ElementDeviation]:
     """Return the change of the score for every element, on seeded random patches with structure, in float32.
 
@@ -36,15 +70,33 @@ def invariance_errors(network: Network, *, group: str | None = None, patches: in
 
     group: name of the group whose elements turn the patches (default: the network's own)
     """
-    tested: Group = make_group(group or network.config.group)
-    side = network.config.side
+    tested = make_group(group or network.config.group)
+    x = _patches(patches, network.config.side, tested.dimension)
+    return _deviations(fold(network), x, tested, invariant)
+
+
+def map_errors(network: ProposalNetwork, *, group: str | None = None, patches: int = 4) -> list[ElementDeviation]:
+    """Return the change of a proposal network's map for every element: it must turn with the patch.
+
+    group: name of the group whose elements turn the patches (default: the network's own)
+    """
+    tested = make_group(group or network.config.group)
+    x = _patches(patches, network.config.receptive_field + 2 * CELL, tested.dimension)
+    return _deviations(lambda y: network(y).unsqueeze(1), x, tested, act_on_image)
+
+
+def _patches(count: int, side: int, dimension: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(patches, 1, *(side,) * tested.dimension, generator=generator)
+    noise = torch.randn(count, 1, *(side,) * dimension, generator=generator)
     # Smoothed: unsmoothed noise is finer than any structure in a scan.
-    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * tested.dimension))
-    x = torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
-    errors = equivariance_errors(fold(network), x, tested, act_on_image, invariant)
+    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * dimension))
+    return torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
+
+
+@torch.no_grad()
+def _deviations(network: Callable[[Tensor], Tensor], x: Tensor, group: Group, act: Action) -> list[ElementDeviation]:
+    errors = equivariance_errors(network, x, group, act_on_image, act)
     return [
-        ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in tested.matrices[g]), error)
+        ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in group.matrices[g]), error)
         for g, error in enumerate(errors)
     ]
