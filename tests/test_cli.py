@@ -169,6 +169,8 @@ def test_a_lung_mask_says_where_to_look(run, scans, phantom, tmp_path):
         (["SCAN", "--threshold", "0.5", "--fp-per-scan", "1"], 2, "exclude each other"),
         (["SCAN", "--fp-per-scan", "3"], 2, "stored: 1"),
         (["SCAN", "--model", "nothing"], 6, "no weights named 'nothing'"),
+        (["SCAN", "--proposals", "nothing"], 6, "no weights named 'nothing'"),
+        (["SCAN", "--proposals", "octahedral"], 6, "weights of format 1; must be format 3"),
         (["SCAN", "--device", "cuda:77"], 7, "not available"),
         (["SCAN", "--device", "abacus"], 7, "unknown device 'abacus'"),
         (["SCAN", "--series", "#1"], 2, "--series"),

@@ -23,6 +23,7 @@ EXIT_CODES = (
 )
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 DEFAULT_MODEL = "octahedral"
+DEFAULT_PROPOSALS = "proposals"
 
 
 class ErrorGroup(TyperGroup):
@@ -75,6 +76,14 @@ app = typer.Typer(
 
 ModelOption = Annotated[
     str, typer.Option("--model", "-m", envvar="GCNN_MODEL", help="Name of shipped weights, or path of a weights file.")
+]
+ProposalsOption = Annotated[
+    str,
+    typer.Option(
+        "--proposals",
+        envvar="GCNN_PROPOSALS",
+        help="Network that proposes candidates: name of shipped weights, or path of a weights file.",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", envvar="GCNN_OVERWRITE", help="Replace existing files.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="GCNN_QUIET", help="Print only errors.")]

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, Device, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import (
+    DEFAULT_PROPOSALS,
+    EXIT_CODES,
+    Device,
+    Overwrite,
+    ProposalsOption,
+    Quiet,
+    Threads,
+    Verbose,
+    app,
+    start,
+)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -20,6 +31,7 @@ def combine(
             " element of this group."
         ),
     ] = "Oh",
+    proposals: ProposalsOption = DEFAULT_PROPOSALS,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, as for gcnn train; it saves time.")
     ] = None,
@@ -50,6 +62,7 @@ def combine(
             list(data),
             out.stem,
             average_over=average_over,
+            proposals=proposals,
             device=choose_device(device),
             cache=cache,
             notify=status.update,

@@ -14,11 +14,13 @@ import typer
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
+    DEFAULT_PROPOSALS,
     EXIT_CODES,
     AllowGaps,
     Device,
     ModelOption,
     Overwrite,
+    ProposalsOption,
     Quiet,
     Threads,
     Verbose,
@@ -60,6 +62,7 @@ def detect(
         ),
     ] = "csv,json",
     model: ModelOption = DEFAULT_MODEL,
+    proposals: ProposalsOption = DEFAULT_PROPOSALS,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -145,11 +148,13 @@ def detect(
     )
     progress = _Progress()
     if cluster is None and workers is None:
-        running = _in_this_process(trained, device, average_over, progress, verbose=verbose)
+        running = _in_this_process(trained, device, average_over, proposals, progress, verbose=verbose)
     else:
         from gcnn_cli.cohort.cluster import run_on_cluster, settings_for
 
-        settings = settings_for(model, trained.sha256, device=device, average_over=average_over, threads=threads)
+        settings = settings_for(
+            model, trained.sha256, device=device, average_over=average_over, proposals=proposals, threads=threads
+        )
         running = run_on_cluster(settings, address=cluster, workers=workers or 1)
     with stderr.status("looking for scans"):
         cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
@@ -178,7 +183,7 @@ def _check_cluster(workers: int | None, cluster: str | None) -> None:
 
 
 def _in_this_process(
-    trained: "TrainedModel", device: str, average_over: str, progress: "_Progress", *, verbose: bool
+    trained: "TrainedModel", device: str, average_over: str, proposals: str, progress: "_Progress", *, verbose: bool
 ) -> AbstractContextManager["Runner"]:
     from gcnn_cli.cohort.jobs import run_here
     from gcnn_cli.detection.detector import make_detector
@@ -187,7 +192,7 @@ def _in_this_process(
     chosen = choose_device(device)
     if device == "auto" and chosen.type == "cpu" and verbose:
         typer.echo("no GPU found: running on the CPU", err=True)
-    detector = make_detector(trained, chosen, average_over=average_over)
+    detector = make_detector(trained, chosen, average_over=average_over, proposals=proposals)
     return nullcontext(run_here(detector, progress.of_scan))
 
 

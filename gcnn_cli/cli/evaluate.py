@@ -10,10 +10,12 @@ import typer
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
     DEFAULT_MODEL,
+    DEFAULT_PROPOSALS,
     EXIT_CODES,
     AsJson,
     Device,
     Overwrite,
+    ProposalsOption,
     Quiet,
     Threads,
     Verbose,
@@ -66,6 +68,7 @@ def evaluate(
             help="Shipped name or path of a weights file. Default: octahedral, or the weights that the reports name.",
         ),
     ] = None,
+    proposals: ProposalsOption = DEFAULT_PROPOSALS,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for tables, plots and detections.")] = None,
     cpm: Annotated[
@@ -124,7 +127,9 @@ def evaluate(
         inputs = from_files(predictions, annotations, excluded, series)
         trained = _find_weights(model, inputs.predictions.weights_sha256)
     else:
-        inputs, trained = _detect(data, model or DEFAULT_MODEL, device, out, overwrite, resume, strict, errors)
+        inputs, trained = _detect(
+            data, model or DEFAULT_MODEL, proposals, device, out, overwrite, resume, strict, errors
+        )
     run = run_evaluation(
         inputs,
         config,
@@ -186,6 +191,7 @@ def _print_tables(run: "EvaluationRun") -> None:
 def _detect(
     data: Path | None,
     model: str,
+    proposals: str,
     device: str,
     out: Path | None,
     overwrite: bool,
@@ -205,7 +211,7 @@ def _detect(
 
     folder = data or sample_folder()
     trained = load_model(model)
-    detector = make_detector(trained, choose_device(device))
+    detector = make_detector(trained, choose_device(device), proposals=proposals)
     index = read_index([folder])
     scans = [scan for scan in index.scans if scan.labelled]
     if not scans:

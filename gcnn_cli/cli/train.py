@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, Device, HoldOut, NameData, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import (
+    DEFAULT_PROPOSALS,
+    EXIT_CODES,
+    Device,
+    HoldOut,
+    NameData,
+    Overwrite,
+    ProposalsOption,
+    Quiet,
+    Threads,
+    Verbose,
+    app,
+    start,
+)
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -36,6 +49,7 @@ def train(
         int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
     ] = None,
     fold: Annotated[int | None, typer.Option(min=1, help="Fold of [split] to hold out, from 1.")] = None,
+    proposals: ProposalsOption = DEFAULT_PROPOSALS,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, shared by runs (default: OUT.run/cache).")
     ] = None,
@@ -94,6 +108,7 @@ def train(
         resume=resume,
         strict=strict,
         name_data=name_data,
+        proposals=proposals,
     )
     if montage:
         check_not_existing([montage], overwrite=overwrite)

@@ -27,6 +27,7 @@ from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.detection.stages import Stage
 from gcnn_cli.errors import DeviceError, GcnnError, ModelError, UsageError
 from gcnn_cli.network.devices import choose_device, cpu_cores, use_threads
+from gcnn_cli.network.proposal_weights import load_proposal_model
 from gcnn_cli.network.weights import find_weights, load_model
 
 log = logging.getLogger("gcnn")
@@ -47,16 +48,28 @@ class DetectorSettings:
     sha256: str
     device: str
     average_over: str
+    proposals: str
+    proposals_sha256: str
     threads: int | None
     version: str = __version__
 
 
-def settings_for(model: str, sha256: str, *, device: str, average_over: str, threads: int | None) -> DetectorSettings:
-    """Return settings that are valid in any folder: shipped weights by name, others by absolute path."""
-    path = find_weights(model)
+def settings_for(
+    model: str, sha256: str, *, device: str, average_over: str, proposals: str, threads: int | None
+) -> DetectorSettings:
+    """Return settings that are valid in any folder: shipped weights by name, others by absolute path.
+
+    Raises ModelError for missing or damaged weights of the proposals.
+    """
+    proposing = load_proposal_model(proposals)
     return DetectorSettings(
-        str(path.absolute()) if path == Path(model) else model, sha256, device, average_over, threads
+        _anywhere(model), sha256, device, average_over, _anywhere(proposals), proposing.sha256, threads
     )
+
+
+def _anywhere(weights: str) -> str:
+    path = find_weights(weights)
+    return str(path.absolute()) if path == Path(weights) else weights
 
 
 @contextmanager
@@ -192,4 +205,8 @@ def _detector(settings: DetectorSettings) -> Detector:
     trained = load_model(settings.model)
     if trained.sha256 != settings.sha256:
         raise ModelError("differs from the weights on the machine that started the cohort", path=settings.model)
-    return make_detector(trained, choose_device(settings.device), average_over=settings.average_over)
+    device = choose_device(settings.device)
+    detector = make_detector(trained, device, average_over=settings.average_over, proposals=settings.proposals)
+    if detector.proposer.model.sha256 != settings.proposals_sha256:
+        raise ModelError("differs from the weights on the machine that started the cohort", path=settings.proposals)
+    return detector

@@ -7,7 +7,7 @@ import torch
 
 from gcnn_cli.detection.lungs import LungConfig
 from gcnn_cli.detection.merge import MergeConfig
-from gcnn_cli.detection.proposals import ProposalConfig, Proposer, load_proposer
+from gcnn_cli.detection.proposals import SHIPPED, ProposalConfig, Proposer, load_proposer
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
@@ -64,12 +64,14 @@ def make_detector(
     device: torch.device,
     *,
     average_over: str | None = None,
+    proposals: str = SHIPPED,
     config: DetectionConfig | None = None,
 ) -> Detector:
-    """Return the detector of these weights, with the shipped proposal network.
+    """Return the detector of these weights. Raises ModelError for unusable proposal weights.
 
     average_over: default: the group with which the weights were calibrated
+    proposals:    network that proposes candidates: name of shipped weights, or path of a weights file
     """
     group = model.calibration.average_over if average_over is None else average_over
     scorer = make_scorer(model.network, device, average_over=group)
-    return Detector(model, scorer, load_proposer(device), config or DetectionConfig())
+    return Detector(model, scorer, load_proposer(device, proposals), config or DetectionConfig())

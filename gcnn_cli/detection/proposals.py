@@ -80,12 +80,13 @@ class Proposer:
         ]
 
 
-def load_proposer(device: torch.device, *, bfloat16: bool | None = None) -> Proposer:
-    """Return the shipped proposer. Raises ModelError for missing or damaged weights.
+def load_proposer(device: torch.device, weights: str = SHIPPED, *, bfloat16: bool | None = None) -> Proposer:
+    """Return a proposer on a device. Raises ModelError for missing or damaged weights.
 
+    weights:  name of shipped weights, or path of a weights file
     bfloat16: default: where the device multiplies it natively
     """
-    model = load_proposal_model(SHIPPED)
+    model = load_proposal_model(weights)
     return Proposer(model, make_mapper(model.network, device, bfloat16=bfloat16))
 
 

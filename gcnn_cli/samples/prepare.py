@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from gcnn_cli.detection.detector import Detector
+from gcnn_cli.detection.proposals import SHIPPED, load_proposer
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
@@ -49,11 +51,13 @@ def prepare(
     cache: Path | None = None,
     held_out_transplants: bool = False,
     detector: Detector | None = None,
+    proposals: str = SHIPPED,
 ) -> Prepared:
     """Read labeled folders and make their samples; with a cache, scans are preprocessed once.
 
     held_out_transplants: put held-out nodules into held-out scans too, as test samples
     detector:             also collect the candidates that it scores in labeled scans, for operating points
+    proposals:            network that proposes candidates: name of shipped weights, or path of a weights file
 
     Cut-outs of unknown patients are left out, since they could belong to either side. Scans that cannot be read
     are reported and left out; with strict, every problem raises InputError.
@@ -81,6 +85,7 @@ def prepare(
     log.info("%d nodule cut-outs for training", len(donors[False]))
     if not held_out_transplants:
         donors[True] = []
+    proposer = load_proposer(torch.device("cpu"), proposals)
     scans: list[ScanEntry] = []
     scored: list[Sample] = []
     unreadable: list[Problem] = []
@@ -88,7 +93,8 @@ def prepare(
         out = scan.patient in held
         if not out or scan.labelled:  # held out, an unlabeled scan measures nothing
             try:
-                preprocessed = preprocess_scan(scan, samples, split.seed, cache, detector if scan.labelled else None)
+                scoring = detector if scan.labelled else None
+                preprocessed = preprocess_scan(scan, samples, split.seed, cache, scoring, proposer)
                 sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed)
                 scored += scored_samples(preprocessed, scan, samples)
             except (InputError, GeometryError) as error:

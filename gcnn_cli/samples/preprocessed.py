@@ -80,12 +80,16 @@ def preprocess_scan(
     seed: int,
     cache: Path | None = None,
     detector: Detector | None = None,
+    proposer: Proposer | None = None,
 ) -> PreprocessedScan:
     """Preprocess a scan, or read it from the cache; with a detector, find the candidates that detection scores too.
 
+    proposer: finds the candidates of training (default: the detector's, or the shipped one)
+
     Raises InputError for a damaged cache entry, and the errors of `scan.reading.read_volume`.
     """
-    proposer = detector.proposer if detector else load_proposer(torch.device("cpu"))
+    if proposer is None:
+        proposer = detector.proposer if detector else load_proposer(torch.device("cpu"))
     if cache is None:
         return _preprocess(entry.read(), proposer, config, seed, detector)
     volume: Volume | None = None

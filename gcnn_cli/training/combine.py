@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import Committee
@@ -63,13 +64,15 @@ def combine_folds(
     *,
     average_over: str,
     device: torch.device,
+    proposals: str = SHIPPED,
     cache: Path | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[TrainedModel, Names]:
     """Return the committee of one network for each fold, and the names of all training data.
 
-    folders: data that the members were trained on; each member alone scores the patients that it held out
-    cache:   cache folder of the trainings
+    folders:   data that the members were trained on; each member alone scores the patients that it held out
+    proposals: network that proposes candidates: name of shipped weights, or path of a weights file
+    cache:     cache folder of the trainings
 
     Raises InputError if the members are not the folds of one split, or if the data lack a labeled scan of a fold.
     """
@@ -82,7 +85,9 @@ def combine_folds(
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:
             raise InputError(f"{model.name}: the data hold no labeled scan of its held-out patients")
-    scored = score_out_of_fold(models, held_out, average_over=average_over, device=device, notify=notify)
+    scored = score_out_of_fold(
+        models, held_out, average_over=average_over, device=device, proposals=proposals, notify=notify
+    )
     calibration, basis = calibrate_out_of_fold(scored, average_over)
     network = Committee([model.network for model in models if isinstance(model.network, GCNN)])
     names = {key: sorted({n for member in members for n in member.names[key]}) for key in sorted(NAME_KEYS)}

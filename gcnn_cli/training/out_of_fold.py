@@ -18,6 +18,7 @@ from scipy.special import logit
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.evaluation.froc import RATES, Outcomes, outcomes_of
 from gcnn_cli.evaluation.inputs import from_labelled
 from gcnn_cli.evaluation.matching import FALSE, Matches, MatchRule
@@ -65,9 +66,13 @@ def score_out_of_fold(
     *,
     average_over: str,
     device: torch.device,
+    proposals: str = SHIPPED,
     notify: Callable[[str], None] = lambda _: None,
 ) -> OutOfFold:
-    """Score the held-out data of each member; `held_out` is in the order of the members. Raises as `detect` does."""
+    """Score the held-out data of each member; `held_out` is in the order of the members. Raises as `detect` does.
+
+    proposals: network that proposes candidates: name of shipped weights, or path of a weights file
+    """
     scans = [scan for held in held_out for scan in held.scans]
     reports: list[Report] = []
     nodules: list[HeldOutNodule] = []
@@ -75,7 +80,7 @@ def score_out_of_fold(
     for member, held in zip(members, held_out, strict=True):
         # Probabilities are then the sigmoid of the logit, and all reports have the same sha256.
         plain = replace(member, calibration=Calibration(average_over=average_over), sha256="")
-        detector = make_detector(plain, device)
+        detector = make_detector(plain, device, proposals=proposals)
         for scan in held.scans:
             notify(f"{member.name}: {scan.name}")
             reports.append(detect(scan.read(), detector, threshold=0.0))

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from gcnn_cli.detection.detector import Detector, make_detector
+from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.contract import Calibration
@@ -46,6 +47,7 @@ class RunConfig:
     resume:    continue from the checkpoint of an earlier run
     strict:    raise InputError for any problem of the data instead of leaving it out
     name_data: name series and patients in the weights file
+    proposals: network that proposes candidates: name of shipped weights, or path of a weights file
     """
 
     data: tuple[Path, ...]
@@ -58,6 +60,7 @@ class RunConfig:
     resume: bool = False
     strict: bool = False
     name_data: bool = False
+    proposals: str = SHIPPED
 
     def __post_init__(self) -> None:
         check_run_files(self.out, overwrite=self.overwrite, resume=self.resume)
@@ -98,7 +101,8 @@ def run_training(
             recipe.split,
             strict=config.strict,
             cache=cache,
-            detector=None if config.montage else _future_detector(recipe),
+            detector=None if config.montage else _future_detector(recipe, config.proposals),
+            proposals=config.proposals,
         )
     )
     training = prepared.training
@@ -165,10 +169,10 @@ def _nothing(_: Progress) -> None:
     """Rank 0 alone reports."""
 
 
-def _future_detector(recipe: Recipe) -> Detector:
+def _future_detector(recipe: Recipe, proposals: str) -> Detector:
     """Return the detector that the new weights will have, but for the weights: it finds the same candidates."""
     untrained = TrainedModel("untrained", GCNN(recipe.train.network).eval(), recipe.train.input, Calibration())
-    return make_detector(untrained, torch.device("cpu"))
+    return make_detector(untrained, torch.device("cpu"), proposals=proposals)
 
 
 def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:

@@ -162,11 +162,13 @@ def test_a_worker_that_would_search_otherwise_stops_the_cohort(thin, weights, mo
         load_model(str(weights)).sha256,
         device="cpu",
         average_over="trivial",
+        proposals="proposals",
         threads=torch.get_num_threads(),
     )
     assert _run_on_worker(job, good).report is not None
     for settings, error, text in (
         (replace(good, sha256="0"), ModelError, "differs from the weights"),
+        (replace(good, proposals_sha256="0"), ModelError, "proposals: differs from the weights"),
         (replace(good, version="0"), UsageError, "has gcnn .* install one version"),
         (replace(good, model="/none"), ModelError, "no weights named"),
         (replace(good, device="cuda:77"), DeviceError, "not available"),
@@ -181,7 +183,7 @@ def test_weights_are_named_so_that_every_folder_has_them(weights, monkeypatch):
     from gcnn_cli.cohort.cluster import settings_for
 
     monkeypatch.chdir(weights.parent)
-    options = {"sha256": "", "device": "cpu", "average_over": "trivial", "threads": None}
+    options = {"sha256": "", "device": "cpu", "average_over": "trivial", "proposals": "proposals", "threads": None}
     assert settings_for(weights.name, **options).model == str(weights)
     assert settings_for("octahedral", **options).model == "octahedral"
 

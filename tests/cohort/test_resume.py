@@ -1,6 +1,7 @@
 """Results that --resume keeps: what decides them is the same, to the last option."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from cohort.thin import contents, copy_scans, run_detect
 from gcnn_cli.cohort.resume import read_earlier
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.pipeline import report_options
+from gcnn_cli.network.proposal_weights import load_proposal_model, save_proposal_model
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.reading import read_volume
 
@@ -42,6 +44,16 @@ def test_a_report_of_the_same_making_is_kept(done):
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert run_detect(*arguments, "--resume").exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_results_of_other_proposals_are_not_kept(done, tmp_path):
+    out, arguments = done
+    other = tmp_path / "other.safetensors"
+    save_proposal_model(replace(load_proposal_model("proposals"), name="other"), other)
+    refused = run_detect(*arguments, "--proposals", other, "--resume")
+    assert refused.exit_code == 2
+    assert "candidate weights" in refused.stderr
+    assert "candidate_weights" in (out / "scan00.nodules.json").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
