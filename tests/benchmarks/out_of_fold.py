@@ -1,10 +1,11 @@
 """What the networks of a committee do on patients whom they have not seen.
 
+    python tests/benchmarks/out_of_fold.py DATA octahedral [--transplants WORK]
     python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] [--beside octahedral]
-    python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] --transplants WORK
 
-DATA is the data that the folds were trained on (`gcnn train --fold`); with some of the folds only, what these hold
-out is measured. Prints Markdown.
+DATA is the data that the folds were trained on (`gcnn train --fold`). Weights are a committee, whose header names the
+patients of each fold (`--name-data`), or those of folds; with some of the folds only, what these hold out is measured.
+Prints Markdown.
 
 - Labeled scans, searched by the whole detection: nodules and false positives of every scan, LUNA16's rules.
 - Nodule cut-outs, scored as one patch at their center, at the thresholds of the scans: no candidate stage is involved.
@@ -29,6 +30,8 @@ from transplants import make_benchmark
 from gcnn_cli.evaluation.froc import RATES, interval
 from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.labels.index import read_index
+from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.committee import members_of
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import HeldOut, read_held_out
@@ -46,19 +49,18 @@ Origins = dict[tuple[str, float], tuple[str, str]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
-    parser.add_argument("folds", nargs="+", type=Path)
+    parser.add_argument("weights", nargs="+", help="a committee, or the weights of folds")
     parser.add_argument("--average-over", default="Oh", help="test-time pooling over this group; default: Oh")
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     arguments = parser.parse_args()
-    folds = [read_fold(path) for path in arguments.folds]
-    members, held = [fold.model for fold in folds], [fold.names["held_out_patients"] for fold in folds]
+    members, held = read_members(arguments.weights)
     if arguments.transplants:
-        work = [arguments.transplants / path.stem for path in arguments.folds]
-        for path, out in zip(arguments.folds, work, strict=True):
+        work = [arguments.transplants / model.name for model in members]
+        for patients, out in zip(held, work, strict=True):
             if not out.is_dir():
-                make_benchmark(arguments.data, out, str(path), COPIES)
+                make_benchmark(arguments.data, out, set(patients), set(), COPIES)
         held_out = [HeldOut(read_index([out / "labelled"]).scans, ()) for out in work]
         show("folds", members, held_out, arguments.average_over, origins(work))
         return
@@ -70,6 +72,21 @@ def main() -> None:
     show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
     others = [unseen(part, other) for part in read(arguments, other, held)]
     show(other.name, [other] * len(members), others, other.calibration.average_over)
+
+
+def read_members(weights: list[str]) -> tuple[list[TrainedModel], list[list[str]]]:
+    """The networks of a committee or of folds, named for their folds, and the patients that each held out."""
+    model = load_model(weights[0])
+    if isinstance(model.network, GCNN):
+        folds = [read_fold(Path(path)) for path in weights]
+        numbered = [replace(fold.model, name=f"fold{fold.recipe['split']['fold']}") for fold in folds]
+        return numbered, [fold.names["held_out_patients"] for fold in folds]
+    members = list(model.provenance["members"])
+    networks = members_of(model.network)
+    return (
+        [replace(model, name=f"fold{m['fold']}", network=n) for m, n in zip(members, networks, strict=True)],
+        [m["held_out_patients"] for m in members],
+    )
 
 
 def origins(work: list[Path]) -> Origins:
