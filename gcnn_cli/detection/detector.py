@@ -8,12 +8,13 @@ import torch
 from gcnn_cli.detection.lungs import LungConfig
 from gcnn_cli.detection.merge import MergeConfig
 from gcnn_cli.detection.proposals import SHIPPED, ProposalConfig, Proposer, load_proposer
+from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.
-PIPELINE = 2
+PIPELINE = 3
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,20 @@ class DetectionConfig:
 
     No option of the command line changes them: the shipped calibration and every published figure hold for the
     defaults alone. A Python caller may, and each report states what was used.
+
+    screened: where a score takes several passes (a committee, test-time averaging), one pass of one network comes
+              first, and only this many of its best candidates are scored in full. The others are no findings.
     """
 
     lungs: LungConfig = field(default_factory=LungConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
+    screened: int = 64
     batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if self.screened < 1 or self.batch_size < 1:
+            raise InputError(f"detection: need screened ({self.screened}) and batch_size ({self.batch_size}) >= 1")
 
 
 @dataclass(frozen=True, eq=False)

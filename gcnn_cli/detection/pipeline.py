@@ -1,12 +1,15 @@
 """The whole flow from scan to report, in the order in which it happens."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from gcnn_cli.detection.detector import Detector
-from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
+from gcnn_cli.detection.findings import Candidate, ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.detection.lungs import Mask, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.detection.merge import Scored, merge_duplicates
@@ -42,12 +45,10 @@ def detect(
     notify(Step(Stage.LUNGS))
     lungs = segment_lungs(grid, config.lungs) if lung_mask is None else _given_mask(lung_mask, grid)
     notify(Step(Stage.CANDIDATES))
-    candidates = detector.proposer.propose(grid, lungs, config.proposals)
-    notify(Step(Stage.SCORING, len(candidates)))
-    positions = [candidate.position_mm for candidate in candidates]
+    proposed = detector.proposer.propose(grid, lungs, config.proposals)
+    notify(Step(Stage.SCORING, len(proposed)))
     same = model.input.spacing_mm == detector.spacing_mm
-    own_grid = grid if same else resample(volume, model.input.spacing_mm)
-    logits = scorer.score(patch_batches(own_grid, positions, model.input, config.batch_size))
+    candidates, logits = _score(grid if same else resample(volume, model.input.spacing_mm), proposed, detector)
     probabilities = [model.calibration.probability(float(logit)) for logit in logits]
     notify(Step(Stage.MEASURING))
     scored = [
@@ -61,7 +62,7 @@ def detect(
         model=ModelSummary(model.name, model.sha256, model.group),
         nodules=nodules,
         threshold=threshold,
-        candidates=len(candidates),
+        candidates=len(proposed),
         options=report_options(detector, volume, lung_mask),
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,
@@ -80,6 +81,22 @@ def report_options(detector: Detector, volume: Volume, lung_mask: Volume | None 
         "lung_mask": lung_mask.source.sha256 if lung_mask else "",
         "gaps_filled": volume.source.gaps_filled,
     }
+
+
+def _score(grid: Volume, proposed: list[Candidate], detector: Detector) -> tuple[list[Candidate], NDArray[np.float32]]:
+    """Return the candidates that are scored in full, in their order, with their logits (`DetectionConfig.screened`).
+
+    grid: the scan on the grid of the scoring network
+    """
+    scorer, config, candidates = detector.scorer, detector.config, proposed
+
+    def patches() -> Iterator[Tensor]:
+        return patch_batches(grid, [c.position_mm for c in candidates], detector.model.input, config.batch_size)
+
+    if scorer.passes > 1 and len(candidates) > config.screened:
+        best = np.argsort(-scorer.screen(patches()), kind="stable")[: config.screened]
+        candidates = [proposed[n] for n in np.sort(best)]
+    return candidates, scorer.score(patches())
 
 
 def _given_mask(mask: Volume, grid: Volume) -> Mask:

@@ -35,7 +35,7 @@ class ProposalConfig:
     apart_mm: smallest distance of a candidate to a higher one
     """
 
-    kept: int = 200
+    kept: int = 300
     apart_mm: float = 5.0
 
     def __post_init__(self) -> None:

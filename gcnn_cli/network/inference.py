@@ -6,7 +6,7 @@ the processor multiplies it natively. Group pooling stays a reshape and a maximu
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,13 +103,27 @@ class Scorer:
     def __post_init__(self) -> None:
         coset_representatives(self.group, self.average_over)  # raises ModelError before a scan is read
 
-    @torch.inference_mode()
+    @property
+    def passes(self) -> int:
+        """Number of times that a network looks at each patch: members of the committee times copies of the patch."""
+        members = len(self.network.members) if isinstance(self.network, FoldedCommittee) else 1
+        return members * len(coset_representatives(self.group, self.average_over))
+
     def score(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
-        """Return the logits [N] of all patches, given in batches [B, 1, *grid].
+        """Return the logits [N] of all patches, given in batches [B, 1, *grid]. Raises as `screen`."""
+        return self._over(batches, self._score_batch)
+
+    def screen(self, batches: Iterable[Tensor]) -> NDArray[np.float32]:
+        """Return the logits [N] that a single pass gives: of the first member, for the patches as they are.
 
         A batch that does not fit into memory is halved, and so are those after it, with one warning for each size.
         Raises DeviceError if a single patch does not fit, ModelError for scores that are not finite.
         """
+        first = self.network.members[0] if isinstance(self.network, FoldedCommittee) else self.network
+        return self._over(batches, lambda batch: self._forward(first, batch))
+
+    @torch.inference_mode()
+    def _over(self, batches: Iterable[Tensor], score: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
         # On the device until the end: a GPU works on one batch while the next is cut.
         logits = [torch.zeros(0, device=self.device)]
         most = 0  # patches per batch; 0 while every batch has fitted
@@ -121,7 +135,7 @@ class Scorer:
                     waiting = [*part.split(most), *waiting]
                     continue
                 try:
-                    logits.append(self._score_batch(part))
+                    logits.append(score(self._moved(part)))
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -149,17 +163,19 @@ class Scorer:
         log.warning("%s ran out of memory with %d patches per batch; continuing with %d", self.device, len(batch), half)
         return half
 
-    def _score_batch(self, batch: Tensor) -> Tensor:
+    def _moved(self, batch: Tensor) -> Tensor:
         # Patches are cut on the host and then moved: they have fewer voxels than the scan.
         batch = batch.pin_memory() if self.device.type == "cuda" else batch
-        moved = batch.to(self.device, non_blocking=self.device.type == "cuda")
-        looks = coset_representatives(self.group, self.average_over)
-        return torch.stack([self._forward(rotate(moved, matrix)) for matrix in looks]).mean(dim=0)
+        return batch.to(self.device, non_blocking=self.device.type == "cuda")
 
-    def _forward(self, batch: Tensor) -> Tensor:
+    def _score_batch(self, batch: Tensor) -> Tensor:
+        looks = coset_representatives(self.group, self.average_over)
+        return torch.stack([self._forward(self.network, rotate(batch, matrix)) for matrix in looks]).mean(dim=0)
+
+    def _forward(self, network: nn.Module, batch: Tensor) -> Tensor:
         batch = batch.contiguous(memory_format=LAYOUT[batch.ndim - 2])
         with autocast(self.device, bfloat16=self.bfloat16):
-            y: Tensor = self.network(batch)
+            y: Tensor = network(batch)
         return y.float()
 
 
