@@ -32,6 +32,7 @@ from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import members_of
+from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import HeldOut, read_held_out
@@ -40,6 +41,7 @@ from gcnn_cli.training.combine import read_fold
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold, score_out_of_fold
 
 SIZES_MM = (3, 4, 6, 8, 10, 15, 40)
+PROBABILITIES = (0, 0.01, 0.05, 0.2, 0.5, 0.8, 1.01)
 RESAMPLES = 1000
 COPIES = {True: 2, False: 0}  # of a scan for transplants, by whether it is labeled
 
@@ -201,7 +203,9 @@ def show(
     scores = scores_of(scored, known)
     print(f"\n## {name}, averaged over {average_over}\n")
     scans = len(scores.scan_patients)
-    print(f"{scans} scans, {scored.candidates / scans:.0f} candidates a scan, {len(scores.false)} false positives.\n")
+    hit = np.isfinite(scored.matches.nodule_score)
+    print(f"{scans} scans, {scored.candidates / scans:.0f} candidates a scan, {len(scores.false)} false positives.")
+    print(f"{hit.sum()} of {len(hit)} nodules in the scans are hit by a finding at threshold 0.\n")
     print("| measured on | nodules | patients | " + " | ".join(f"at {rate:g}" for rate in RATES) + " | CPM |")
     print("|---" * (len(RATES) + 4) + "|")
     kinds = sorted(set(scores.kind), key=lambda kind: (kind != "scan", kind))
@@ -226,6 +230,24 @@ def show(
         + ", ".join(f"{k} {v:.4g}" for k, v in basis.items())
     )
     print("Operating points: " + ", ".join(f"{rate:g}: {cut:.4f}" for rate, cut in calibration.operating_points))
+    if known is None:
+        show_reliability(scored, calibration)
+
+
+def show_reliability(scored: OutOfFold, calibration: Calibration) -> None:
+    """Findings in whole scans by their probability, and how many of them are nodules."""
+    hits = scored.matches.nodule_score[np.isfinite(scored.matches.nodule_score)]
+    logits = np.concatenate([hits, scored.false_positives])
+    is_nodule = np.arange(len(logits)) < len(hits)
+    probability = np.array([calibration.probability(float(x)) for x in logits])
+    print("\n| probability | findings | mean probability | nodules among them |\n|---|---|---|---|")
+    for low, high in pairwise(PROBABILITIES):
+        chosen = (probability >= low) & (probability < high)
+        if chosen.any():
+            mean, share = probability[chosen].mean(), is_nodule[chosen].mean()
+            print(
+                f"| {low:g}-{min(high, 1):g} | {chosen.sum()} | {mean:.3f} | {is_nodule[chosen].sum()} ({share:.3f}) |"
+            )
 
 
 def show_sizes(scores: Scores) -> None:
