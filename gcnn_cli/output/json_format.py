@@ -49,6 +49,7 @@ def report_data(report: Report) -> dict[str, Any]:
         "units": "mm",
         "threshold": report.threshold,
         "candidates": report.candidates,
+        **({} if report.lungs_ml is None else {"lungs_ml": report.lungs_ml}),
         "nodules": [_nodule_data(number, nodule) for number, nodule in enumerate(report.nodules, start=1)],
         "warnings": list(report.warnings),
         "seconds": round(report.seconds, 2),

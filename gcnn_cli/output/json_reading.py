@@ -105,6 +105,7 @@ def _report(data: dict[str, Any]) -> Report:
         device=_text(data["device"]),
         seconds=_number(data["seconds"]),
         warnings=scan.source.warnings,
+        lungs_ml=_number(data["lungs_ml"]) if "lungs_ml" in data else None,
     )
 
 
