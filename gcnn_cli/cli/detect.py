@@ -76,7 +76,8 @@ def detect(
     device: Device = "auto",
     threads: Threads = None,
     series: Annotated[
-        str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N', as listed by gcnn info.")
+        str | None,
+        typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID, '#N' or '#N.M', as listed by gcnn info."),
     ] = None,
     lung_mask: Annotated[
         Path | None,

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import isotropic_dilation, isotropic_erosion
 
-from gcnn_cli.detection.chest import ROOM_HU, Mask, why_not_lung
+from gcnn_cli.detection.chest import ROOM_HU, why_not_lung
+from gcnn_cli.detection.chest import Mask as Mask
 from gcnn_cli.detection.pyramid import STEP, double, halve
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Volume

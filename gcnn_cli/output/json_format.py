@@ -35,6 +35,7 @@ def report_data(report: Report) -> dict[str, Any]:
             "path": source.path,
             "kind": source.kind,
             "seriesuid": source.series_uid,
+            **({"acquisition": source.acquisition} if source.acquisition else {}),
             "study_instance_uid": source.study_uid,
             "frame_of_reference_uid": source.frame_of_reference_uid,
             "size": list(reversed(report.scan.shape_zyx)),

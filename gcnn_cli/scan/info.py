@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series
+from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series, numbered
 from gcnn_cli.scan.folders import dicom_folder
 from gcnn_cli.scan.images.image_file import read_image
 from gcnn_cli.scan.reading import read_errors
@@ -23,7 +23,7 @@ def describe_scan(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any
         found = find_series(folder)
         if not found:
             raise no_series(path)
-        return [_series_row(number, series, allow_gaps) for number, series in enumerate(found, start=1)]
+        return [_series_row(number, series, allow_gaps) for number, series in numbered(found)]
 
 
 def _image_row(volume: Volume) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _image_row(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]:
+def _series_row(number: str, series: Series, allow_gaps: bool) -> dict[str, Any]:
     geometry = f"not used: {series.unusable}"
     size: list[int] = []
     warnings: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]
         size = [plane.columns, plane.rows, depth]
         warnings = verdict.warnings
     return {
-        "number": f"#{number}",
+        "number": number,
         "seriesuid": series.uid,
         "kind": f"dicom {series.modality}",
         "description": series.description,

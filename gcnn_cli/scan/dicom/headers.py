@@ -21,6 +21,8 @@ SERIES_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
     "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier",
+    "ConvolutionKernel", "ContrastBolusAgent", "KVP", "SliceThickness", "ReconstructionDiameter", "FilterType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """DICOM folder -> series -> Volume. Headers choose, `geometry` judges, pixels are read last.
 
-A series is the set of files that share a SeriesInstanceUID. Localizers, dose reports and everything else that is not
+A series is the set of files that share a SeriesInstanceUID; where it holds several acquisitions, each is a series of
+its own here. Localizers, dose reports and everything else that is not
 CT are set aside, each with its reason. File names, file order and InstanceNumber mean nothing here.
 """
 
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError, SeriesChoiceError
+from gcnn_cli.scan.dicom.acquisitions import tell_apart
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom
 from gcnn_cli.scan.dicom.gaps import fill_gaps, nearest_slices
 from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
@@ -43,6 +45,7 @@ class Series:
     is_ct:    it holds CT slices that are not localizers, usable or not
     folder:   the deepest folder above all of its CT slices, or above all of its files where it has no slices
     folders:  the folders of its files
+    part:     number, from 1, of an acquisition that shares its SeriesInstanceUID with others; 0 for a whole series
     """
 
     uid: str
@@ -59,6 +62,7 @@ class Series:
     patient_id: str = field(default="", repr=False)  # to split by patient, never to be shown
     folder: Path = Path()
     folders: frozenset[Path] = frozenset()
+    part: int = 0
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -74,6 +78,37 @@ class Series:
         """Return one image for each slice of the volume; the nearest image where a gap is filled."""
         ordered = [self.slices[n] for n in verdict.order]
         return [ordered[n] for n in nearest_slices(verdict.places)] if verdict.places else ordered
+
+    def acquisitions(self, headers: Mapping[Path, Any]) -> list["Series"]:
+        """Return the series of each acquisition where there are several, otherwise the series itself."""
+        if self.unusable:
+            return [self]
+        of_slices = [headers[s.path] for s in self.slices]
+        parts = tell_apart(of_slices, [s.plane for s in self.slices], self._are_copies)
+        return [
+            replace(
+                self,
+                slices=(kept := tuple(self.slices[n] for n in part.members)),
+                files=len({s.path for s in kept}),
+                description=f"{self.description} ({part.distinction})".strip(),
+                warnings=(
+                    *self.warnings,
+                    f"the series holds {len(parts)} acquisitions; this is the one with {part.distinction}",
+                ),
+                folder=Path(os.path.commonpath({str(s.path.parent) for s in kept})),
+                folders=frozenset(s.path.parent for s in kept),
+                part=number,
+            )
+            for number, part in enumerate(parts, start=1)
+        ] or [self]
+
+    def _are_copies(self, a: int, b: int) -> bool:
+        """Return whether two slices at one place have the same pixels; of unreadable ones, that they have not."""
+        first, second = (np.array(self.slices[n].plane.position) for n in (a, b))
+        try:
+            return float(np.abs(first - second).max()) < 1e-3 and self._same_pixels(a, b)
+        except InputError:
+            return False
 
     def _same_pixels(self, a: int, b: int) -> bool:
         first, second = (stack_hu([(s.path, s.frame)])[0] for s in (self.slices[a], self.slices[b]))
@@ -96,17 +131,26 @@ def group_headers(headers: Mapping[Path, Any], damaged: int) -> list[Series]:
     with quiet_pydicom():
         for path, header in headers.items():
             groups[text_of(header, "SeriesInstanceUID")].append((path, header))
-        found = [_make_series(uid, members) for uid, members in groups.items()]
+        found = [
+            part for uid, members in groups.items() for part in _make_series(uid, members).acquisitions(dict(members))
+        ]
     if damaged:
         lost = f"{damaged} files of the folder cannot be read and were left out"
         found = [replace(series, warnings=(*series.warnings, lost)) for series in found]
-    return sorted(found, key=lambda series: (series.number, series.uid))
+    return sorted(found, key=lambda series: (series.number, series.uid, series.part))
+
+
+def numbered(found: Sequence[Series]) -> list[tuple[str, Series]]:
+    """Return each series with its name for --series: '#1', and '#2.1', '#2.2' for acquisitions of one series."""
+    uids = list(dict.fromkeys(series.uid for series in found))
+    return [(f"#{uids.index(s.uid) + 1}" + (f".{s.part}" if s.part else ""), s) for s in found]
 
 
 def choose_series(folder: Path, choice: str | None, found: Sequence[Series] | None = None) -> Series:
     """Choose the one series to read.
 
-    choice: SeriesInstanceUID, or '#N' in the order of `find_series` (default: the only usable series)
+    choice: SeriesInstanceUID, '#N' in the order of `find_series`, or '#N.M' and 'UID#M' for acquisition M of a series
+            (default: the only usable series)
     found:  all series of the folder, where they are known already (default: find them)
 
     Raises InputError when there is no CT or no such series, SeriesChoiceError when several are usable.
@@ -115,9 +159,16 @@ def choose_series(folder: Path, choice: str | None, found: Sequence[Series] | No
     if not found:
         raise no_series(folder)
     if choice is not None:
-        chosen = [s for n, s in enumerate(found, start=1) if choice in (s.uid, f"#{n}")]
+        names = numbered(found)
+        chosen = [s for name, s in names if choice in (s.uid, name.partition(".")[0], name, f"{s.uid}#{s.part}")]
         if not chosen:
             raise InputError(f"no series {choice}; there are {len(found)} (see `gcnn info`)", path=folder)
+        if len(chosen) > 1:
+            listed = " or ".join(f"'{name}'" for name, s in names if s in chosen)
+            raise SeriesChoiceError(
+                f"series {choice} holds {len(chosen)} acquisitions; choose one with --series {listed}",
+                path=folder,
+            )
         if chosen[0].unusable:
             raise InputError(f"series {choice} cannot be used: {chosen[0].unusable}", path=folder)
         return chosen[0]
@@ -127,7 +178,9 @@ def choose_series(folder: Path, choice: str | None, found: Sequence[Series] | No
         raise InputError(f"no usable CT series ({reasons})", path=folder)
     if len(usable) > 1:
         raise SeriesChoiceError(
-            f"{len(usable)} CT series found; choose one with --series UID or --series '#N' (see `gcnn info`)",
+            f"{len(usable)} CT series found; choose one with --series UID or --series '#N' (see `gcnn info`)"
+            if not all(series.part for series in usable)
+            else f"{len(usable)} acquisitions found in one series; choose one with --series '#N.M' (see `gcnn info`)",
             path=folder,
         )
     return usable[0]
@@ -163,6 +216,7 @@ def read_series(
             warnings=verdict.warnings + pixel_warnings + value_warnings,
             checks=verdict.checks,
             gaps_filled=bool(verdict.places),
+            acquisition=series.part,
         ),
     )
 
