@@ -43,7 +43,7 @@ def detect(
         list[Path],
         typer.Argument(
             metavar="SCAN...",
-            help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd; a folder of scans;"
+            help="DICOM folder, .mhd, .mha, .nii, .nii.gz, .hdr or .nrrd; a zip or tar of one; a folder of scans;"
             " @FILE or '-' (stdin): a list with one path per line.",
         ),
     ],

@@ -14,7 +14,9 @@ from gcnn_cli.errors import UsageError
 def info(
     scan: Annotated[
         Path | None,
-        typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.", show_default=False),
+        typer.Argument(
+            help="DICOM folder, .mhd, .mha, .nii, .nii.gz, .hdr or .nrrd; a zip or tar of one.", show_default=False
+        ),
     ] = None,
     system: Annotated[
         bool, typer.Option("--system", help="Show versions, devices and threads instead of a scan.")

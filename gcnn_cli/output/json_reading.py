@@ -75,7 +75,7 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
 
     Raises InputError when the voxels or their geometry differ from the report's, otherwise as read_volume does.
     """
-    of_series = report.scan.source.kind == "dicom" and not suffix_of(path)
+    of_series = not suffix_of(path)
     source = report.scan.source
     volume = read_volume(path, series=source.series_choice if of_series else None, allow_gaps=source.gaps_filled)
     if not source.sha256 or volume.source.sha256 != source.sha256:

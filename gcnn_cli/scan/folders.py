@@ -1,13 +1,12 @@
 """Files below a folder, and the folder behind the path of a scan."""
 
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gcnn_cli.errors import GcnnError, InputError
-from gcnn_cli.scan.archives import unpacked
+from gcnn_cli.scan.archives import is_archive, unpacked
 from gcnn_cli.scan.images.image_file import SUFFIXES, suffix_of
 
 _SUBSET = re.compile(r"subset\d+")
@@ -15,9 +14,10 @@ _SUBSET = re.compile(r"subset\d+")
 
 @contextmanager
 def dicom_folder(path: Path) -> Iterator[Path | None]:
-    """Yield the folder with the DICOM files of a path, or None where the path is an image file.
+    """Yield the folder with the files of a path, or None where the path is an image file.
 
-    A folder holds its own files, a zip is unpacked, and a DICOMDIR stands for the folder it lies in.
+    A folder holds its own files, a zip or tar is unpacked (its images too), and a DICOMDIR stands for the folder it
+    lies in.
     Raises InputError for a path that is no scan.
     """
     str(path).encode()  # libraries and reports take names as text
@@ -27,7 +27,7 @@ def dicom_folder(path: Path) -> Iterator[Path | None]:
         yield path
     elif suffix_of(path):
         yield None
-    elif zipfile.is_zipfile(path):
+    elif is_archive(path):
         with unpacked(path) as folder:
             try:
                 yield folder
@@ -37,6 +37,8 @@ def dicom_folder(path: Path) -> Iterator[Path | None]:
         yield path.parent
     elif is_dicom(path):
         raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
+    elif path.suffix.lower() == ".img":
+        raise InputError(f"the voxels of a pair of files; give their header, {path.stem}.hdr", path=path)
     else:
         raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
 

@@ -135,8 +135,8 @@ def check_stack(
 def overlapping(planes: Sequence[Plane]) -> tuple[int, int] | None:
     """Return two slices that cannot belong to one stack, None where there are none.
 
-    They lie closer to each other than most neighbors do, as those of two passes of the scanner. Slices of several sizes, spacings or
-    orientations give (0, 0).
+    They lie closer to each other than most neighbors do, as those of two passes of the scanner. Slices of several
+    sizes, spacings or orientations give (0, 0).
     """
     if _mixed(planes):
         return 0, 0
