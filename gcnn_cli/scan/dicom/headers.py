@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom
 from gcnn_cli.scan.dicom.geometry import Plane
@@ -64,14 +65,30 @@ def text_of(header: Any, name: str) -> str:
 
 
 def reason_not_ct(header: Any) -> str:
-    """Return the reason why an object is not a slice of a CT, or an empty string."""
-    modality = text_of(header, "Modality")
-    if modality != "CT" or text_of(header, "SOPClassUID") not in (_CT_IMAGE, _ENHANCED_CT):
+    """Return the reason why an object is not a slice of a CT, or an empty string.
+
+    The SOP class decides where an anonymizer removed the modality.
+    """
+    modality, sop_class = text_of(header, "Modality"), text_of(header, "SOPClassUID")
+    is_ct = sop_class in (_CT_IMAGE, _ENHANCED_CT)
+    if modality == "CT" and not is_ct:
+        return f"{_in_words(sop_class)}, not a CT image"
+    if not is_ct or modality not in ("CT", ""):
         return f"not a CT image ({modality or 'no modality'})"
     try:
         return "localizer" if "LOCALIZER" in str(header.get("ImageType")) else ""
     except DAMAGE:
         return ""
+
+
+def _in_words(sop_class: str) -> str:
+    """Return a SOP class as a person calls it: 'a secondary capture'."""
+    name = UID(sop_class).name
+    if not sop_class or name == sop_class:
+        return f"of the unknown SOP class {sop_class}" if sop_class else "without a SOP class"
+    words = name.removesuffix(" Storage").removesuffix(" Image").split()
+    text = " ".join(word if word.isupper() else word.lower() for word in words)
+    return f"{'an' if text.startswith(('a', 'e', 'i', 'o', 'x-')) else 'a'} {text}"
 
 
 def planes_of(header: Any) -> Iterator[Plane]:

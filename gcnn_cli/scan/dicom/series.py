@@ -246,6 +246,9 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
     if not unusable and len(slices) < 2:
         unusable = "a single slice"
     others = len(members) - len(images)
+    warnings = [f"{others} files of the series are not CT slices and were left out"] if images and others else []
+    if images and not all(text_of(header, "Modality") for _, header in images):
+        warnings.append("the headers do not state the modality; their SOP class is that of CT")
     number = text_of(first, "SeriesNumber")
     return Series(
         uid,
@@ -253,11 +256,11 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
         text_of(first, "FrameOfReferenceUID"),
         int(number) if number.isdecimal() and len(number) <= 12 else 0,  # the standard's limit
         text_of(first, "SeriesDescription"),
-        text_of(first, "Modality"),
+        "CT" if images else text_of(first, "Modality"),
         tuple(slices),
         len(members),
         unusable,
-        (f"{others} files of the series are not CT slices and were left out",) if images and others else (),
+        tuple(warnings),
         is_ct=bool(images),
         patient_id=text_of(first, "PatientID").strip(),
         folder=Path(os.path.commonpath({str(p.parent) for p, _ in images or members})),
