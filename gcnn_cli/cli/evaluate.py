@@ -21,6 +21,7 @@ from gcnn_cli.cli.app import (
     console,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_weights
 from gcnn_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -107,6 +108,11 @@ def evaluate(
     del froc  # the flag only names the default measure
     _check_options(predictions, annotations, excluded, series, data, out, calibrate, save_calibrated, resume)
 
+    check_device(device)
+    check_weights(model)
+    check_folders([data])
+    check_files([predictions, annotations, excluded, series, compare])
+
     from gcnn_cli.evaluation.evaluation import EvaluationConfig
     from gcnn_cli.evaluation.exports import file_names
     from gcnn_cli.evaluation.inputs import from_files
@@ -114,12 +120,13 @@ def evaluate(
     from gcnn_cli.evaluation.run import Weights, run_evaluation
     from gcnn_cli.files import check_not_existing
 
-    errors = start(quiet, verbose, threads)
+    errors = start(quiet, verbose)
     config = EvaluationConfig(MatchRule(max_marks, hit_radius), cpm, bootstraps, seed)
     if out:
         check_not_existing([out / name for name in file_names(calibrate=calibrate)], overwrite=overwrite or resume)
     if save_calibrated:
         check_not_existing([save_calibrated], overwrite=overwrite)
+    start(quiet, verbose, threads)
     if predictions and annotations:
         inputs = from_files(predictions, annotations, excluded, series)
         trained = _find_weights(model, inputs.predictions.weights_sha256)

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
-from gcnn_cli.errors import UsageError
+from gcnn_cli.cli.checks import check_group, check_weights
+from gcnn_cli.errors import ModelError, UsageError
 
 
 @app.command(epilog=EXIT_CODES)
@@ -74,13 +75,16 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Measure the change of the score when a patch is turned, for every element of the group."""
-    from gcnn_cli.errors import ModelError
     from gcnn_cli.files import check_not_existing, write_bytes
+
+    check_weights(model)
+    check_group(group)
+    if plot is not None:
+        check_not_existing([plot], overwrite=overwrite)
+
     from gcnn_cli.network.verify import TOLERANCE, invariance_errors
     from gcnn_cli.network.weights import load_model
 
-    if plot is not None:
-        check_not_existing([plot], overwrite=overwrite)
     trained = load_model(model)
     errors = invariance_errors(trained.network, group=group)
     if as_json:

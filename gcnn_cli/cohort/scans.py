@@ -120,8 +120,10 @@ def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
     alone: whether it is the only path, whose series are kept
     """
     scan = Scan(path, output_name(path), series)
-    if series is not None or not os.path.isdir(path):  # unlike Path.is_dir, False for a path that is too long
+    if not os.path.isdir(path):  # unlike Path.is_dir, False for a path that is too long
         return Cohort((scan,))
+    if series is not None:
+        return Cohort((replace(scan, found=tuple(series_among(visible_files(path)))) if alone else scan,))
     files = visible_files(path)
     found = series_among(files)
     images = select_images(files) + [file for file in files if file.name.lower().endswith(ENDINGS)]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from gcnn_cli.errors import GcnnError, InputError
 from gcnn_cli.scan.archives import is_archive, unpacked
@@ -20,27 +21,39 @@ def dicom_folder(path: Path) -> Iterator[Path | None]:
     lies in.
     Raises InputError for a path that is no scan.
     """
-    str(path).encode()  # libraries and reports take names as text
-    if not path.exists():
-        raise InputError("no such file or folder", path=path)
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "folder":
         yield path
-    elif suffix_of(path):
+    elif kind == "image":
         yield None
-    elif is_archive(path):
+    elif kind == "archive":
         with unpacked(path) as folder:
             try:
                 yield folder
             except GcnnError as error:
                 raise error.moved(folder, path) from None
-    elif path.name.upper() == "DICOMDIR":
-        yield path.parent
-    elif is_dicom(path):
-        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
-    elif path.suffix.lower() == ".img":
-        raise InputError(f"the voxels of a pair of files; give their header, {path.stem}.hdr", path=path)
     else:
-        raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
+        yield path.parent
+
+
+def kind_of(path: Path) -> Literal["folder", "image", "archive", "directory file"]:
+    """Return what a path is, by its name and first bytes. Raises InputError for a path that is no scan."""
+    str(path).encode()  # libraries and reports take names as text
+    if not path.exists():
+        raise InputError("no such file or folder", path=path)
+    if path.is_dir():
+        return "folder"
+    if suffix_of(path):
+        return "image"
+    if is_archive(path):
+        return "archive"
+    if path.name.upper() == "DICOMDIR":
+        return "directory file"
+    if is_dicom(path):
+        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
+    if path.suffix.lower() == ".img":
+        raise InputError(f"the voxels of a pair of files; give their header, {path.stem}.hdr", path=path)
+    raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
 
 
 def is_dicom(path: Path) -> bool:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from gcnn_cli.errors import DeviceError, InputError, UsageError
-from gcnn_cli.scan.dicom.series import Series, find_series, read_series
-from gcnn_cli.scan.folders import dicom_folder
-from gcnn_cli.scan.images.image_file import read_image
+from gcnn_cli.scan.dicom.series import Series, choose_sound, find_series, read_series
+from gcnn_cli.scan.folders import dicom_folder, kind_of
+from gcnn_cli.scan.images.image_file import read_image, read_lattice
 from gcnn_cli.scan.packed_images import packed_images, read_packed
 from gcnn_cli.scan.volume import Volume
 
@@ -34,8 +34,29 @@ def read_volume(
             volume = read_series(folder, series, found=found, allow_gaps=allow_gaps)
             return replace(volume, source=replace(volume.source, path=str(path)))
         if series is not None:
-            raise UsageError(f"--series chooses among DICOM series; {path} is a single image")
+            raise _single_image(path)
         return read_image(path)
+
+
+def check_scan(
+    path: Path, *, series: str | None = None, found: Sequence[Series] | None = None, allow_gaps: bool = False
+) -> None:
+    """Raise what `read_volume` would for the path, the headers and their geometry. Reads no voxels, opens no archive.
+
+    series, found, allow_gaps: as for `read_volume`
+    """
+    with read_errors(path):
+        kind = kind_of(path)
+        if kind == "image":
+            if series is not None:
+                raise _single_image(path)
+            read_lattice(path)
+        elif kind == "folder":
+            choose_sound(path, series, found, allow_gaps=allow_gaps)
+
+
+def _single_image(path: Path) -> UsageError:
+    return UsageError(f"--series chooses among DICOM series; {path} is a single image")
 
 
 @contextmanager

@@ -186,6 +186,17 @@ def choose_series(folder: Path, choice: str | None, found: Sequence[Series] | No
     return usable[0]
 
 
+def choose_sound(
+    folder: Path, choice: str | None = None, found: Sequence[Series] | None = None, *, allow_gaps: bool = False
+) -> tuple[Series, Verdict]:
+    """Choose a series and judge its geometry. Raises as `read_series`, but for pixels."""
+    series = choose_series(folder, choice, found)
+    verdict = series.judge(allow_gaps=allow_gaps)
+    if verdict.problem or verdict.to_world is None:
+        raise GeometryError(f"{verdict.problem}{fillable_hint(verdict)}", path=folder)
+    return series, verdict
+
+
 def read_series(
     folder: Path, choice: str | None = None, *, found: Sequence[Series] | None = None, allow_gaps: bool = False
 ) -> Volume:
@@ -194,10 +205,8 @@ def read_series(
     choice, found: see `choose_series`
     allow_gaps:    interpolate over small gaps by the slices' true places, with a warning, instead of refusing
     """
-    series = choose_series(folder, choice, found)
-    verdict = series.judge(allow_gaps=allow_gaps)
-    if verdict.problem or verdict.to_world is None:
-        raise GeometryError(f"{verdict.problem}{fillable_hint(verdict)}", path=folder)
+    series, verdict = choose_sound(folder, choice, found, allow_gaps=allow_gaps)
+    assert verdict.to_world is not None  # for the type checker: that of a sound stack is set
     pixels, pixel_warnings = stack_hu([(s.path, s.frame) for s in (series.slices[n] for n in verdict.order)])
     hu, value_warnings = checked_hu(pixels, str(folder))
     if verdict.places:
