@@ -150,7 +150,7 @@ def evaluate(
     else:
         _print_tables(run)
     if not quiet:
-        for remark in inputs.remarks:
+        for remark in run.inputs.remarks:
             typer.echo(remark, err=True)
         typer.echo(f"{'warning: ' if run.leakage.found else ''}{run.leakage}", err=True)
 
