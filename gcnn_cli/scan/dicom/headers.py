@@ -4,6 +4,7 @@ Headers are read without pixels. Elements are taken as damaged unless they are w
 length lets an element run on into the next ones, the patient's name among them.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from gcnn_cli.scan.lattice import FARTHEST_MM
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+_FIRST_TAGS = [  # in little endian, with which data sets and meta information start
+    struct.pack("<HH", group, element)
+    for group, element in ((2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18))
+]
 _LONGEST_TEXT = 64  # characters, of a UID or a description
 SERIES_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
@@ -41,6 +46,7 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
             try:
                 header = read_dicom(path, stop_before_pixels=True, **options)
             except InvalidDicomError:
+                damaged += is_bare(path)
                 continue  # not DICOM: readme files, XML, thumbnails
             except DAMAGE:
                 damaged += 1
@@ -50,6 +56,21 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
             else:
                 damaged += path.name.upper() != "DICOMDIR"
     return headers, damaged
+
+
+def is_bare(path: Path) -> bool:
+    """Return whether a file starts with a data set, without the preamble and the mark of a DICOM file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _FIRST_TAGS
+    except OSError:
+        return False
+
+
+def has_frames_without_places(header: Any) -> bool:
+    """Return whether a classic CT image holds several frames, which then have one position together."""
+    frames = text_of(header, "NumberOfFrames")
+    return text_of(header, "SOPClassUID") == _CT_IMAGE and frames not in ("", "1")
 
 
 def text_of(header: Any, name: str) -> str:

@@ -20,7 +20,15 @@ from gcnn_cli.scan.dicom.acquisitions import tell_apart
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom
 from gcnn_cli.scan.dicom.gaps import fill_gaps, nearest_slices
 from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
-from gcnn_cli.scan.dicom.headers import SERIES_TAGS, planes_of, read_headers, reason_not_ct, text_of
+from gcnn_cli.scan.dicom.headers import (
+    SERIES_TAGS,
+    has_frames_without_places,
+    is_bare,
+    planes_of,
+    read_headers,
+    reason_not_ct,
+    text_of,
+)
 from gcnn_cli.scan.dicom.pixels import stack_hu
 from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
@@ -232,6 +240,12 @@ def read_series(
 
 def no_series(path: Path) -> InputError:
     """Return the error for a folder without DICOM."""
+    bare = sum(map(is_bare, visible_files(path))) if path.is_dir() else 0
+    if bare:
+        return InputError(
+            f"{bare} files are DICOM without the preamble of a file; write them anew, as with dcmconv of DCMTK",
+            path=path,
+        )
     return InputError("no DICOM series in this folder; give an image file by its own name", path=path)
 
 
@@ -246,6 +260,9 @@ def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
     slices: list[Slice] = []
     unusable = "" if images else reason_not_ct(first)
     for path, header in images:
+        if has_frames_without_places(header):
+            unusable = f"several frames without positions of their own in {path.name}"
+            break
         try:
             image_uid = text_of(header, "SOPInstanceUID")
             slices += [Slice(path, frame, image_uid, plane) for frame, plane in enumerate(planes_of(header))]

@@ -84,6 +84,14 @@ def test_two_elements_together(tmp_path):
     assert "acquisition number 2, kernel soft" in find_series(tmp_path)[3].description
 
 
+def test_stacks_of_two_pixel_spacings_are_told_apart(tmp_path):
+    """As seen in a public archive: one series with two volumes of different spacing."""
+    spacing = {"PixelSpacing": [0.9, 0.9]}
+    both(tmp_path, {"ReconstructionDiameter": 300}, {"ReconstructionDiameter": 400, **spacing}, shift_mm=40.0)
+    assert read_series(tmp_path, "#1.2").spacing_zyx.tolist() == pytest.approx([2.5, 0.9, 0.9])
+    np.testing.assert_array_equal(read_series(tmp_path, "#1.1").hu, FIRST)
+
+
 def test_numbers_keep_those_of_other_series(tmp_path):
     both(tmp_path / "a", {"AcquisitionNumber": 1}, {"AcquisitionNumber": 2})
     write_series(tmp_path / "b", FIRST, axial(), series="1.2.3", edit=lambda n, d: setattr(d, "SeriesNumber", 1))
