@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcnn_cli.labels.marks import Marks, radius_mm
-from gcnn_cli.scan.volume import Array
+
 
 _HARDLY_ANY, _MANY = 0.1, 0.3  # shares of the nodules
 _LARGEST_INDEX = 2048
@@ -56,7 +56,7 @@ def _of_common_scans(*tables: Marks) -> list[Marks]:
     ]
 
 
-def _hit_share(positions: Array, predictions: Marks, nodules: Marks) -> float:
+def _hit_share(positions: NDArray[np.float64], predictions: Marks, nodules: Marks) -> float:
     """Return the share of nodules with a mark strictly within their radius. positions: [N, 3] of the predictions."""
     of_scan: defaultdict[str, list[int]] = defaultdict(list)
     for n, name in enumerate(predictions.series):
@@ -64,11 +64,11 @@ def _hit_share(positions: Array, predictions: Marks, nodules: Marks) -> float:
     radii = radius_mm(nodules.value)
     hits = 0
     for name, place, radius in zip(nodules.series, nodules.position_mm, radii, strict=True):
-        away: NDArray[np.float64] = np.linalg.norm(positions[of_scan[name]] - place, axis=1)
+        away: NDNDArray[np.float64][np.float64] = np.linalg.norm(positions[of_scan[name]] - place, axis=1)
         hits += bool((away < radius).any())
     return hits / len(nodules)
 
 
-def _look_like_indices(positions: Array) -> bool:
+def _look_like_indices(positions: NDArray[np.float64]) -> bool:
     """Return whether all positions could be voxels; millimeters of several scans have both signs."""
     return bool((positions >= 0).all() and (positions < _LARGEST_INDEX).all())
