@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from gcnn_cli.labels.marks import Marks, radius_mm
 
-
 _HARDLY_ANY, _MANY = 0.1, 0.3  # shares of the nodules
 _LARGEST_INDEX = 2048
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
@@ -64,7 +63,7 @@ def _hit_share(positions: NDArray[np.float64], predictions: Marks, nodules: Mark
     radii = radius_mm(nodules.value)
     hits = 0
     for name, place, radius in zip(nodules.series, nodules.position_mm, radii, strict=True):
-        away: NDNDArray[np.float64][np.float64] = np.linalg.norm(positions[of_scan[name]] - place, axis=1)
+        away: NDArray[np.float64] = np.linalg.norm(positions[of_scan[name]] - place, axis=1)
         hits += bool((away < radius).any())
     return hits / len(nodules)
 
