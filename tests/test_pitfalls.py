@@ -18,7 +18,7 @@ import SimpleITK as sitk
 import torch
 from conftest import make_network
 from pydicom.dataset import Dataset
-from pydicom.uid import ComprehensiveSRStorage, MRImageStorage
+from pydicom.uid import ComprehensiveSRStorage, MRImageStorage, SecondaryCaptureImageStorage
 from scan.images.test_metaimage import changed
 from scan.images.test_nifti import SFORM_CODE, SHEAR, SROW, spoiled
 from scan.scans import axial, oblique, some_hu, write_series
@@ -160,6 +160,10 @@ REFUSED = {
     "a localizer alone": (lambda f: series(f, LOCALIZER), 3, "no usable CT series (localizer)"),
     "a dose report alone": (lambda f: series(f, DOSE), 3, "no usable CT series (not a CT image (SR))"),
     "not CT": (lambda f: series(f, every(Modality="MR", SOPClassUID=MRImageStorage)), 3, "not a CT image (MR)"),
+    "a dose summary stored as CT": (
+        lambda f: series(f, every(SOPClassUID=SecondaryCaptureImageStorage)), 3,
+        "no usable CT series (a secondary capture, not a CT image)",
+    ),
     "mixed orientations": (
         lambda f: series(f, only(2, ImageOrientationPatient=[0, 1, 0, 1, 0, 0])), 5, "mixes slice orientations",
     ),

@@ -126,8 +126,8 @@ def _root(
     del version  # handled by its callback
 
 
-def start(quiet: bool, verbose: bool, threads: int | None) -> "Console":
-    """Set up logging and threads, and return the console for stderr."""
+def start(quiet: bool, verbose: bool, threads: int | None = None) -> "Console":
+    """Set up logging and, where a number is given, threads, which loads torch. Return the console for stderr."""
     level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gcnn").setLevel(level)

@@ -17,6 +17,8 @@ from gcnn_cli.cli.app import (
     app,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_group, check_weights
+from gcnn_cli.errors import UsageError
 
 
 @app.command(epilog=EXIT_CODES)
@@ -42,19 +44,25 @@ def combine(
     verbose: Verbose = False,
 ) -> None:
     """Combine the networks of all folds into one weights file, calibrated on the patients that each held out."""
-    errors = start(quiet, verbose, threads)
-
-    from gcnn_cli.errors import UsageError
     from gcnn_cli.files import check_not_existing
-    from gcnn_cli.network.devices import choose_device
-    from gcnn_cli.network.weights import SUFFIX, save_model
-    from gcnn_cli.training.combine import combine_folds, read_fold
-    from gcnn_cli.training.provenance import write_names
-    from gcnn_cli.training.run_files import run_folder
+    from gcnn_cli.network.weight_files import SUFFIX
 
     if out.suffix != SUFFIX:
         raise UsageError(f"{out}: the name of a weights file must end in {SUFFIX}")
     check_not_existing([out], overwrite=overwrite)
+    check_device(device)
+    check_group(average_over)
+    check_files(folds)
+    check_folders(data)
+    check_weights(proposals)
+    errors = start(quiet, verbose, threads)
+
+    from gcnn_cli.network.devices import choose_device
+    from gcnn_cli.network.weights import save_model
+    from gcnn_cli.training.combine import combine_folds, read_fold
+    from gcnn_cli.training.provenance import write_names
+    from gcnn_cli.training.run_files import run_folder
+
     members = [read_fold(path) for path in folds]
     with errors.status("") as status:
         committee, names = combine_folds(

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Overwrite, app
+from gcnn_cli.cli.checks import check_files
 from gcnn_cli.errors import UsageError
 
 
@@ -37,9 +38,10 @@ def convert(
     if scan is not None:
         check_formats(requested, scan)
 
+    check_files([scan, lung_mask])
+
     from gcnn_cli.files import check_not_existing
     from gcnn_cli.output.json_reading import read_report, read_same_scan
-    from gcnn_cli.output.pictures.saved_lungs import with_lungs
 
     report = read_report(result)
     if lung_mask is not None and not needs_lungs(requested):
@@ -55,6 +57,8 @@ def convert(
     if from_scan and scan is not None:
         report, volume = read_same_scan(report, scan)
         if needs_lungs(requested):
+            from gcnn_cli.output.pictures.saved_lungs import with_lungs  # loads torch
+
             report = with_lungs(report, volume, lung_mask)
     write_report(report, paths, scan=volume, overwrite=overwrite)
     for path in paths.values():

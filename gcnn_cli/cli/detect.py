@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -30,6 +30,7 @@ from gcnn_cli.cli.app import (
     echo_error,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_files, check_group, check_weights
 from gcnn_cli.errors import UsageError, printable
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def detect(
         list[Path],
         typer.Argument(
             metavar="SCAN...",
-            help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd; a folder of scans;"
+            help="DICOM folder, .mhd, .mha, .nii, .nii.gz, .hdr or .nrrd; a zip or tar of one; a folder of scans;"
             " @FILE or '-' (stdin): a list with one path per line.",
         ),
     ],
@@ -79,7 +80,8 @@ def detect(
     device: Device = "auto",
     threads: Threads = None,
     series: Annotated[
-        str | None, typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID or '#N', as listed by gcnn info.")
+        str | None,
+        typer.Option(envvar="GCNN_SERIES", help="SeriesInstanceUID, '#N' or '#N.M', as listed by gcnn info."),
     ] = None,
     lung_mask: Annotated[
         Path | None,
@@ -126,26 +128,39 @@ def detect(
     to_stdout = out == "-"
     requested = parse_formats("json" if to_stdout else formats)
     _check_cluster(workers, cluster)
+    check_device(device)
+    check_group(average_over)
+    check_weights(model)
+    check_weights(proposals)
+    check_files([lung_mask])
 
-    from gcnn_cli.cohort.batch import run_cohort
-    from gcnn_cli.cohort.request import Request, check_request
+    from gcnn_cli.cohort.request import Request, check_request, check_single
     from gcnn_cli.cohort.scans import find_cohort
-    from gcnn_cli.network.weights import load_model
 
-    stderr = start(quiet, verbose, threads)
-    trained = load_model(model)
-    average_over = trained.calibration.average_over if average_over is None else average_over
-    if fp_per_scan is not None:
-        threshold = trained.calibration.threshold_at(fp_per_scan)
+    stderr = start(quiet, verbose)
     request = Request(
         formats=requested,
         out=None if to_stdout else Path(out),
-        threshold=trained.calibration.threshold if threshold is None else threshold,
+        threshold=0 if threshold is None else threshold,
         lung_mask=lung_mask,
         allow_gaps=allow_gaps,
         overwrite=overwrite,
         resume=resume,
     )
+    with stderr.status("looking for scans"):
+        cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
+    check_request(request, cohort)
+    check_single(request, cohort)
+
+    from gcnn_cli.cohort.batch import run_cohort
+    from gcnn_cli.network.weights import load_model
+
+    start(quiet, verbose, threads)
+    trained = load_model(model)
+    average_over = trained.calibration.average_over if average_over is None else average_over
+    if fp_per_scan is not None:
+        threshold = trained.calibration.threshold_at(fp_per_scan)
+    request = replace(request, threshold=trained.calibration.threshold if threshold is None else threshold)
     progress = _Progress()
     if cluster is None and workers is None:
         running = _in_this_process(trained, device, average_over, proposals, progress, verbose=verbose)
@@ -156,9 +171,6 @@ def detect(
             model, trained.sha256, device=device, average_over=average_over, proposals=proposals, threads=threads
         )
         running = run_on_cluster(settings, address=cluster, workers=workers or 1)
-    with stderr.status("looking for scans"):
-        cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
-    check_request(request, cohort)
     if not quiet:
         stderr.print(NOTICE, style="dim")
         for line in (*cohort.found, *(f"set aside: {entry.path}: {entry.reason}" for entry in cohort.set_aside)):

@@ -23,6 +23,7 @@ from gcnn_cli.cli.app import (
     console,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_weights
 from gcnn_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ def evaluate(
     del froc  # the flag only names the default measure
     _check_options(predictions, annotations, excluded, series, data, out, calibrate, save_calibrated, resume)
 
+    check_device(device)
+    check_weights(model)
+    check_weights(proposals)
+    check_folders([data])
+    check_files([predictions, annotations, excluded, series, compare])
+
     from gcnn_cli.evaluation.evaluation import EvaluationConfig
     from gcnn_cli.evaluation.exports import file_names
     from gcnn_cli.evaluation.inputs import from_files
@@ -117,12 +124,13 @@ def evaluate(
     from gcnn_cli.evaluation.run import Weights, run_evaluation
     from gcnn_cli.files import check_not_existing
 
-    errors = start(quiet, verbose, threads)
+    errors = start(quiet, verbose)
     config = EvaluationConfig(MatchRule(max_marks, hit_radius), cpm, bootstraps, seed)
     if out:
         check_not_existing([out / name for name in file_names(calibrate=calibrate)], overwrite=overwrite or resume)
     if save_calibrated:
         check_not_existing([save_calibrated], overwrite=overwrite)
+    start(quiet, verbose, threads)
     if predictions and annotations:
         inputs = from_files(predictions, annotations, excluded, series)
         trained = _find_weights(model, inputs.predictions.weights_sha256)
@@ -148,7 +156,7 @@ def evaluate(
     else:
         _print_tables(run)
     if not quiet:
-        for remark in inputs.remarks:
+        for remark in run.inputs.remarks:
             typer.echo(remark, err=True)
         typer.echo(f"{'warning: ' if run.leakage.found else ''}{run.leakage}", err=True)
 

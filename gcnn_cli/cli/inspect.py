@@ -7,14 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
-from gcnn_cli.errors import UsageError
+from gcnn_cli.cli.checks import check_group, check_weights
+from gcnn_cli.errors import ModelError, UsageError
 
 
 @app.command(epilog=EXIT_CODES)
 def info(
     scan: Annotated[
         Path | None,
-        typer.Argument(help="DICOM folder or zip, .mhd, .mha, .nii, .nii.gz or .nrrd.", show_default=False),
+        typer.Argument(
+            help="DICOM folder, .mhd, .mha, .nii, .nii.gz, .hdr or .nrrd; a zip or tar of one.", show_default=False
+        ),
     ] = None,
     system: Annotated[
         bool, typer.Option("--system", help="Show versions, devices and threads instead of a scan.")
@@ -72,12 +75,15 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Measure the change of the score, or of a proposal network's map, when a patch is turned by each element."""
-    from gcnn_cli.errors import ModelError
     from gcnn_cli.files import check_not_existing, write_bytes
-    from gcnn_cli.network.verify import TOLERANCE, verify_weights
 
+    check_weights(model)
+    check_group(group)
     if plot is not None:
         check_not_existing([plot], overwrite=overwrite)
+
+    from gcnn_cli.network.verify import TOLERANCE, verify_weights
+
     measured = verify_weights(model, group)
     errors = measured.deviations
     if as_json:

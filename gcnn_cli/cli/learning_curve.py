@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.checks import check_files, check_folders
 from gcnn_cli.cli.stopping import stop_requests
 from gcnn_cli.errors import UsageError
 
@@ -54,6 +55,8 @@ def learning_curve(
 
     Other arms: 'unturned' (plain CNN, no augmentation by turning) and 'wide' (plain CNN, as much arithmetic as O's).
     """
+    check_files([config])
+    check_folders(data)
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.experiment.arms import make_arms

@@ -21,6 +21,7 @@ from gcnn_cli.cli.app import (
     app,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_group, check_weights
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -72,6 +73,15 @@ def train(
 
     On several processes or GPUs: torchrun --nproc-per-node N -m gcnn_cli train ...
     """
+    from gcnn_cli.training.run_files import check_run_files
+
+    check_device(device)
+    check_group(group)
+    check_files([config])
+    check_folders(data)
+    check_weights(proposals)
+    check_run_files(out, overwrite=overwrite, resume=resume)
+
     from gcnn_cli.network.devices import choose_device
     from gcnn_cli.training.distributed import join_process_group, leave_process_group
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, HoldOut, NameData, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.checks import check_folders, check_group
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ def train_proposals(
     verbose: Verbose = False,
 ) -> None:
     """Train the network that proposes candidates."""
+    from gcnn_cli.training.run_files import check_run_files
+
+    check_group(group)
+    check_folders(data)
+    check_run_files(out, overwrite=overwrite, resume=resume)
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.network.contract import InputSpec

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gcnn_cli.cohort.scans import SUMMARY_FILES, Cohort, Scan
-from gcnn_cli.errors import UsageError
+from gcnn_cli.errors import GcnnError, UsageError
 from gcnn_cli.files import check_not_existing
 from gcnn_cli.output.formats import check_formats, named_paths
+from gcnn_cli.scan.reading import check_scan
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,17 @@ class Request:
     def summary_paths(self) -> list[Path]:
         """Return the files of a batch's summary."""
         return [self.out / name for name in SUMMARY_FILES] if self.out else []
+
+
+def check_single(request: Request, cohort: Cohort) -> None:
+    """Raise the error that reading the only scan would raise for its path and headers. A batch records its own."""
+    if cohort.is_batch:
+        return
+    (scan,) = cohort.scans
+    try:
+        check_scan(scan.path, series=scan.series, found=scan.found, allow_gaps=request.allow_gaps)
+    except GcnnError as error:
+        raise error.located(scan.path) from None
 
 
 def check_request(request: Request, cohort: Cohort) -> None:

@@ -36,6 +36,7 @@ class EarlierResult:
     made_from: Mapping[str, Any]
     series_uid: str = ""
     nodules: int = 0
+    lungs_ml: float | None = None
 
 
 def read_earlier(paths: Mapping[str, Path]) -> EarlierResult | None:
@@ -55,7 +56,8 @@ def read_earlier(paths: Mapping[str, Path]) -> EarlierResult | None:
                 **data["options"],
             }
         )
-        return EarlierResult(path, complete, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]))
+        lungs_ml = float(data["lungs_ml"]) if "lungs_ml" in data else None
+        return EarlierResult(path, complete, made_from, str(data["input"]["seriesuid"]), len(data["nodules"]), lungs_ml)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return EarlierResult(path, complete, {})
 

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.output.formats import is_result, output_name
+from gcnn_cli.scan.archives import ENDINGS
 from gcnn_cli.scan.dicom.series import Series, series_among
 from gcnn_cli.scan.folders import is_dicom, select_images, visible_files
 from gcnn_cli.scan.images.image_file import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
 
-_HEADERS = (".mhd", ".nhdr")  # their voxels are in a separate file
-_VOXELS = (".raw", ".zraw", ".gz")
+_HEADERS = (".mhd", ".nhdr", ".hdr")  # their voxels are in a separate file
+_VOXELS = (".raw", ".zraw", ".gz", ".img")
 _NO_STRANGERS = (*SUMMARY_FILES, "DICOMDIR")
 
 
@@ -119,11 +120,13 @@ def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
     alone: whether it is the only path, whose series are kept
     """
     scan = Scan(path, output_name(path), series)
-    if series is not None or not os.path.isdir(path):  # unlike Path.is_dir, False for a path that is too long
+    if not os.path.isdir(path):  # unlike Path.is_dir, False for a path that is too long
         return Cohort((scan,))
+    if series is not None:
+        return Cohort((replace(scan, found=tuple(series_among(visible_files(path)))) if alone else scan,))
     files = visible_files(path)
     found = series_among(files)
-    images = select_images(files) + [file for file in files if file.suffix.lower() == ".zip"]
+    images = select_images(files) + [file for file in files if file.name.lower().endswith(ENDINGS)]
     dicom, others = _dicom_scans(path, found, files)
     if not images and len(dicom) <= 1:
         return Cohort((replace(scan, found=tuple(found)) if alone else scan,))

@@ -19,7 +19,7 @@ from gcnn_cli.detection.stages import Stage
 from gcnn_cli.files import csv_text, write_bytes
 from gcnn_cli.network.weights import TrainedModel
 
-COLUMNS = ("path", "status", "stage", "reason", "seriesuid", "nodules", "result")
+COLUMNS = ("path", "status", "stage", "reason", "seriesuid", "nodules", "lungs_ml", "result")
 SCHEMA_NAME, SCHEMA_VERSION = "gcnn-cohort", "1.0"
 
 _BETWEEN_WRITES_S = 5.0
@@ -42,6 +42,7 @@ class Row:
     exit_code: int = 0
     seriesuid: str = ""
     nodules: int | None = None
+    lungs_ml: int | None = None
     done_before: bool = False
     seconds: float | None = None
 
@@ -107,9 +108,16 @@ def _row(job: ScanJob, result: ScanResult) -> Row:
     if failure := result.failure:
         return _failed(row, failure)
     if report := result.report:
-        return replace(row, seriesuid=report.scan.source.series_uid, nodules=len(report.nodules))
+        found = replace(row, seriesuid=report.scan.source.series_uid, nodules=len(report.nodules))
+        return replace(found, lungs_ml=_whole(report.lungs_ml))
     assert job.earlier is not None  # for the type checker: only then is there no report
-    return replace(row, seriesuid=job.earlier.series_uid, nodules=job.earlier.nodules, done_before=True)
+    earlier = job.earlier
+    row = replace(row, seriesuid=earlier.series_uid, nodules=earlier.nodules, done_before=True)
+    return replace(row, lungs_ml=_whole(earlier.lungs_ml))
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 def _failed(row: Row, failure: Failure) -> Row:

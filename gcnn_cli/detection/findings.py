@@ -74,7 +74,8 @@ class ModelSummary:
 class Report:
     """Result of one detection and how it was obtained. Nodules are sorted by probability, highest first.
 
-    lungs: mask of the searched region on the detection grid, 1 inside, for pictures; no file holds it
+    lungs_ml: volume of the searched region, vessels and nodules included; None in a file of an earlier version
+    lungs:    mask of the searched region on the detection grid, 1 inside, for pictures; no file holds it
     """
 
     scan: ScanSummary
@@ -86,4 +87,5 @@ class Report:
     device: str
     seconds: float
     warnings: tuple[str, ...] = ()
+    lungs_ml: float | None = None
     lungs: Volume | None = field(default=None, repr=False, compare=False)

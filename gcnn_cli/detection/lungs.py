@@ -11,7 +11,8 @@ On a grid of about 2 mm:
    the room, or the trachea in the top slice.
 4. Pieces as large as a lung, or as a tenth of the largest, are kept unless they are mostly pure
    air (bowel gas).
-5. A closing of 12 mm includes nodules at the wall, vessels and the hilum.
+5. Large pieces that are not lung by their surroundings, depth and texture are removed (`chest`).
+6. A closing of 12 mm includes nodules at the wall, vessels and the hilum.
 
 The grid is the oriented one of `scan.resample`, so its axes are the patient's.
 """
@@ -23,11 +24,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import isotropic_dilation, isotropic_erosion
 
+from gcnn_cli.detection.chest import ROOM_HU, why_not_lung
+from gcnn_cli.detection.chest import Mask as Mask
 from gcnn_cli.detection.pyramid import STEP, double, halve
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.volume import Volume
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,40 @@ def _lung_pieces(air: Mask, hu: NDArray[np.float32], voxel_mm: float, config: Lu
     voxels[0] = 0
     voxels[gas > config.max_gas_share * voxels] = 0
     volumes_ml = voxels * voxel_mm**3 / 1000
+    reasons = _discard_others(volumes_ml, labels, hu, voxel_mm, config)
     if volumes_ml.max() < config.min_volume_ml:
-        raise InputError(
-            f"no lung found in the scan (largest piece of air inside the body:"
-            f" {volumes_ml.max():.0f} mL); is it a chest CT? A mask can be given with --lung-mask"
-        )
+        found = reasons[0] if reasons else f"the largest piece of air inside the body holds {volumes_ml.max():.0f} mL"
+        raise InputError(f"no lung found in the scan ({found}); is it a chest CT? A mask can be given with --lung-mask")
+    kept = _kept(volumes_ml, config)
+    return np.asarray(kept[labels])
+
+
+def _kept(volumes_ml: NDArray[np.float64], config: LungConfig) -> Mask:
     kept = (volumes_ml >= config.min_share * volumes_ml.max()) | (volumes_ml >= 10 * config.min_volume_ml)
     kept[0] = False
-    return np.asarray(kept[labels])
+    return np.asarray(kept)
+
+
+def _discard_others(
+    volumes_ml: NDArray[np.float64],
+    labels: NDArray[np.int32],
+    hu: NDArray[np.float32],
+    voxel_mm: float,
+    config: LungConfig,
+) -> list[str]:
+    """Set the volume of each large piece that is not lung to 0, in place, and return the reasons.
+
+    Pieces too small to be a lung are not judged: they stay or go by their share of the largest.
+    """
+    open_air = _room(hu < ROOM_HU)
+    reasons = []
+    for n in np.argsort(-volumes_ml):
+        if volumes_ml[n] < config.min_volume_ml or not _kept(volumes_ml, config)[n]:
+            break
+        if reason := why_not_lung(labels == n, hu, open_air, voxel_mm):
+            reasons.append(f"{volumes_ml[n]:.0f} mL of air inside the body {reason}")
+            volumes_ml[n] = 0
+    return reasons
 
 
 def _largest(mask: Mask) -> Mask:

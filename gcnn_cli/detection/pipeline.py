@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gcnn_cli.detection.chest import doubts, lung_volume_ml
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate, ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.detection.lungs import Mask, segment_lungs
@@ -66,7 +67,8 @@ def detect(
         options=report_options(detector, volume, lung_mask),
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,
-        warnings=volume.source.warnings,
+        warnings=volume.source.warnings + (doubts(lungs, grid) if lung_mask is None else ()),
+        lungs_ml=lung_volume_ml(lungs, detector.spacing_mm),
         lungs=Volume(lungs.astype(np.int16), grid.to_world),
     )
 

@@ -12,7 +12,7 @@ For every scan:
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.marks import Marks, radius_mm
 
 OFFICIAL_CAP = 100
+_ENDINGS = (".mhd", ".mha", ".nii.gz", ".nii", ".nrrd", ".nhdr", ".hdr", ".zip")
 
 HIT, IGNORED, FALSE, CAPPED = range(4)  # fates of a mark
 
@@ -86,6 +87,8 @@ def match(
     row = {name: number for number, name in enumerate(series)}
     unknown = sorted({name for name in predictions.series if name not in row})
     if unknown and not allow_unknown:
+        if remedy := _other_ending(unknown[0], row):
+            raise InputError(f"predictions for series {unknown[0]}, which the reference calls {remedy}; write it so")
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         raise InputError(
             f"predictions for series {unknown[0]}{more}, not among the evaluated scans;"
@@ -151,3 +154,9 @@ def _inside(
         radius = np.full(len(rows), rule.hit_radius_mm)
     squared = ((places[:, None] - reference.position_mm[rows][None]) ** 2).sum(axis=2)
     return np.asarray(squared < radius**2)
+
+
+def _other_ending(name: str, known: Mapping[str, int]) -> str:
+    """Return the known name that differs only by the ending of an image file, or an empty string."""
+    bare = next((name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending)), name)
+    return next((other for other in (bare, *(bare + ending for ending in _ENDINGS)) if other in known), "")

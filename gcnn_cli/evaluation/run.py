@@ -1,12 +1,13 @@
 """One run of `gcnn evaluate`: input -> figures, comparison with other predictions, check for leakage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gcnn_cli.evaluation.evaluation import Evaluation, EvaluationConfig, compare_matches, evaluate_matches
 from gcnn_cli.evaluation.exports import evaluation_data, write_evaluation
+from gcnn_cli.evaluation.frames import frame_warning
 from gcnn_cli.evaluation.froc import Difference
 from gcnn_cli.evaluation.inputs import EvaluationInput
 from gcnn_cli.evaluation.leakage import Leakage, find_leakage
@@ -90,6 +91,8 @@ def run_evaluation(
     leakage = find_leakage(weights.provenance if weights else None, inputs.series, inputs.patients)
     if strict:
         leakage.check()
+    if warning := frame_warning(inputs.predictions.marks, inputs.nodules):
+        inputs = replace(inputs, remarks=(*inputs.remarks, f"warning: {warning}"))
     matches = inputs.match(config.rule, allow_unknown=allow_unknown)
     uncapped = MatchRule(0, config.rule.hit_radius_mm)
     every_mark = inputs.match(uncapped, allow_unknown=allow_unknown) if calibrate else None

@@ -47,7 +47,7 @@ def find_scans(folder: Path) -> list[FoundScan]:
     files = select_images(below)
     in_subset = bool(files) and files[0].suffix == ".mhd" and is_subset(files[0].parent)
     found = [_image(path, in_subset) for path in files]
-    series = [s for s in series_among(below) if s.is_ct]
+    series = [s for s in series_among(below) if s.is_ct and s.part < 2]
     homes = [s.folder for s in series]
     for home, one in zip(homes, series, strict=True):
         alone = sum(home.name == other.name for other in homes) == 1
@@ -88,6 +88,8 @@ def _dicom(home: Path, series: Series, alias: str) -> FoundScan:
     patient = pseudonym(series.patient_id) if series.patient_id else lidc_patient(home.name) or series.uid
     ids = tuple(dict.fromkeys(name for name in (series.uid, alias) if name))
     problem, grid = series.unusable, None
+    if series.part:
+        problem = "several acquisitions share one SeriesInstanceUID, so that labels cannot tell them apart"
     if not problem:
         try:
             verdict = series.verdict

@@ -5,9 +5,10 @@
     predictions               seriesuid,coordX,coordY,coordZ,probability
     lists of scans            seriesuid[,patient]                          the heading is optional
 
-Positions are LPS mm. Columns may stand in any order and others may stand between them. A seriesuid is a string:
+Positions are LPS mm. Columns may stand in any order and others may stand between them; their names may have other
+capitals. Commas, tabs or semicolons separate them: the first line decides. A seriesuid is a string:
 '056' is not 56. Anything that could silently become a wrong figure raises InputError with its line: a missing
-value, NaN, another separator, a heading in the middle.
+value, NaN, a decimal comma, a heading in the middle.
 
 Diameters: positive, or -1 where nobody measured (`marks`). Zero and other negative numbers are invalid. LUNA16's
 tables do not contain them, LIDC-IDRI's reader files contain no diameters at all, and LUNA16's evaluation script
@@ -22,6 +23,7 @@ may repeat, too: each row is a mark, as in LUNA16's script.
 import csv
 import math
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from gcnn_cli.errors import InputError
@@ -29,6 +31,14 @@ from gcnn_cli.labels.marks import UNMEASURED_MM, Row
 from gcnn_cli.labels.problems import DUPLICATE_ROW, Problem
 
 _PLACE = ("seriesuid", "coordX", "coordY", "coordZ")
+_OTHER_NAMES = {  # in lower case, of other tools; their units and frames are not sure, so a person renames them
+    "seriesuid": ("series_uid", "seriesinstanceuid", "series_instance_uid", "id", "scan", "file", "filename"),
+    "coordX": ("x", "world_x", "coord_x", "center_x"),
+    "coordY": ("y", "world_y", "coord_y", "center_y"),
+    "coordZ": ("z", "world_z", "coord_z", "center_z"),
+    "diameter_mm": ("diameter", "diam", "diameter (mm)", "size", "size_mm"),
+    "probability": ("score", "confidence", "prob", "p"),
+}
 
 
 def read_nodules(path: Path) -> tuple[list[Row], list[Problem]]:
@@ -78,11 +88,12 @@ def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
     heading: list[str] = []
     for line, fields in _read_fields(path):
         cells = [field.strip() for field in fields]
+        names = [cell.lower() for cell in cells]
         if not heading:
-            heading = cells if "seriesuid" in cells else ["seriesuid"]
-            if cells == heading:
+            heading = names if "seriesuid" in names else ["seriesuid"]
+            if names == heading:
                 continue
-        if cells == heading:
+        if names == heading:
             raise InputError(f"{path}, line {line}: the heading again; are these several files in one?")
         if len(cells) > len(heading):
             raise InputError(f"{path}, line {line}: {len(cells)} columns, expected {','.join(heading)}")
@@ -130,16 +141,17 @@ def _read_diameters(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _find_columns(wanted: tuple[str, ...], header: list[str], where: str) -> list[int]:
-    columns = [name.strip() for name in header]
-    missing = [name for name in wanted if name not in columns]
-    if missing and len(columns) == 1 and any(mark in columns[0] for mark in ";\t"):
-        raise InputError(f"{where}: columns must be separated by commas, not by semicolons or tabs")
+    columns = [name.strip().lower() for name in header]
+    missing = [name for name in wanted if name.lower() not in columns]
     if missing:
-        raise InputError(f"{where}: no column {', '.join(missing)}; found {', '.join(columns)[:120]}")
-    repeated = [name for name in wanted if columns.count(name) > 1]
+        found = ", ".join(name.strip() for name in header)[:120]
+        known = [(other, name) for name in missing for other in _OTHER_NAMES.get(name, ()) if other in columns]
+        remedy = f"; rename {known[0][0]} to {known[0][1]}" if known else ""
+        raise InputError(f"{where}: no column {', '.join(missing)}; found {found}{remedy}")
+    repeated = [name for name in wanted if columns.count(name.lower()) > 1]
     if repeated:
         raise InputError(f"{where}: two columns {repeated[0]}")
-    return [columns.index(name) for name in wanted]
+    return [columns.index(name.lower()) for name in wanted]
 
 
 def _number(text: str, column: str, where: str) -> float:
@@ -148,15 +160,24 @@ def _number(text: str, column: str, where: str) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise InputError(f"{where}: {column} is {text[:40]!r}, not a number")
+        remedy = "; write decimals with a point" if "," in text else ""
+        raise InputError(f"{where}: {column} is {text[:40]!r}, not a number{remedy}")
     return number
+
+
+def _separator(first: str) -> str:
+    """Return what separates the columns, by the first line."""
+    return next((mark for mark in "\t;" if mark in first and "," not in first), ",")
 
 
 def _read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each line that is not blank."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            start = [file.readline()]
+            while start[-1] and not start[-1].strip():
+                start.append(file.readline())
+            reader = csv.reader(chain(start, file), delimiter=_separator(start[-1]))
             for fields in reader:
                 if any(field.strip() for field in fields):
                     yield reader.line_num, fields

@@ -27,10 +27,12 @@ from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.committee import Network, build_network, check_values, members_of
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.weight_files import SUFFIX as SUFFIX
+from gcnn_cli.network.weight_files import locate_weights
+from gcnn_cli.network.weight_files import models_folder as models_folder
 
 FORMAT = 1  # of one network
 COMMITTEE_FORMAT = 2  # of several; the header says how many (`members`), tensors are named `members.N.` first
-SUFFIX = ".safetensors"
 MANIFEST = "manifest.json"
 
 _KEY = "gcnn"
@@ -61,23 +63,9 @@ class TrainedModel:
         return replace(self, name=name, calibration=calibration, provenance=provenance, sha256="")
 
 
-def models_folder() -> Path:
-    """Return the folder of the shipped weights: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "models"
-    return installed if installed.is_dir() else package.parent / "models"
-
-
 def find_weights(model: str) -> Path:
     """Return the path of a weights file, given by shipped name or path. Raises ModelError if there is no such file."""
-    shipped = models_folder() / f"{model}{SUFFIX}"
-    if shipped.is_file():
-        return shipped
-    path = Path(model)
-    if path.is_file():
-        return path
-    names = sorted(p.stem for p in models_folder().glob(f"*{SUFFIX}"))
-    raise ModelError(f"no weights named {model!r} and no such file; shipped: {', '.join(names) or 'nothing'}")
+    return locate_weights(model, models_folder())
 
 
 def load_model(model: str) -> TrainedModel:

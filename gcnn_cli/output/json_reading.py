@@ -75,9 +75,9 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
 
     Raises InputError when the voxels or their geometry differ from the report's, otherwise as read_volume does.
     """
-    of_series = report.scan.source.kind == "dicom" and not suffix_of(path)
+    of_series = not suffix_of(path)
     source = report.scan.source
-    volume = read_volume(path, series=source.series_uid if of_series else None, allow_gaps=source.gaps_filled)
+    volume = read_volume(path, series=source.series_choice if of_series else None, allow_gaps=source.gaps_filled)
     if not source.sha256 or volume.source.sha256 != source.sha256:
         raise InputError(
             "not the scan of this result: the checksum of its voxels is"
@@ -105,6 +105,7 @@ def _report(data: dict[str, Any]) -> Report:
         device=_text(data["device"]),
         seconds=_number(data["seconds"]),
         warnings=scan.source.warnings,
+        lungs_ml=_number(data["lungs_ml"]) if "lungs_ml" in data else None,
     )
 
 
@@ -129,6 +130,7 @@ def _scan(data: dict[str, Any], warnings: tuple[str, ...], gaps_filled: bool) ->
         warnings=warnings,
         checks=tuple(map(str, data["geometry"])),
         gaps_filled=gaps_filled,
+        acquisition=int(data.get("acquisition", 0)),
     )
     rows = tuple(tuple(float(value) for value in row) for row in to_world)
     return ScanSummary(source, (depth, height, width), spacing_zyx, rows)

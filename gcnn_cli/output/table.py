@@ -12,12 +12,12 @@ def show_report(report: Report, console: Console) -> None:
     if not report.nodules:
         console.print(
             f"No nodules at or above probability {report.threshold:g}"
-            f" in {report.scan.source.path} ({report.candidates} candidates scored).",
+            f" in {report.scan.source.path} ({report.candidates} candidates scored{_lungs(report)}).",
             highlight=False,
             soft_wrap=True,
         )
         return
-    table = Table(title=report.scan.source.path, title_justify="left", title_style="bold")
+    table = Table(title=f"{report.scan.source.path}{_lungs(report)}", title_justify="left", title_style="bold")
     for heading in ("#", "x mm", "y mm", "z mm", "slice", "diameter mm", "probability", "FPs/scan"):
         table.add_column(heading, justify="right")
     for number, nodule in enumerate(report.nodules, start=1):
@@ -33,3 +33,7 @@ def show_report(report: Report, console: Console) -> None:
             rate_text(nodule.fp_per_scan),
         )
     console.print(table)
+
+
+def _lungs(report: Report) -> str:
+    return "" if report.lungs_ml is None else f", lungs {report.lungs_ml:.0f} mL"

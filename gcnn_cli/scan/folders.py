@@ -1,13 +1,13 @@
 """Files below a folder, and the folder behind the path of a scan."""
 
 import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from gcnn_cli.errors import GcnnError, InputError
-from gcnn_cli.scan.archives import unpacked
+from gcnn_cli.scan.archives import is_archive, unpacked
 from gcnn_cli.scan.images.image_file import SUFFIXES, suffix_of
 
 _SUBSET = re.compile(r"subset\d+")
@@ -15,30 +15,45 @@ _SUBSET = re.compile(r"subset\d+")
 
 @contextmanager
 def dicom_folder(path: Path) -> Iterator[Path | None]:
-    """Yield the folder with the DICOM files of a path, or None where the path is an image file.
+    """Yield the folder with the files of a path, or None where the path is an image file.
 
-    A folder holds its own files, a zip is unpacked, and a DICOMDIR stands for the folder it lies in.
+    A folder holds its own files, a zip or tar is unpacked (its images too), and a DICOMDIR stands for the folder it
+    lies in.
     Raises InputError for a path that is no scan.
     """
-    str(path).encode()  # libraries and reports take names as text
-    if not path.exists():
-        raise InputError("no such file or folder", path=path)
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "folder":
         yield path
-    elif suffix_of(path):
+    elif kind == "image":
         yield None
-    elif zipfile.is_zipfile(path):
+    elif kind == "archive":
         with unpacked(path) as folder:
             try:
                 yield folder
             except GcnnError as error:
                 raise error.moved(folder, path) from None
-    elif path.name.upper() == "DICOMDIR":
-        yield path.parent
-    elif is_dicom(path):
-        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
     else:
-        raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
+        yield path.parent
+
+
+def kind_of(path: Path) -> Literal["folder", "image", "archive", "directory file"]:
+    """Return what a path is, by its name and first bytes. Raises InputError for a path that is no scan."""
+    str(path).encode()  # libraries and reports take names as text
+    if not path.exists():
+        raise InputError("no such file or folder", path=path)
+    if path.is_dir():
+        return "folder"
+    if suffix_of(path):
+        return "image"
+    if is_archive(path):
+        return "archive"
+    if path.name.upper() == "DICOMDIR":
+        return "directory file"
+    if is_dicom(path):
+        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
+    if path.suffix.lower() == ".img":
+        raise InputError(f"the voxels of a pair of files; give their header, {path.stem}.hdr", path=path)
+    raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)
 
 
 def is_dicom(path: Path) -> bool:

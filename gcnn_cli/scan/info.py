@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series
+from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series, numbered
 from gcnn_cli.scan.folders import dicom_folder
 from gcnn_cli.scan.images.image_file import read_image
+from gcnn_cli.scan.packed_images import packed_images
 from gcnn_cli.scan.reading import read_errors
 from gcnn_cli.scan.volume import Volume
 
 
 def describe_scan(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any]]:
-    """Return one row for each DICOM series of a folder, zip or DICOMDIR, and one for an image file.
+    """Return one row for each DICOM series of a folder, archive or DICOMDIR, and one for each image.
 
     allow_gaps: judge a DICOM series as reading does with it
 
@@ -19,16 +20,18 @@ def describe_scan(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any
     """
     with read_errors(path), dicom_folder(path) as folder:
         if folder is None:
-            return [_image_row(read_image(path))]
+            return [_image_row(1, read_image(path))]
         found = find_series(folder)
+        if not found and (images := packed_images(path, folder)):
+            return [_image_row(number, read_image(image)) for number, image in enumerate(images, start=1)]
         if not found:
             raise no_series(path)
-        return [_series_row(number, series, allow_gaps) for number, series in enumerate(found, start=1)]
+        return [_series_row(number, series, allow_gaps) for number, series in numbered(found)]
 
 
-def _image_row(volume: Volume) -> dict[str, Any]:
+def _image_row(number: int, volume: Volume) -> dict[str, Any]:
     return {
-        "number": "#1",
+        "number": f"#{number}",
         "seriesuid": volume.source.series_uid,
         "kind": volume.source.kind,
         "size": [int(n) for n in reversed(volume.shape)],
@@ -39,7 +42,7 @@ def _image_row(volume: Volume) -> dict[str, Any]:
     }
 
 
-def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]:
+def _series_row(number: str, series: Series, allow_gaps: bool) -> dict[str, Any]:
     geometry = f"not used: {series.unusable}"
     size: list[int] = []
     warnings: tuple[str, ...] = ()
@@ -52,7 +55,7 @@ def _series_row(number: int, series: Series, allow_gaps: bool) -> dict[str, Any]
         size = [plane.columns, plane.rows, depth]
         warnings = verdict.warnings
     return {
-        "number": f"#{number}",
+        "number": number,
         "seriesuid": series.uid,
         "kind": f"dicom {series.modality}",
         "description": series.description,

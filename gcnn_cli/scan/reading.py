@@ -6,18 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from gcnn_cli.errors import DeviceError, InputError, UsageError
-from gcnn_cli.scan.dicom.series import Series, read_series
-from gcnn_cli.scan.folders import dicom_folder
-from gcnn_cli.scan.images.image_file import read_image
+from gcnn_cli.scan.dicom.series import Series, choose_sound, find_series, read_series
+from gcnn_cli.scan.folders import dicom_folder, kind_of
+from gcnn_cli.scan.images.image_file import read_image, read_lattice
+from gcnn_cli.scan.packed_images import packed_images, read_packed
 from gcnn_cli.scan.volume import Volume
 
 
 def read_volume(
     path: Path, *, series: str | None = None, found: Sequence[Series] | None = None, allow_gaps: bool = False
 ) -> Volume:
-    """Read a scan: a DICOM folder, zip or DICOMDIR, or a .mhd .mha .nii .nii.gz .nrrd file.
+    """Read a scan: a DICOM folder or DICOMDIR, an image file, or a zip or tar of either.
 
-    series:     SeriesInstanceUID or '#N', to choose among several DICOM series
+    series:     SeriesInstanceUID or '#N', to choose among several DICOM series; for images in a zip, their name
     found:      the result of `find_series` for this folder, to spare a second reading of its headers
     allow_gaps: interpolate over small gaps of a DICOM series
 
@@ -26,11 +27,36 @@ def read_volume(
     """
     with read_errors(path), dicom_folder(path) as folder:
         if folder is not None:
+            if found is None and (images := packed_images(path, folder)):
+                found = find_series(folder)
+                if not found:
+                    return read_packed(path, images, series)
             volume = read_series(folder, series, found=found, allow_gaps=allow_gaps)
             return replace(volume, source=replace(volume.source, path=str(path)))
         if series is not None:
-            raise UsageError(f"--series chooses among DICOM series; {path} is a single image")
+            raise _single_image(path)
         return read_image(path)
+
+
+def check_scan(
+    path: Path, *, series: str | None = None, found: Sequence[Series] | None = None, allow_gaps: bool = False
+) -> None:
+    """Raise what `read_volume` would for the path, the headers and their geometry. Reads no voxels, opens no archive.
+
+    series, found, allow_gaps: as for `read_volume`
+    """
+    with read_errors(path):
+        kind = kind_of(path)
+        if kind == "image":
+            if series is not None:
+                raise _single_image(path)
+            read_lattice(path)
+        elif kind == "folder":
+            choose_sound(path, series, found, allow_gaps=allow_gaps)
+
+
+def _single_image(path: Path) -> UsageError:
+    return UsageError(f"--series chooses among DICOM series; {path} is a single image")
 
 
 @contextmanager

@@ -23,6 +23,7 @@ class Source:
     slice_uids:  SOPInstanceUID of each slice, in array order; of the nearest slice where a gap was filled
     checks:      geometry checks that passed, in words
     gaps_filled: some slices were interpolated between those of the files
+    acquisition: number, from 1, of the acquisition among several of one DICOM series; 0 for a whole series
     """
 
     path: str
@@ -35,6 +36,12 @@ class Source:
     warnings: tuple[str, ...] = ()
     checks: tuple[str, ...] = ()
     gaps_filled: bool = False
+    acquisition: int = 0
+
+    @property
+    def series_choice(self) -> str:
+        """Return the value of --series that chooses this series, or this acquisition of it."""
+        return f"{self.series_uid}#{self.acquisition}" if self.acquisition else self.series_uid
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gcnn_cli.errors import UsageError
-from gcnn_cli.network.weights import SUFFIX
+from gcnn_cli.network.weight_files import SUFFIX
 
 
 def run_folder(weights: Path) -> Path:

@@ -1,6 +1,8 @@
 """A sound input of every kind that `gcnn` reads, small, as files in memory: what the mutators start from."""
 
 import json
+import struct
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -78,6 +80,53 @@ def _zip(folder: Path) -> str:
     return "scan.zip"
 
 
+def _pair(folder: Path) -> str:
+    _image("s.nii")(folder)
+    content = bytearray((folder / "s.nii").read_bytes())
+    (folder / "s.nii").unlink()
+    (start,) = struct.unpack_from("<f", content, 108)
+    content[344:348], content[108:112] = b"ni1\0", bytes(4)
+    (folder / "s.hdr").write_bytes(content[:352])
+    (folder / "s.img").write_bytes(content[int(start) :])
+    return "s.hdr"
+
+
+def _spread(element: str, listed: bool) -> Callable[[Path], str]:
+    """A MetaImage with a file for each slice."""
+
+    def make(folder: Path) -> str:
+        _image("s.mhd")(folder)
+        names = [f"s{n}.raw" for n in range(_SHAPE[0])]
+        for name, plane in zip(names, some_hu(_SHAPE), strict=True):
+            (folder / name).write_bytes(plane.astype("<i2").tobytes())
+        header = (folder / "s.mhd").read_text().replace("s.raw", element)
+        (folder / "s.mhd").write_text(header + ("\n".join(names) + "\n" if listed else ""))
+        (folder / "s.raw").unlink()
+        return "s.mhd"
+
+    return make
+
+
+def _archive(name: str, make: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Another input, packed as a zip or tar."""
+
+    def packed(folder: Path) -> str:
+        with tempfile.TemporaryDirectory() as aside:
+            make(Path(aside))
+            files = sorted(Path(aside).iterdir())
+            if name.endswith(".zip"):
+                with zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for file in files:
+                        archive.write(file, f"scan/{file.name}")
+            else:
+                with tarfile.open(folder / name, "w:gz" if name.endswith("gz") else "w") as tar:
+                    for file in files:
+                        tar.add(file, f"scan/{file.name}")
+        return name
+
+    return packed
+
+
 def _weights(folder: Path) -> str:
     network = make_network("C4")
     calibration = Calibration(1.5, -0.25, 0.3, ((1.0, 0.4), (4.0, 0.2)))
@@ -137,6 +186,14 @@ MAKERS: dict[str, Callable[[Path], str]] = {
     "dicom JPEG": _dicom("JPEG lossless"),
     "dicom enhanced": _enhanced,
     "zip": _zip,
+    "zip of mhd": _archive("scan.zip", _image("s.mhd", packed=True)),
+    "zip of nii.gz": _archive("scan.zip", _image("s.nii.gz")),
+    "tar": _archive("scan.tar", _dicom()),
+    "tar.gz": _archive("scan.tar.gz", _dicom()),
+    "tar of nrrd": _archive("scan.tar", _image("s.nrrd")),
+    "mhd list": _spread("LIST", listed=True),
+    "mhd pattern": _spread("s%d.raw 0 3 1", listed=False),
+    "nifti pair": _pair,
     "mhd raw": _image("s.mhd"),
     "mhd zraw": _image("s.mhd", packed=True),
     "mha": _image("s.mha"),

@@ -6,6 +6,7 @@ holds, spacings of zero, NaN, header entries that contradict each other, sums ma
 """
 
 import io
+import tarfile
 import zipfile
 from random import Random
 
@@ -57,7 +58,7 @@ def spoil_zip(content: bytes, random: Random) -> bytes:
     buffer = io.BytesIO()
     how = random.random()
     if how < 0.6:
-        members = spoil({name: member for name, member in members.items() if name.endswith(".dcm")}, random)
+        members = spoil({name: member for name, member in members.items() if not name.endswith("/")}, random)
     elif how < 0.8:
         members[random.choice(("../out.dcm", "/tmp/out.dcm", "a/../../b", "x" * 300, "series", "C:\\x", "\0", ""))] = (
             b"DICM"
@@ -70,9 +71,46 @@ def spoil_zip(content: bytes, random: Random) -> bytes:
     return buffer.getvalue()
 
 
+def spoil_tar(content: bytes, random: Random) -> bytes:
+    packed = content[:2] == b"\x1f\x8b"
+    try:
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            members = {m.name: archive.extractfile(m).read() for m in archive.getmembers() if m.isreg()}
+    except Exception:  # whatever tarfile says to an already spoiled archive
+        return spoil_bytes(content, random)
+    if random.random() < 0.6:
+        members = spoil(members, random)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz" if packed else "w", format=random.choice((0, 1, 2))) as archive:
+        for name, member in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(member)
+            archive.addfile(info, io.BytesIO(member))
+        if random.random() < 0.4:
+            archive.addfile(*_hostile_member(random))
+    plain = buffer.getvalue()
+    if packed or random.random() < 0.5:
+        return plain
+    at = random.randrange(0, max(512, len(plain) - 512), 512)  # a header, if members are short
+    return plain[:at] + spoil_bytes(plain[at : at + 512], random) + plain[at + 512 :]
+
+
+def _hostile_member(random: Random) -> tuple[tarfile.TarInfo, io.BytesIO]:
+    name = random.choice(("../out.dcm", "/tmp/out.dcm", "a/../../b", "x" * 90, "scan", "C:\\x", "a\nb"))
+    info = tarfile.TarInfo(name)
+    kinds = (
+        tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE,
+        tarfile.GNUTYPE_SPARSE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, b"Q",
+    )  # fmt: skip
+    info.type, info.linkname = random.choice(kinds), "/etc/passwd"
+    content = bytes(128) + b"DICM" + bytes(random.choice((0, 500, 30_000_000)))
+    info.size = len(content)
+    return info, io.BytesIO(content)
+
+
 _OF_FORMAT: dict[str, Mutator] = {
     ".mhd": spoil_metaimage, ".mha": spoil_metaimage, ".zraw": spoil_zraw, ".nrrd": spoil_nrrd,
-    ".nhdr": spoil_nrrd, ".nii": spoil_nifti, ".gz": spoil_gzip, ".dcm": spoil_dicom, ".zip": spoil_zip,
-    ".csv": spoil_csv, ".toml": spoil_toml, ".json": spoil_json, ".jsonl": spoil_json,
-    ".safetensors": spoil_weights,
+    ".nhdr": spoil_nrrd, ".nii": spoil_nifti, ".hdr": spoil_nifti, ".tar": spoil_tar, ".tar.gz": spoil_tar,
+    ".gz": spoil_gzip, ".dcm": spoil_dicom, ".zip": spoil_zip, ".csv": spoil_csv, ".toml": spoil_toml,
+    ".json": spoil_json, ".jsonl": spoil_json, ".safetensors": spoil_weights,
 }  # fmt: skip

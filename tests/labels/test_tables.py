@@ -37,6 +37,24 @@ def test_a_header_alone_holds_no_rows(tmp_path):
     assert scores(written(tmp_path, HEADER)) == []
 
 
+@pytest.mark.parametrize("separator", [";", "\t", ","])
+@pytest.mark.parametrize("heading", [HEADER, HEADER.upper(), HEADER.replace("seriesuid", "SeriesUID"), "\n" + HEADER])
+def test_separators_and_capitals_are_those_of_the_file(tmp_path, separator, heading):
+    path = written(tmp_path, (heading + "a,1,2,3,0.5\n").replace(",", separator))
+    assert scores(path) == [("a", 1.0, 2.0, 3.0, 0.5)]
+
+
+def test_lists_of_scans_may_have_other_separators_and_capitals(tmp_path):
+    listed, _ = read_series(written(tmp_path, "SeriesUID;Patient\na;p\n"))
+    assert listed == {"a": "p"}
+
+
+def test_a_diameter_by_another_name_is_refused_with_the_remedy(tmp_path):
+    path = written(tmp_path, "seriesuid,coordX,coordY,coordZ,Diameter\n")
+    with pytest.raises(InputError, match="no column diameter_mm; found .*Diameter; rename diameter to diameter_mm"):
+        read_nodules(path)
+
+
 def test_repeated_predictions_are_marks_of_their_own(tmp_path):
     assert len(scores(written(tmp_path, HEADER + "a,1,2,3,0.5\n" * 2))) == 2
 
@@ -47,8 +65,10 @@ def test_repeated_predictions_are_marks_of_their_own(tmp_path):
         ("", "is empty"),
         ("\n\n", "is empty"),
         ("seriesuid,coordX,coordY,probability\n", "line 1: no column coordZ"),
-        (HEADER.replace(",", ";") + "a;1;2;3;0.5\n", "separated by commas"),
-        (HEADER.replace(",", "\t") + "a\t1\t2\t3\t0.5\n", "separated by commas"),
+        (HEADER.replace(",", ";") + "a;1,5;2;3;0.5\n", "coordX is '1,5', not a number; write decimals with a point"),
+        (HEADER.replace(",", "|") + "a|1|2|3|0.5\n", "line 1: no column"),
+        (HEADER.replace(",", ";") + "a,1,2,3,0.5\n", "line 2: 1 columns, the header has 5"),
+        ("seriesuid,coordX,coordY,coordZ,Score\n", "no column probability; .*; rename score to probability"),
         ("seriesuid,coordX,coordX,coordY,coordZ,probability\n", "line 1: two columns coordX"),
         (HEADER + "a,1,2,3,0.5\n" + HEADER, "line 3: the heading again"),
         (HEADER + "a,1,2,3\n", "line 2: 4 columns"),

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
@@ -117,6 +116,8 @@ def _decoded_by_pydicom(dataset: Any) -> NDArray[Any]:
 
 def _decoded_by_gdcm(dataset: Any) -> NDArray[Any]:
     """Decode one plane [rows, columns]. The file that GDCM reads has a header of our own, without the patient."""
+    import SimpleITK as sitk  # loaded for pixels alone: headers are looked at without it
+
     (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
@@ -145,6 +146,8 @@ def _muted() -> Iterator[None]:
     File descriptor 2 belongs to the whole process. So threads take turns, or one would keep the other's muted stderr
     for the real one; and a message that another thread writes meanwhile is lost.
     """
+    import SimpleITK as sitk
+
     with _ONE_AT_A_TIME:
         try:
             kept = os.dup(2)

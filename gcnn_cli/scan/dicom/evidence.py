@@ -37,7 +37,7 @@ def read_evidence(source: Source) -> Evidence:
         if folder is None:
             raise InputError("an image file has no DICOM headers", path=path)
         found, damaged = read_headers(visible_files(folder))
-        series = choose_series(folder, source.series_uid, group_headers(found, damaged))
+        series = choose_series(folder, source.series_choice, group_headers(found, damaged))
         ordered = series.in_array_order(series.judge(allow_gaps=source.gaps_filled))
     if tuple(s.uid for s in ordered) != source.slice_uids:
         raise InputError("the series has changed since it was read", path=path)

@@ -132,6 +132,25 @@ def check_stack(
     return _filled(verdict, uneven, (along - along[0]) / step, steps + 1) if uneven else verdict
 
 
+def overlapping(planes: Sequence[Plane]) -> tuple[int, int] | None:
+    """Return two slices that cannot belong to one stack, None where there are none.
+
+    They lie closer to each other than most neighbors do, as those of two passes of the scanner. Slices of several
+    sizes, spacings or orientations give (0, 0).
+    """
+    if _mixed(planes):
+        return 0, 0
+    normal = np.cross(planes[0].row_direction, planes[0].column_direction)
+    along = np.array([plane.position for plane in planes]) @ normal
+    order = np.argsort(along, kind="stable")
+    gaps = np.diff(along[order])
+    apart = gaps[gaps >= _SAME_PLACE_MM]
+    if not len(gaps) or (len(apart) and gaps.min() >= _NARROWEST * float(np.percentile(apart, 75, method="lower"))):
+        return None
+    closest = int(gaps.argmin())
+    return int(order[closest]), int(order[closest + 1])
+
+
 def _unsound(to_world: Array) -> str:
     """Return the reason why a Volume would refuse the transform, or an empty string."""
     try:

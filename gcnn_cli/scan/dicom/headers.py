@@ -4,11 +4,13 @@ Headers are read without pixels. Elements are taken as damaged unless they are w
 length lets an element run on into the next ones, the patient's name among them.
 """
 
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
 
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom
 from gcnn_cli.scan.dicom.geometry import Plane
@@ -16,11 +18,17 @@ from gcnn_cli.scan.lattice import FARTHEST_MM
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
+_FIRST_TAGS = [  # in little endian, with which data sets and meta information start
+    struct.pack("<HH", group, element)
+    for group, element in ((2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18))
+]
 _LONGEST_TEXT = 64  # characters, of a UID or a description
 SERIES_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
     "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
     "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier",
+    "ConvolutionKernel", "ContrastBolusAgent", "KVP", "SliceThickness", "ReconstructionDiameter", "FilterType",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
@@ -38,6 +46,7 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
             try:
                 header = read_dicom(path, stop_before_pixels=True, **options)
             except InvalidDicomError:
+                damaged += is_bare(path)
                 continue  # not DICOM: readme files, XML, thumbnails
             except DAMAGE:
                 damaged += 1
@@ -47,6 +56,21 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
             else:
                 damaged += path.name.upper() != "DICOMDIR"
     return headers, damaged
+
+
+def is_bare(path: Path) -> bool:
+    """Return whether a file starts with a data set, without the preamble and the mark of a DICOM file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _FIRST_TAGS
+    except OSError:
+        return False
+
+
+def has_frames_without_places(header: Any) -> bool:
+    """Return whether a classic CT image holds several frames, which then have one position together."""
+    frames = text_of(header, "NumberOfFrames")
+    return text_of(header, "SOPClassUID") == _CT_IMAGE and frames not in ("", "1")
 
 
 def text_of(header: Any, name: str) -> str:
@@ -62,14 +86,30 @@ def text_of(header: Any, name: str) -> str:
 
 
 def reason_not_ct(header: Any) -> str:
-    """Return the reason why an object is not a slice of a CT, or an empty string."""
-    modality = text_of(header, "Modality")
-    if modality != "CT" or text_of(header, "SOPClassUID") not in (_CT_IMAGE, _ENHANCED_CT):
+    """Return the reason why an object is not a slice of a CT, or an empty string.
+
+    The SOP class decides where an anonymizer removed the modality.
+    """
+    modality, sop_class = text_of(header, "Modality"), text_of(header, "SOPClassUID")
+    is_ct = sop_class in (_CT_IMAGE, _ENHANCED_CT)
+    if modality == "CT" and not is_ct:
+        return f"{_in_words(sop_class)}, not a CT image"
+    if not is_ct or modality not in ("CT", ""):
         return f"not a CT image ({modality or 'no modality'})"
     try:
         return "localizer" if "LOCALIZER" in str(header.get("ImageType")) else ""
     except DAMAGE:
         return ""
+
+
+def _in_words(sop_class: str) -> str:
+    """Return a SOP class as a person calls it: 'a secondary capture'."""
+    name = UID(sop_class).name
+    if not sop_class or name == sop_class:
+        return f"of the unknown SOP class {sop_class}" if sop_class else "without a SOP class"
+    words = name.removesuffix(" Storage").removesuffix(" Image").split()
+    text = " ".join(word if word.isupper() else word.lower() for word in words)
+    return f"{'an' if text.startswith(('a', 'e', 'i', 'o', 'x-')) else 'a'} {text}"
 
 
 def planes_of(header: Any) -> Iterator[Plane]:

@@ -18,6 +18,7 @@ from gcnn_cli.scan.volume import Source, Volume
 KINDS = {
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".hdr": "nifti",
     ".mhd": "metaimage",
     ".mha": "metaimage",
     ".nrrd": "nrrd",

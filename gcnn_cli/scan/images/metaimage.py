@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError
+from gcnn_cli.scan.images.part_files import part_files
 from gcnn_cli.scan.images.stored import StoredImage, check_shape
 from gcnn_cli.scan.lattice import Array, make_affine
 
@@ -53,8 +54,16 @@ def metaimage_header(path: Path) -> StoredImage:
     except (KeyError, ValueError) as error:
         raise InputError(f"not a MetaImage header, or damaged (at {error})", path=path) from None
     check_shape(path, size, components)
-    if not binary or name.startswith("LIST") or "%" in name:
-        raise InputError("voxels as text or in several files; write one binary data file", path=path)
+    if not binary:
+        raise InputError("voxels as text; write them as binary", path=path)
+    if name.startswith("LIST") or "%" in name:
+        if packed:
+            raise InputError("packed voxels in several files; write one data file", path=path)
+        parts = part_files(path, name, header_bytes, size)
+        item = math.prod(size) * np.dtype(dtype).itemsize // len(parts)
+        start = max(0, parts[0].stat().st_size - item) if header_size == -1 else max(0, header_size)
+        to_world = _to_world(path, fields, len(size))
+        return StoredImage(path, size, to_world, parts[0], start, dtype, warnings=_assumed(fields), parts=parts)
     data = path if name.upper() == "LOCAL" else path.parent / name
     if not data.is_file():
         raise InputError(f"its data file {name!r} is missing", path=path)

@@ -43,7 +43,7 @@ class _Header:
 
 
 def nifti_header(path: Path) -> StoredImage:
-    """Read the header of a .nii or .nii.gz file.
+    """Read the header of a .nii or .nii.gz file, or of a pair: .hdr, with the voxels in the .img beside it.
 
     Raises InputError for a damaged header, GeometryError for a transform that is sheared, empty or
     contradicts the voxel sizes.
@@ -54,12 +54,26 @@ def nifti_header(path: Path) -> StoredImage:
             start = b"".join(_first_blocks(inflated(file), _START)) if packed else file.read(_START)
     except zlib.error as error:
         raise InputError(f"truncated or damaged ({error})", path=path) from None
-    header = _parse(path, start[:_START])
+    paired = path.name.lower().endswith(".hdr")
+    header = _parse(path, start[:_START], paired=paired)
     check_shape(path, header.size[:4], math.prod(header.size[4:]))  # the fifth axis holds vectors
     with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
         to_world, warnings = _affine(path, header)
+    if paired:
+        data = _voxels_of(path)
+        return StoredImage(
+            path, header.size, to_world, data, header.voxels_at, header.dtype, scale=header.scale, warnings=warnings
+        )
     at, skip = (0, header.voxels_at) if packed else (header.voxels_at, 0)
     return StoredImage(path, header.size, to_world, path, at, header.dtype, packed, skip, header.scale, warnings)
+
+
+def _voxels_of(header: Path) -> Path:
+    """Return the .img of a .hdr, in either case."""
+    for suffix in (".img", ".IMG"):
+        if (data := header.with_suffix(suffix)).is_file():
+            return data
+    raise InputError(f"its voxels, {header.stem}.img, are missing", path=header)
 
 
 def _first_blocks(blocks: Iterator[bytes], count: int) -> Iterator[bytes]:
@@ -146,15 +160,19 @@ def _disagreement(found: dict[str, Array], size: tuple[int, ...], mm: float) -> 
     return (f"sform and qform of the file place the scan up to {apart:.1f} mm apart; the sform was used",)
 
 
-def _parse(path: Path, start: bytes) -> _Header:
+def _parse(path: Path, start: bytes, *, paired: bool) -> _Header:
     version, order = 0, ""
-    if len(start) >= 352:
+    if len(start) >= (348 if paired else 352):
         for order in "<>":
             version = {348: 1, 540: 2}.get(struct.unpack_from(f"{order}i", start)[0], 0)
             if version:
                 break
     magic = start[4:7] if version == 2 else start[344:347]
-    if magic not in (b"n+1", b"n+2"):
+    if paired and version == 1 and not magic.startswith(b"n"):
+        raise InputError("Analyze 7.5, which does not state what is left and right; convert it to NIfTI", path=path)
+    if magic not in ((b"ni1", b"ni2") if paired else (b"n+1", b"n+2")):
+        if paired:
+            raise InputError("not the header of a NIfTI pair", path=path)
         raise InputError("not a NIfTI file (one .nii that holds header and voxels)", path=path)
 
     def get(fmt: str, at: int) -> tuple[float, ...]:
@@ -178,7 +196,7 @@ def _parse(path: Path, start: bytes) -> _Header:
     size = tuple(int(n) for n in dim[1 : 1 + int(dim[0])])
     if code not in _TYPES:
         raise InputError(f"a color or vector image, or a voxel type (code {code}) that no CT has", path=path)
-    if min(size, default=0) < 1 or not 0 < voxels_at < 2**31:
+    if min(size, default=0) < 1 or not (0 if paired else 1) <= voxels_at < 2**31:
         raise InputError(f"its header is damaged: size {list(size)}, voxels from byte {voxels_at}", path=path)
     return _Header(
         size=(*size, 1, 1, 1)[: max(3, len(size))],

@@ -29,6 +29,7 @@ class StoredImage:
     size:     voxels along x, y, z and, in some files, time; checked by `check_shape`
     to_world: float64 [4, 4], voxel (z, y, x, 1) -> (x, y, z, 1) in LPS mm
     data:     the file of the voxels
+    parts:    the files of the voxels where there are several of equal size, in order; the first is `data`
     start:    byte of `data` at which they, or their packed stream, begin
     skip:     bytes of the unpacked stream before the first voxel
     dtype:    NumPy's name, with byte order
@@ -45,6 +46,7 @@ class StoredImage:
     skip: int = 0
     scale: tuple[float, float] = (1.0, 0.0)
     warnings: tuple[str, ...] = ()
+    parts: tuple[Path, ...] = ()
 
     @property
     def declared_bytes(self) -> int:
@@ -52,10 +54,13 @@ class StoredImage:
         return math.prod(self.size) * np.dtype(self.dtype).itemsize
 
     def check_bytes(self) -> None:
-        """Raise InputError unless the file can hold the declared bytes. Nothing is unpacked."""
-        actual, declared = max(0, self.data.stat().st_size - self.start), self.declared_bytes
-        if not self.packed and actual < declared:
-            raise InputError(f"truncated, holds {actual} bytes of voxels where {declared} are declared", path=self.data)
+        """Raise InputError unless the files can hold the declared bytes. Nothing is unpacked."""
+        files = self.parts or (self.data,)
+        declared = self.declared_bytes // len(files)
+        for data in files:
+            actual = max(0, data.stat().st_size - self.start)
+            if not self.packed and actual < declared:
+                raise InputError(f"truncated, holds {actual} bytes of voxels where {declared} are declared", path=data)
         if self.packed and actual * _MOST_PACKED < declared:
             raise InputError(
                 f"truncated, holds {actual} packed bytes where {declared} unpacked are declared", path=self.data
@@ -64,10 +69,21 @@ class StoredImage:
     def read(self) -> NDArray[Any]:
         """Read the scaled values [..., D, H, W]. Raises InputError for voxels that are missing or damaged."""
         self.check_bytes()
+        content = self._joined() if self.parts else self._single()
+        return _scaled(content.view(self.dtype).reshape(self.size[::-1]), *self.scale)
+
+    def _single(self) -> NDArray[np.uint8]:
         with self.data.open("rb") as file:
             file.seek(self.start)
-            content = self._unpacked(file) if self.packed else np.fromfile(file, np.uint8, self.declared_bytes)
-        return _scaled(content.view(self.dtype).reshape(self.size[::-1]), *self.scale)
+            return self._unpacked(file) if self.packed else np.fromfile(file, np.uint8, self.declared_bytes)
+
+    def _joined(self) -> NDArray[np.uint8]:
+        content = np.empty((len(self.parts), self.declared_bytes // len(self.parts)), np.uint8)
+        for n, data in enumerate(self.parts):
+            with data.open("rb") as file:
+                file.seek(self.start)
+                content[n] = np.fromfile(file, np.uint8, content.shape[1])
+        return content.ravel()
 
     def _unpacked(self, file: BinaryIO) -> NDArray[np.uint8]:
         content = np.empty(self.declared_bytes, np.uint8)

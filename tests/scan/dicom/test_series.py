@@ -56,6 +56,37 @@ def test_a_stack_written_from_head_to_feet_is_the_same(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.position_mm([0, 2, 3]), place, atol=1e-6)
 
 
+def test_without_a_modality_the_sop_class_decides(tmp_path: Path) -> None:
+    def stripped(number: int, dataset: Dataset) -> None:
+        del dataset.Modality
+
+    volume = read_series(write_series(tmp_path / "ct", some_hu(), axial(), edit=stripped))
+    np.testing.assert_array_equal(volume.hu, some_hu())
+    assert volume.source.warnings == ("the headers do not state the modality; their SOP class is that of CT",)
+
+    def stripped_mr(number: int, dataset: Dataset) -> None:
+        del dataset.Modality
+        dataset.SOPClassUID = MRImageStorage
+
+    with pytest.raises(InputError, match=r"not a CT image \(no modality\)"):
+        read_series(write_series(tmp_path / "mr", some_hu(), axial(), edit=stripped_mr))
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "words"),
+    [
+        (SecondaryCaptureImageStorage, "a secondary capture"),
+        ("1.2.840.10008.5.1.4.1.1.88.67", "an x-ray radiation dose SR"),
+        ("1.2.3.4", "of the unknown SOP class 1.2.3.4"),
+        ("", "without a SOP class"),
+    ],
+)
+def test_what_is_stored_under_modality_ct_is_called_by_its_name(tmp_path: Path, sop_class: str, words: str) -> None:
+    write_series(tmp_path, some_hu(), axial(), edit=lambda n, d: setattr(d, "SOPClassUID", sop_class))
+    with pytest.raises(InputError, match=rf"no usable CT series \({words}, not a CT image\)"):
+        read_series(tmp_path)
+
+
 def test_files_lie_at_any_depth_among_others(tmp_path: Path) -> None:
     write_series(tmp_path / "a" / "b c" / "ü.1", some_hu(), axial(), name="{:d}".format)
     (tmp_path / "readme.txt").write_text("not DICOM")
