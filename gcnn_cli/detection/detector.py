@@ -11,6 +11,7 @@ from gcnn_cli.detection.merge import MergeConfig
 from gcnn_cli.detection.ranking import CandidateRanker, load_ranker
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.scan.resample import search_spacing
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.
@@ -47,9 +48,9 @@ class Detector:
     def spacing_mm(self) -> float:
         """Spacing of the grid on which candidates are proposed, ranked and measured: the ranker's, where there is one.
 
-        The large network may have another grid of its own.
+        It is cubic. The large network may have another grid of its own.
         """
-        return (self.ranker.model if self.ranker else self.model).input.spacing_mm
+        return search_spacing((self.ranker.model if self.ranker else self.model).input.spacing_mm)
 
     @property
     def proposal_config(self) -> CandidateConfig:

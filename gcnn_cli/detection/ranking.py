@@ -22,6 +22,7 @@ from gcnn_cli.detection.peaks import keep_apart
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel, load_model
+from gcnn_cli.scan.resample import search_spacing
 from gcnn_cli.scan.volume import Volume
 
 SHIPPED = "candidates"
@@ -82,6 +83,6 @@ class CandidateRanker:
 def load_ranker(model: TrainedModel, device: torch.device) -> CandidateRanker | None:
     """Return the shipped ranker, which has a grid of its own; None where the large network's is far coarser."""
     small = load_model(SHIPPED)
-    if model.input.spacing_mm > _COARSEST * small.input.spacing_mm:
+    if search_spacing(model.input.spacing_mm) > _COARSEST * search_spacing(small.input.spacing_mm):
         return None
     return CandidateRanker(small, make_scorer(small.network, device))

@@ -7,9 +7,9 @@ from scipy import ndimage
 
 from gcnn_cli.network.committee import Network
 from gcnn_cli.network.inference import fold
-from gcnn_cli.symmetry.actions import act_on_image
+from gcnn_cli.symmetry.actions import act_on_image, turns_grid
 from gcnn_cli.symmetry.groups import Group, make_group
-from gcnn_cli.symmetry.laws import equivariance_errors, invariant
+from gcnn_cli.symmetry.laws import relative_error
 
 TOLERANCE = 1e-5  # relative, in float32
 
@@ -20,12 +20,13 @@ class ElementDeviation:
 
     element: index in the group's order
     matrix:  its signed permutation of (z, y, x)
-    error:   max |score(g x) - score(x)| / max |score(x)|
+    error:   max |score(g x) - score(x)| / max |score(x)|; None where g turns a patch into one of another shape, which
+             the network does not take
     """
 
     element: int
     matrix: tuple[tuple[int, ...], ...]
-    error: float
+    error: float | None
 
 
 @torch.no_grad()
@@ -37,14 +38,19 @@ def invariance_errors(network: Network, *, group: str | None = None, patches: in
     group: name of the group whose elements turn the patches (default: the network's own)
     """
     tested: Group = make_group(group or network.config.group)
-    side = network.config.side
+    sides = network.config.sides
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(patches, 1, *(side,) * tested.dimension, generator=generator)
+    noise = torch.randn(patches, 1, *sides, generator=generator)
     # Smoothed: unsmoothed noise is finer than any structure in a scan.
-    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * tested.dimension))
+    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * len(sides)))
     x = torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
-    errors = equivariance_errors(fold(network), x, tested, act_on_image, invariant)
+    score = fold(network)
+    expected = score(x)
     return [
-        ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in tested.matrices[g]), error)
-        for g, error in enumerate(errors)
+        ElementDeviation(
+            g,
+            tuple(tuple(int(v) for v in row) for row in matrix),
+            relative_error(score(act_on_image(x, g, tested)), expected) if turns_grid(matrix, sides) else None,
+        )
+        for g, matrix in enumerate(tested.matrices)
     ]

@@ -6,6 +6,7 @@ left out: they may be nodules that nobody marked.
 
 import logging
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +65,8 @@ def _false_candidates(
 def _sample(
     scan: PreprocessedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
 ) -> Sample:
-    cut = partial(cut_patch, scan.hu, index, config.side)
-    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.side)
+    cut = partial(cut_patch, scan.hu, index, config.sides)
+    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.sides[0])
 
 
 def _transplants(
@@ -74,12 +75,21 @@ def _transplants(
     samples = []
     for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
         donor = donors[rng.integers(len(donors))]
-        axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
+        axes, flips = _axes(config, rng), tuple(axis for axis in range(3) if rng.integers(2))
         sham = n >= config.transplants_per_scan
-        cut = partial(_transplanted, scan, place, donor, axes, flips, config.side, piece if sham else None)
+        cut = partial(_transplanted, scan, place, donor, axes, flips, config.sides, piece if sham else None)
         kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
-        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.side))
+        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.sides[0]))
     return samples
+
+
+def _axes(config: SampleConfig, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw an order of axes in which a cube keeps its shape and spacing."""
+    alike = [*zip(config.sides, config.spacing_zyx, strict=True)]
+    if len(set(alike)) == 1:
+        return rng.permutation(3)
+    orders = [order for order in permutations(range(3)) if all(alike[a] == alike[n] for a, n in enumerate(order))]
+    return np.array(orders[rng.integers(len(orders))])
 
 
 def _transplanted(
@@ -88,14 +98,14 @@ def _transplanted(
     donor: Donor,
     axes: NDArray[np.int64],
     flips: tuple[int, ...],
-    side: int,
+    sides: tuple[int, ...],
     piece: NDArray[np.int64] | None,
 ) -> Cube:
     """Return the scan around a place with the donor blended in, or another piece of the same scan (a sham)."""
     nodule, weight = donor.turned(axes, flips)
-    host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
+    host, pasted = cut_patch(scan.hu, place.astype(float), sides).astype(np.float32), nodule.astype(np.float32)
     if piece is not None:
-        pasted = cut_patch(scan.hu, piece.astype(float), side).astype(np.float32)
+        pasted = cut_patch(scan.hu, piece.astype(float), sides).astype(np.float32)
     elif donor.noise:
         pasted = match_noise(pasted, donor.noise, host)
     return np.round(blend(host, pasted, weight.astype(np.float32))).astype(np.int16)
