@@ -193,3 +193,11 @@ def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder
     report = detect(read_volume(scan.path), detector, threshold=0)
     assert report.nodules
     assert report.options["spacing_mm"] == (1.25, 0.5, 0.5)
+
+
+def test_the_recipe_of_the_page_is_one(root, tmp_path):
+    page = (root / "docs" / "training.md").read_text("utf-8")
+    text = page.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "r.toml").write_text(text)
+    network = read_recipe(tmp_path / "r.toml").train.network
+    assert (network.sides, network.map_sides, network.invariant_under) == ((16, 48, 48), (4, 6, 6), "D4h")
