@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from training.test_training import write_stack
 
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.patches import patch_batches
@@ -149,10 +150,11 @@ def test_a_ball_stays_a_ball_when_patches_are_turned_and_scaled():
     assert 3.5 < np.mean(widths) < 4.6
 
 
-def test_donors_are_transplanted_on_flat_grids(folder, shared_data):
+def test_donors_are_transplanted_on_flat_grids(folder, tmp_path):
     entry = read_index([folder]).scans[0]
-    cutout = next(e for e in read_index([shared_data]).cutouts if e.masked)
-    donor = read_donor(cutout, FLAT)
+    write_stack(tmp_path, "LIDC-IDRI-0001_R_0")
+    donor = read_donor(read_index([tmp_path]).cutouts[0], FLAT)
+    assert donor.stop - donor.first == donor.hu.shape[0] < 12
     assert donor.cube.shape == donor.weight.shape == (12, 28, 28)
     made = [s for s in scan_samples(preprocess_scan(entry, FLAT, 0), entry, [donor], FLAT, 0) if s.kind == "transplant"]
     assert len(made) == 6
