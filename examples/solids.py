@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcnn_cli.symmetry import FieldNorm, GroupConv, GroupPool, LiftingConv, MaxPool, act_on_image, make_group
 
-SIDE, CUBE, NOISE = 12, 2, 0.7
+SIDE, CUBE, NOISE = 12, 2, 0.3
 SOLIDS = (  # (z, y, x) of the cubes
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3)),
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)),
@@ -41,10 +41,11 @@ def network(group_name: str, fields: int) -> nn.Module:
         GroupConv(group, fields, fields),
         FieldNorm(group, fields),
         nn.ReLU(),
-        GroupConv(group, fields, 2 * fields, side=SIDE // 2, pad=False),  # a weight for every place of the map
+        GroupConv(group, fields, 2 * fields),
         FieldNorm(group, 2 * fields),
         nn.ReLU(),
         GroupPool(group),
+        nn.AdaptiveMaxPool3d(1),  # wherever the solid lies
         nn.Flatten(),
         nn.Linear(2 * fields, len(SOLIDS)),
     )

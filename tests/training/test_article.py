@@ -47,6 +47,17 @@ def folder(phantom, tmp_path_factory):
     return made
 
 
+@pytest.fixture(scope="module")
+def entry(folder):
+    return read_index([folder]).scans[0]
+
+
+@pytest.fixture(scope="module")
+def flat(entry):
+    """The scan on voxels that are no cubes."""
+    return preprocess_scan(entry, FLAT, seed=0)
+
+
 @pytest.mark.parametrize("name", ARTICLE_NETWORKS)
 def test_a_recipe_has_the_name_of_its_network(tmp_path, name):
     recipe = read_recipe(tmp_path.__class__(name), {"train": {"steps": 7}})
@@ -102,11 +113,9 @@ def test_the_networks_of_the_article_are_arms_of_the_learning_curve():
 # Samples on voxels that are no cubes
 
 
-def test_training_sees_what_detection_sees(folder, sample):
+def test_training_sees_what_detection_sees(flat, entry):
     """The patch of a candidate is the same, voxel by voxel, from a training sample and from detection's cutting."""
-    entry = read_index([folder]).scans[0]
-    scan = preprocess_scan(entry, FLAT, seed=0)
-    samples = [s for s in scan_samples(scan, entry, [], FLAT, 0) if s.kind in ("mark", "candidate")]
+    samples = [s for s in scan_samples(flat, entry, [], FLAT, 0) if s.kind in ("mark", "candidate")]
     assert {s.sides for s in samples} == {(12, 28, 28)}
     marks = [s for s in samples if s.kind == "mark"]
     grid = resample(read_volume(entry.path), FLAT.spacing_mm)
@@ -117,9 +126,7 @@ def test_training_sees_what_detection_sees(folder, sample):
     assert (patches - expected).abs().max() < 2 / 1400 + 1e-6  # samples are whole HU
 
 
-def test_places_for_transplants_stay_in_the_lungs_of_another_grid(folder):
-    entry = read_index([folder]).scans[0]
-    flat = preprocess_scan(entry, FLAT, seed=0)
+def test_places_for_transplants_stay_in_the_lungs_of_another_grid(flat, entry):
     cubic = preprocess_scan(entry, dataclasses.replace(FLAT, spacing_mm=1.0, side=24), seed=0)
     apart = flat.position_mm(flat.places.astype(float)) - cubic.position_mm(cubic.places.astype(float))
     assert (np.abs(apart) <= np.array([1.5, 1.5, 2.5]) / 2 + 1e-6).all()
@@ -150,13 +157,12 @@ def test_a_ball_stays_a_ball_when_patches_are_turned_and_scaled():
     assert 3.5 < np.mean(widths) < 4.6
 
 
-def test_donors_are_transplanted_on_flat_grids(folder, tmp_path):
-    entry = read_index([folder]).scans[0]
+def test_donors_are_transplanted_on_flat_grids(flat, entry, tmp_path):
     write_stack(tmp_path, "LIDC-IDRI-0001_R_0")
     donor = read_donor(read_index([tmp_path]).cutouts[0], FLAT)
     assert donor.stop - donor.first == donor.hu.shape[0] < 12
     assert donor.cube.shape == donor.weight.shape == (12, 28, 28)
-    made = [s for s in scan_samples(preprocess_scan(entry, FLAT, 0), entry, [donor], FLAT, 0) if s.kind == "transplant"]
+    made = [s for s in scan_samples(flat, entry, [donor], FLAT, 0) if s.kind == "transplant"]
     assert len(made) == 6
     assert all(s.hu.shape == (12, 28, 28) for s in made)
 
@@ -166,7 +172,7 @@ def test_donors_are_transplanted_on_flat_grids(folder, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ARTICLE_NETWORKS)
-def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder, tmp_path_factory, monkeypatch):
+def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder, entry, tmp_path_factory, monkeypatch):
     """One step on few samples: the whole way from the named recipe to a report."""
     few = RankingConfig(proposals=6, kept=3)
 
@@ -191,8 +197,7 @@ def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder
     assert model.network.config == article_network(name)
     assert bool(model.limits) == (not name.endswith("-span") and not name.endswith("trivial"))
     detector = small(make_detector(model, torch.device("cpu")))
-    scan = read_index([folder]).scans[0]
-    report = detect(read_volume(scan.path), detector, threshold=0)
+    report = detect(read_volume(entry.path), detector, threshold=0)
     assert report.nodules
     assert report.options["spacing_mm"] == (1.25, 0.5, 0.5)
 
