@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcnn_cli.symmetry import FieldNorm, GroupConv, GroupPool, LiftingConv, MaxPool, act_on_image, make_group
 
-SIDE, CUBE, NOISE = 12, 2, 0.3
+SIDE, CUBE, NOISE = 12, 2, 0.5
 SOLIDS = (  # (z, y, x) of the cubes
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3)),
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)),
@@ -41,25 +41,24 @@ def network(group_name: str, fields: int) -> nn.Module:
         GroupConv(group, fields, fields),
         FieldNorm(group, fields),
         nn.ReLU(),
-        GroupConv(group, fields, 2 * fields),
+        GroupConv(group, fields, 2 * fields, side=SIDE // 2, pad=False),  # a weight for every place of the map
         FieldNorm(group, 2 * fields),
         nn.ReLU(),
         GroupPool(group),
-        nn.AdaptiveMaxPool3d(1),  # wherever the solid lies
         nn.Flatten(),
         nn.Linear(2 * fields, len(SOLIDS)),
     )
 
 
 def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return solids [count, 1, 12, 12, 12] at random places, in random orientations, in noise; and their labels."""
+    """Return solids [count, 1, 12, 12, 12] near the middle, in random orientations, in noise; and their labels."""
     group = make_group("O")
     labels = torch.arange(count) % len(SOLIDS)
     images = torch.zeros(count, 1, SIDE, SIDE, SIDE)
     for n, label in enumerate(labels.tolist()):
         corners = torch.tensor(SOLIDS[label]) * CUBE
         room = SIDE - (corners.max(dim=0).values + CUBE)
-        start = (torch.rand(3, generator=generator) * (room + 1)).long()
+        start = room // 2 + torch.randint(-1, 2, (3,), generator=generator)
         for z, y, x in (corners + start).tolist():
             images[n, 0, z : z + CUBE, y : y + CUBE, x : x + CUBE] = 1
         g = int(torch.randint(group.order, (), generator=generator))

@@ -11,7 +11,10 @@ checksum of the weights.
 import importlib.util
 import io
 import json
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -80,8 +83,7 @@ def _onnx(network: nn.Module, example: Tensor, contract: str) -> bytes:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"export to ONNX needs {' and '.join(missing)}: pip install 'gcnn-cli[export]'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+    with _silent():  # the exporter warns of itself, and of libraries that are not needed
         program = torch.onnx.export(
             network,
             (example,),
@@ -98,10 +100,22 @@ def _onnx(network: nn.Module, example: Tensor, contract: str) -> bytes:
     return content
 
 
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep warnings and log lines below errors to ourselves."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
 def _torchscript(network: nn.Module, example: Tensor, contract: str) -> bytes:
     buffer = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torch calls TorchScript deprecated; those who deploy it still need it
+    with _silent(), torch.no_grad():  # torch calls TorchScript deprecated; those who deploy it still need it
         traced = torch.jit.trace(network, example, check_trace=False)
         torch.jit.save(traced, buffer, _extra_files={f"{_KEY}.json": contract})
     return buffer.getvalue()

@@ -43,7 +43,9 @@ SPEC = InputSpec(spacing_mm=(2.5, 1.5, 1.5), side=(8, 18, 18))
 @pytest.fixture(scope="module")
 def folder(phantom, tmp_path_factory):
     made = tmp_path_factory.mktemp("flat") / "data"
-    write_phantom(phantom, made)
+    write_phantom(phantom, made / "scan", name="LIDC-IDRI-0001")
+    (made / "nodules").mkdir()
+    write_stack(made / "nodules", "LIDC-IDRI-0001_R_0")
     return made
 
 
@@ -157,9 +159,8 @@ def test_a_ball_stays_a_ball_when_patches_are_turned_and_scaled():
     assert 3.5 < np.mean(widths) < 4.6
 
 
-def test_donors_are_transplanted_on_flat_grids(flat, entry, tmp_path):
-    write_stack(tmp_path, "LIDC-IDRI-0001_R_0")
-    donor = read_donor(read_index([tmp_path]).cutouts[0], FLAT)
+def test_donors_are_transplanted_on_flat_grids(folder, flat, entry):
+    donor = read_donor(read_index([folder]).cutouts[0], FLAT)
     assert donor.stop - donor.first == donor.hu.shape[0] < 12
     assert donor.cube.shape == donor.weight.shape == (12, 28, 28)
     made = [s for s in scan_samples(flat, entry, [donor], FLAT, 0) if s.kind == "transplant"]
