@@ -1,6 +1,7 @@
 """`gcnn info`, `gcnn models` and `gcnn verify`: inspection of scans, weights and symmetry."""
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,7 +75,10 @@ def verify(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure the change of the score, or of a proposal network's map, when a patch is turned by each element."""
+    """Measure the change of the score, or of a proposal network's map, when a patch is turned by each element.
+
+    Weights that are configured to share their kernels over a group, and not to be invariant, fail with that reason.
+    """
     from gcnn_cli.files import check_not_existing, write_bytes
 
     check_weights(model)
@@ -90,15 +94,33 @@ def verify(
         typer.echo(json.dumps([{"element": e.element, "matrix": e.matrix, "error": e.error} for e in errors]))
     else:
         _show(
-            [{"element": e.element, "matrix (z, y, x)": _matrix(e.matrix), "error": f"{e.error:.1e}"} for e in errors]
+            [
+                {
+                    "element": e.element,
+                    "matrix (z, y, x)": _matrix(e.matrix),
+                    "error": "turns to another shape" if e.error is None else f"{e.error:.1e}",
+                }
+                for e in errors
+            ]
         )
     if plot is not None:
         from gcnn_cli.output.pictures.symmetry_plot import error_plot
 
         title = f"{Path(model).stem}, group {measured.group}"
-        write_bytes(plot, error_plot([e.error for e in errors], TOLERANCE, title), overwrite=overwrite)
+        write_bytes(
+            plot,
+            error_plot([math.nan if e.error is None else e.error for e in errors], TOLERANCE, title),
+            overwrite=overwrite,
+        )
     law = f"{measured.law} under {measured.group}"
-    worst = max(e.error for e in errors)
+    worst = max(e.error for e in errors if e.error is not None)  # that of the identity at least
+    if group is None and measured.limits:
+        raise ModelError(
+            f"{model}: {measured.limits}; the largest relative change of the score is {worst:.1e}"
+            " over the elements that turn a patch into one of its own shape"
+        )
+    if any(e.error is None for e in errors):
+        raise ModelError(f"{model}: not {law}, which turns its patches into another shape")
     change = f"the largest relative change is {worst:.1e}; at most {TOLERANCE:g} is allowed"
     if worst > TOLERANCE:
         raise ModelError(f"{model}: not {law}: {change}")

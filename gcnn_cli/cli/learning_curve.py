@@ -53,7 +53,8 @@ def learning_curve(
 ) -> None:
     """Measure the score on held-out patients against the number of training samples, for each symmetry.
 
-    Other arms: 'unturned' (plain CNN, no augmentation by turning) and 'wide' (plain CNN, as much arithmetic as O's).
+    Other arms: 'unturned' (plain CNN, no augmentation by turning), 'wide' (plain CNN, as much arithmetic as O's) and,
+    with --config winkels2018-trivial, the article's networks by their names, such as winkels2018-d4h.
     """
     check_files([config])
     check_folders(data)

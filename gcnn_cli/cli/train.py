@@ -33,7 +33,12 @@ def train(
     data: Annotated[list[Path], typer.Option("--data", help="Folder of scans, annotations and cut-outs; repeatable.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
     config: Annotated[
-        Path | None, typer.Option("--config", help="TOML file of all settings; the options below override it.")
+        Path | None,
+        typer.Option(
+            "--config",
+            help="TOML file of all settings, or the name of one of the article's networks, such as winkels2018-d4h;"
+            " the options below override it.",
+        ),
     ] = None,
     group: Annotated[str | None, typer.Option(help="Symmetry group; 'trivial' is the plain CNN (default: O).")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimization steps (default: 1200).")] = None,

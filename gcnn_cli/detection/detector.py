@@ -54,7 +54,7 @@ class Detector:
     @property
     def spacing_mm(self) -> float:
         """Spacing of the grid on which candidates are proposed and measured. The large network may have another."""
-        return self.proposer.model.input.spacing_mm
+        return search_spacing(self.proposer.model.input.spacing_mm)
 
     @property
     def options(self) -> dict[str, Any]:

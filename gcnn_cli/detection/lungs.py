@@ -17,6 +17,7 @@ On a grid of about 2 mm:
 The grid is the oriented one of `scan.resample`, so its axes are the patient's.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,10 +163,14 @@ def _close(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     return closed
 
 
-def bounding_box(mask: Mask, margin: int) -> tuple[slice, slice, slice]:
-    """Return the slices around the true voxels of a nonempty mask, `margin` voxels wider where the array allows."""
+def bounding_box(mask: Mask, margin: int | Sequence[int]) -> tuple[slice, slice, slice]:
+    """Return the slices around the true voxels of a nonempty mask, `margin` voxels wider where the array allows.
+
+    margin: one number, or one for each axis
+    """
+    margins = np.broadcast_to(margin, 3).tolist()
     spans = []
     for axis, length in enumerate(mask.shape):
         hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        spans.append(slice(max(int(hit[0]) - margin, 0), min(int(hit[-1]) + margin + 1, length)))
+        spans.append(slice(max(int(hit[0]) - margins[axis], 0), min(int(hit[-1]) + margins[axis] + 1, length)))
     return spans[0], spans[1], spans[2]

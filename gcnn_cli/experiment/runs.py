@@ -32,7 +32,7 @@ from gcnn_cli.samples.split import is_held_out, nested_subset
 from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Progress, train_network
-from gcnn_cli.training.recipe import Recipe
+from gcnn_cli.training.recipe import Recipe, stated_settings
 
 log = logging.getLogger("gcnn")
 
@@ -190,7 +190,8 @@ def describe_test(split: Split) -> dict[str, Any]:
 
 def _fingerprint(run: Run, split: Split, recipe: Recipe) -> str:
     config = run.arm.configure(recipe.train, run.seed)
-    return fingerprint(split.fingerprint, asdict(config), asdict(recipe.samples), asdict(recipe.split), run.samples)
+    settings = stated_settings(config)
+    return fingerprint(split.fingerprint, settings, asdict(recipe.samples), asdict(recipe.split), run.samples)
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +15,37 @@ _CLOSEST_TO_CERTAIN = 1e-12
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Cubes of side^3 voxels of spacing_mm, HU scaled from [hu_low, hu_high] to [-1, 1]. Raises ModelError."""
+    """Boxes of voxels, HU scaled from [hu_low, hu_high] to [-1, 1]. Raises ModelError.
 
-    spacing_mm: float = 1.0
-    side: int = 32
+    spacing_mm: side of a voxel, or one for each axis (z, y, x)
+    side:       side of a box in voxels, or one for each axis
+    """
+
+    spacing_mm: float | tuple[float, ...] = 1.0
+    side: int | tuple[int, ...] = 32
     hu_low: float = -1000.0
     hu_high: float = 400.0
 
     def __post_init__(self) -> None:
-        if type(self.side) is not int:
+        object.__setattr__(self, "spacing_mm", _compact(self.spacing_mm))  # JSON returns lists
+        object.__setattr__(self, "side", _compact(self.side))
+        if any(type(side) is not int for side in self.sides):
             raise ModelError(f"side must be an integer, got {self.side!r}")
         window = self.hu_high - self.hu_low
-        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 256 and 0 < window < math.inf):
+        boxes = len(self.sides) == len(self.spacing_zyx) == 3
+        lengths = all(0.2 <= s <= 5 for s in self.spacing_zyx) and all(4 <= n <= 256 for n in self.sides)
+        if not (boxes and lengths and 0 < window < math.inf):
             raise ModelError(f"invalid input contract: {self}")
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of a box in voxels, (z, y, x)."""
+        return self.side if isinstance(self.side, tuple) else (self.side,) * 3
+
+    @property
+    def spacing_zyx(self) -> tuple[float, ...]:
+        """Sides of a voxel in mm, (z, y, x)."""
+        return self.spacing_mm if isinstance(self.spacing_mm, tuple) else (self.spacing_mm,) * 3
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,15 @@ class Calibration:
             f"these weights store no operating point at {fps_per_scan:g} false positives per scan"
             f" (stored: {rates or 'no points'}); use --threshold"
         )
+
+
+def _compact(value: Any) -> Any:
+    """Return one number for three equal ones, and a tuple for any others."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    values = tuple(value)
+    alike = len(values) == 3 and all(v == values[0] and type(v) is type(values[0]) for v in values)
+    return values[0] if alike else values
 
 
 def _log_odds(probability: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -20,7 +20,9 @@ from gcnn_cli.network.committee import Network, members_of
 from gcnn_cli.network.devices import autocast, has_fast_bfloat16
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.cosets import coset_representatives
+from gcnn_cli.symmetry.groups import make_group
 from gcnn_cli.symmetry.layers import LAYOUT
+from gcnn_cli.symmetry.shapes import check_turns
 
 log = logging.getLogger("gcnn")
 
@@ -46,10 +48,14 @@ class FoldedGCNN(nn.Module):
         self.linear = network.linear
         self.order = network.group.order
         self.group_pool = network.config.group_pool
+        self.head = network.config.head
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x).flatten(1).unflatten(1, (-1, self.order)).to(self.linear.weight.dtype)
-        pooled = y.amax(dim=2) if self.group_pool == "max" else y.mean(dim=2)
+        y = self.layers(x).flatten(1).to(self.linear.weight.dtype)
+        pooled = y
+        if self.head == "span":
+            orientations = y.unflatten(1, (-1, self.order))
+            pooled = orientations.amax(dim=2) if self.group_pool == "max" else orientations.mean(dim=2)
         with torch.autocast(x.device.type, enabled=False):  # the last sum deserves full precision
             # By row: a matrix product would sum in an order that depends on the size of the batch.
             logits: Tensor = (pooled * self.linear.weight[0]).sum(dim=1) + self.linear.bias
@@ -80,7 +86,7 @@ def _folded(block: ConvBlock) -> list[nn.Module]:
     plain = block.conv.export()
     plain.weight *= scale.view(-1, 1, *(1,) * dimension)
     plain.bias = nn.Parameter(shift if plain.bias is None else plain.bias * scale + shift)
-    pool = [] if block.pool is None else [_POOL[dimension](2)]
+    pool = [] if block.pool is None else [_POOL[dimension](block.pool.side)]
     # ReLU and maximum commute. Pooled first, the map has fewer values for the ReLU.
     return [plain, *pool, nn.ReLU(inplace=True)]
 
@@ -186,6 +192,10 @@ def make_scorer(
 
     average_over: see Scorer
     bfloat16:     default: where the device multiplies it natively
+
+    Raises ModelError for a group to average over that does not turn the network's patches into themselves.
     """
     precision = has_fast_bfloat16(device) if bfloat16 is None else bfloat16
-    return Scorer(fold(network).to(device).eval(), device, precision, average_over, network.config.group)
+    config = network.config
+    check_turns(make_group(average_over), config.sides, "the patch")
+    return Scorer(fold(network).to(device).eval(), device, precision, average_over, config.invariant_under)

@@ -34,7 +34,7 @@ class _Layer:
 
     weight: Tensor
     bias: Tensor
-    stride: int
+    stride: tuple[int, ...]
     transposed: bool
 
     def __call__(self, x: Tensor) -> Tensor:

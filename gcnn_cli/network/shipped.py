@@ -12,6 +12,7 @@ def list_models() -> list[dict[str, Any]]:
     """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
 
     threshold: None for a proposal network
+    limits:    why the score is not invariant under the group; empty if it is
     measured:  figures of the last validation in training, from the header; the card describes the data
 
     Raises ModelError for damaged files.
@@ -37,6 +38,7 @@ def _scoring_row(name: str) -> dict[str, Any]:
         "side": model.input.side,
         "threshold": round(model.calibration.threshold, 4),
         "measured": _measured(model.provenance),
+        "limits": model.limits,
         "sha256": model.sha256,
     }
 
@@ -52,6 +54,7 @@ def _proposal_row(name: str) -> dict[str, Any]:
         "side": model.input.side,
         "threshold": None,
         "measured": {},
+        "limits": "",
         "sha256": model.sha256,
     }
 

@@ -12,9 +12,9 @@ from gcnn_cli.network.inference import fold
 from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_model
 from gcnn_cli.network.proposals import CELL, ProposalNetwork
 from gcnn_cli.network.weights import COMMITTEE_FORMAT, FORMAT, find_weights, load_model, read_weights
-from gcnn_cli.symmetry.actions import act_on_image
+from gcnn_cli.symmetry.actions import act_on_image, turns_grid
 from gcnn_cli.symmetry.groups import Group, make_group
-from gcnn_cli.symmetry.laws import Action, equivariance_errors, invariant
+from gcnn_cli.symmetry.laws import Action, invariant, relative_error
 
 TOLERANCE = 1e-5  # relative, in float32
 
@@ -25,12 +25,13 @@ class ElementDeviation:
 
     element: index in the group's order
     matrix:  its signed permutation of (z, y, x)
-    error:   max |score(g x) - score(x)| / max |score(x)|
+    error:   max |score(g x) - score(x)| / max |score(x)|; None where g turns a patch into one of another shape, which
+             the network does not take
     """
 
     element: int
     matrix: tuple[tuple[int, ...], ...]
-    error: float
+    error: float | None
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,13 @@ class Verification:
     law:        "invariant" for a scoring network, "equivariant" for a proposal network
     group:      name of the group that was tested
     deviations: of each of its elements, in the group's order
+    limits:     why weights that only share their kernels over their group are not invariant; empty for all others
     """
 
     law: str
     group: str
     deviations: list[ElementDeviation]
+    limits: str = ""
 
 
 def verify_weights(model: str, group: str | None = None) -> Verification:
@@ -59,8 +62,9 @@ def verify_weights(model: str, group: str | None = None) -> Verification:
     if read_weights(find_weights(model), formats)[0]["format"] == PROPOSAL_FORMAT:
         proposing = load_proposal_model(model).network
         return Verification("equivariant", group or proposing.config.group, map_errors(proposing, group=group))
-    network = load_model(model).network
-    return Verification("invariant", group or network.config.group, invariance_errors(network, group=group))
+    trained = load_model(model)
+    errors = invariance_errors(trained.network, group=group)
+    return Verification("invariant", group or trained.group, errors, trained.limits)
 
 
 def invariance_errors(network: Network, *, group: str | None = None, patches: int = 8) -> list[ElementDeviation]:
@@ -71,8 +75,7 @@ def invariance_errors(network: Network, *, group: str | None = None, patches: in
     group: name of the group whose elements turn the patches (default: the network's own)
     """
     tested = make_group(group or network.config.group)
-    x = _patches(patches, network.config.side, tested.dimension)
-    return _deviations(fold(network), x, tested, invariant)
+    return _deviations(fold(network), _patches(patches, network.config.sides), tested, invariant)
 
 
 def map_errors(network: ProposalNetwork, *, group: str | None = None, patches: int = 4) -> list[ElementDeviation]:
@@ -81,22 +84,27 @@ def map_errors(network: ProposalNetwork, *, group: str | None = None, patches: i
     group: name of the group whose elements turn the patches (default: the network's own)
     """
     tested = make_group(group or network.config.group)
-    x = _patches(patches, network.config.receptive_field + 2 * CELL, tested.dimension)
+    side = network.config.receptive_field + 2 * CELL
+    x = _patches(patches, (side,) * tested.dimension)
     return _deviations(lambda y: network(y).unsqueeze(1), x, tested, act_on_image)
 
 
-def _patches(count: int, side: int, dimension: int) -> Tensor:
+def _patches(count: int, sides: tuple[int, ...]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(count, 1, *(side,) * dimension, generator=generator)
+    noise = torch.randn(count, 1, *sides, generator=generator)
     # Smoothed: unsmoothed noise is finer than any structure in a scan.
-    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * dimension))
+    smooth = ndimage.gaussian_filter(noise.numpy(), (0, 0, *(1.5,) * len(sides)))
     return torch.from_numpy(smooth / smooth.std()).clamp(-1, 1)
 
 
 @torch.no_grad()
 def _deviations(network: Callable[[Tensor], Tensor], x: Tensor, group: Group, act: Action) -> list[ElementDeviation]:
-    errors = equivariance_errors(network, x, group, act_on_image, act)
+    y, sides = network(x), tuple(x.shape[2:])
     return [
-        ElementDeviation(g, tuple(tuple(int(v) for v in row) for row in group.matrices[g]), error)
-        for g, error in enumerate(errors)
+        ElementDeviation(
+            g,
+            tuple(tuple(int(v) for v in row) for row in matrix),
+            relative_error(network(act_on_image(x, g, group)), act(y, g, group)) if turns_grid(matrix, sides) else None,
+        )
+        for g, matrix in enumerate(group.matrices)
     ]

@@ -24,9 +24,10 @@ from torch import Tensor
 
 from gcnn_cli.errors import DeviceError, ModelError, UsageError, is_out_of_memory
 from gcnn_cli.files import write_bytes
-from gcnn_cli.network.architecture import NetworkConfig
+from gcnn_cli.network.architecture import NetworkConfig, stated
 from gcnn_cli.network.committee import Network, build_network, check_values, members_of
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.invariance import check_symmetric_voxels, limits_of
 from gcnn_cli.network.weight_files import SUFFIX as SUFFIX
 from gcnn_cli.network.weight_files import locate_weights
 from gcnn_cli.network.weight_files import models_folder as models_folder
@@ -43,6 +44,9 @@ class TrainedModel:
     """A network with its input contract and the meaning of its scores.
 
     sha256: of the weights file; empty for a model that has not been written
+
+    Raises ModelError where the group exchanges axes of different voxel spacing and the network is not configured for
+    weight sharing alone.
     """
 
     name: str
@@ -52,10 +56,19 @@ class TrainedModel:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    def __post_init__(self) -> None:
+        if self.network.group.dimension == len(self.input.spacing_zyx):
+            check_symmetric_voxels(self.network.config, self.input)
+
     @property
     def group(self) -> str:
         """Name of the network's group."""
         return self.network.config.group
+
+    @property
+    def limits(self) -> str:
+        """Why the score is not invariant under the network's group, as a sentence; empty if it is."""
+        return limits_of(self.network.config, self.input)
 
     def recalibrated(self, calibration: Calibration, *, name: str) -> "TrainedModel":
         """Return the same network under another name, with another calibration. It has no sha256 until written."""
@@ -133,7 +146,7 @@ def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: 
     if not isinstance(name, str) or not name.isprintable() or not name or not isinstance(provenance, dict):
         raise TypeError(f"invalid name {name!r} or provenance")
     spec = InputSpec(**header["input"])
-    if spec.side != config.side:
+    if spec.sides != config.sides:
         raise ValueError(f"patches of side {spec.side} for a network of side {config.side}")
     members = header["members"] if header["format"] == COMMITTEE_FORMAT else 1
     if type(members) is not int or (header["format"] == COMMITTEE_FORMAT and members < 2):
@@ -156,7 +169,7 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
     header = {
         "format": FORMAT if members == 1 else COMMITTEE_FORMAT,
         "name": model.name,
-        "network": asdict(model.network.config),
+        "network": stated(model.network.config),
         "input": asdict(model.input),
         "calibration": asdict(model.calibration),
         "provenance": dict(model.provenance),

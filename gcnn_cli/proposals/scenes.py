@@ -25,7 +25,7 @@ from gcnn_cli.samples.duplicates import identify_patients
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
 from gcnn_cli.samples.transplant import PLACE_KINDS, choose_places, noise_hu
-from gcnn_cli.scan.resample import resample
+from gcnn_cli.scan.resample import resample, search_spacing
 from gcnn_cli.scan.volume import Volume
 
 log = logging.getLogger("gcnn")
@@ -107,9 +107,10 @@ def read_scenes(
 def scan_scene(entry: ScanEntry, config: SampleConfig, rng: np.random.Generator) -> Scene:
     """Return the scene of a scan around its lungs. Raises as `read_volume`, and InputError without lungs."""
     volume = entry.read()
-    grid = resample(volume, config.spacing_mm)
+    spacing_mm = search_spacing(config.spacing_mm)
+    grid = resample(volume, spacing_mm)
     lungs = segment_lungs(grid, LungConfig())
-    box = bounding_box(lungs, round(_MARGIN_MM / config.spacing_mm))
+    box = bounding_box(lungs, round(_MARGIN_MM / spacing_mm))
     corner = np.array([span.start for span in box])
     hu, lungs = np.round(grid.hu[box]).astype(np.int16), lungs[box]
     thickness = float(volume.spacing_zyx.max())

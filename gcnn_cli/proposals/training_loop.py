@@ -32,6 +32,7 @@ from gcnn_cli.network.proposals import STRIDE, ProposalNetwork, ProposalNetworkC
 from gcnn_cli.proposals.batches import BatchConfig, TileSampler
 from gcnn_cli.proposals.scenes import Places, Scene
 from gcnn_cli.proposals.tiles import Tile, TileGeometry
+from gcnn_cli.scan.resample import search_spacing
 from gcnn_cli.training.averaging import update_average
 from gcnn_cli.training.checkpoint import Checkpoint
 from gcnn_cli.training.loop import Interrupted
@@ -77,12 +78,13 @@ class ProposalTrainConfig:
     @property
     def geometry(self) -> TileGeometry:
         """Geometry of tiles with the input's side. Raises InputError if the side does not fit the network."""
-        surplus = self.input.side - self.network.receptive_field
+        side = self.input.sides[0]
+        if set(self.input.sides) != {side} or len(set(self.input.spacing_zyx)) > 1:
+            raise InputError(f"proposal training must have cubic tiles of cubic voxels, got {self.input}")
+        surplus = side - self.network.receptive_field
         if surplus < 0 or surplus % 4:
-            raise InputError(
-                f"the side of a tile must be {self.network.receptive_field} + 4 n voxels, got {self.input.side}"
-            )
-        return TileGeometry(self.input.side, self.network.first_place, STRIDE, surplus // STRIDE + 2)
+            raise InputError(f"the side of a tile must be {self.network.receptive_field} + 4 n voxels, got {side}")
+        return TileGeometry(side, self.network.first_place, STRIDE, surplus // STRIDE + 2)
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ class _Run:
             if scene.kind == "scan":
                 image = scale_hu(torch.from_numpy(scene.hu.astype(np.float32)), self.config.input).numpy()
                 found, _ = find_peaks(
-                    mapper, image, scene.searched, _APART_MM / self.config.input.spacing_mm, 2 * _MINED
+                    mapper, image, scene.searched, _APART_MM / search_spacing(self.config.input.spacing_mm), 2 * _MINED
                 )
                 self.sampler.hard[number] = _clear_of_marks(found, scene)[:_MINED]
 

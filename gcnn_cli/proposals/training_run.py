@@ -22,6 +22,7 @@ from gcnn_cli.network.proposal_weights import ProposalModel, save_proposal_model
 from gcnn_cli.proposals.scenes import read_scenes
 from gcnn_cli.proposals.training_loop import ProposalProgress, ProposalTrainConfig, train_proposals
 from gcnn_cli.samples.split import SplitConfig
+from gcnn_cli.scan.resample import search_spacing
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.metrics import MetricLines
 from gcnn_cli.training.provenance import write_names
@@ -72,7 +73,9 @@ def run_proposal_training(
     """
     started = time.monotonic()
     make_folder(config.folder)  # now, not after an hour of training
-    scenes, held_out, split = read_scenes(list(config.data), config.train.input.spacing_mm, config.split)
+    scenes, held_out, split = read_scenes(
+        list(config.data), search_spacing(config.train.input.spacing_mm), config.split
+    )
     kinds = dict(Counter(scene.kind for scene in scenes))
     log.info("training: %s", kinds)
     patients = sorted({scene.patient for scene in scenes})

@@ -22,12 +22,13 @@ _CLEAR_MM = 5.0  # negatives keep this far from the nodule's rim
 _OFF_CENTER_MM = 4.0  # in the plane: the largest distance of nodules from the center of their chunk
 _PATCH_SHARE = 2 / 3  # side of a patch as a share of the cube's, which leaves room to turn, scale and shift it
 _BLOB_MM = 1.5
+_APART_MM = 2.0
 _BRIGHTER_HU = -750.0
 
 
 @dataclass(frozen=True, eq=False)
 class Chunk:
-    """A chunk on the isotropic grid. hu: int16 [D, H, W], along +z, +y, +x; center_zyx: voxels."""
+    """A chunk on the training grid. hu: int16 [D, H, W], along +z, +y, +x; center_zyx: voxels."""
 
     hu: NDArray[np.int16]
     center_zyx: NDArray[np.float64]
@@ -72,24 +73,26 @@ def _places_beside(chunk: Chunk, config: SampleConfig, rng: np.random.Generator)
 
     A patch there lacks no more voxels than a nodule's patch does: missing voxels must say nothing about the class.
     """
-    voxel = config.spacing_mm
+    voxel = np.array(config.spacing_zyx)
     smooth = ndimage.gaussian_filter(np.clip(chunk.hu, -1000, 100).astype(np.float32), _BLOB_MM / voxel, mode="nearest")
-    peaks = (smooth == ndimage.maximum_filter(smooth, size=5)) & (smooth > _BRIGHTER_HU)
+    width = (2 * np.round(_APART_MM / voxel) + 1).astype(int)
+    peaks = (smooth == ndimage.maximum_filter(smooth, size=tuple(width))) & (smooth > _BRIGHTER_HU)
     places = np.argwhere(peaks).astype(float)
     middle, half_mm = (np.array(chunk.hu.shape) - 1) / 2, np.array(chunk.hu.shape) * voxel / 2
-    room_mm = np.maximum(half_mm - config.side * voxel * _PATCH_SHARE / 2, 0) + _OFF_CENTER_MM
+    room_mm = np.maximum(half_mm - np.array(config.sides) * voxel * _PATCH_SHARE / 2, 0) + _OFF_CENTER_MM
     inside = (np.abs(places - middle) * voxel <= room_mm).all(axis=1)
-    distance = np.linalg.norm(places - chunk.center_zyx, axis=1) * voxel
+    distance = np.linalg.norm((places - chunk.center_zyx) * voxel, axis=1)
     usable = places[inside & (distance > chunk.radius_mm + _CLEAR_MM)]
     return list(usable[rng.permutation(len(usable))[: config.stack_negatives]])
 
 
 def _sample(chunk: Chunk, center: NDArray[np.float64], label: int, kind: str, config: SampleConfig) -> Sample:
-    start = np.floor(center - (config.side - 1) / 2 + 0.5).astype(int)
+    start = np.floor(center - (np.array(config.sides) - 1) / 2 + 0.5).astype(int)
 
     def cut() -> Cube:
-        index = [np.clip(np.arange(s, s + config.side), 0, n - 1) for s, n in zip(start, chunk.hu.shape, strict=True)]
+        spans = zip(start, config.sides, chunk.hu.shape, strict=True)
+        index = [np.clip(np.arange(s, s + side), 0, n - 1) for s, side, n in spans]
         return np.asarray(chunk.hu[np.ix_(*index)], np.int16)
 
     # The border is repeated on every side, so no slice is marked missing.
-    return Sample(cut, config.side, label, kind, chunk.patient, chunk.name, 0, config.side)
+    return Sample(cut, config.side, label, kind, chunk.patient, chunk.name, 0, config.sides[0])

@@ -1,5 +1,6 @@
 """Nodule cut-outs -> samples in their own surroundings, and donors for transplants into scans."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,14 @@ from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Volume, make_affine
 
 _CLEAR_MM = 5.0  # negatives keep this far from the nodule
+_BLOB_MM = 1.5
+_APART_MM = 3.0  # between bright blobs in the plane
 _INSIDE_SHARE = 3 / 8  # of a cube's side: this far from the sides of the stack, half a patch and a shift
 
 
 @dataclass(frozen=True, eq=False)
 class Donor:
-    """A nodule cut-out on the isotropic grid, and the cube around its center that is transplanted."""
+    """A nodule cut-out on the training grid, and the cube around its center that is transplanted."""
 
     hu: NDArray[np.int16]  # [D, H, W]
     mask: Mask
@@ -34,7 +37,7 @@ class Donor:
     noise: NoiseLevels | None
 
     def turned(self, axes: NDArray[np.int64], flips: tuple[int, ...]) -> tuple[Cube, NDArray[np.float16]]:
-        """Return cube and weight turned by an element of Oh."""
+        """Return cube and weight turned by an element of Oh that keeps the shape of the cube."""
         return (
             np.ascontiguousarray(np.flip(self.cube.transpose(axes), flips)),
             np.ascontiguousarray(np.flip(self.weight.transpose(axes), flips)),
@@ -56,12 +59,13 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
     if not inside.any():
         return None
     center = np.array(ndimage.center_of_mass(inside))
-    start = np.floor(center - (config.side - 1) / 2 + 0.5).astype(int)
-    window = tuple(slice(s + config.side, s + 2 * config.side) for s in start)
+    sides = np.array(config.sides)
+    start = np.floor(center - (sides - 1) / 2 + 0.5).astype(int)
+    window = tuple(slice(s + n, s + 2 * n) for s, n in zip(start, config.sides, strict=True))
     # Beyond the stack the nodule's own outer slice is repeated: the softened rim must not mix in air.
     voxels = np.round(grid.hu).astype(np.int16)
-    cube = _with_border(voxels, start, config.side)
-    weight = soften(np.pad(inside, config.side)[window]).astype(np.float16)
+    cube = _with_border(voxels, start, config.sides)
+    weight = soften(np.pad(inside, [(n, n) for n in config.sides])[window]).astype(np.float16)
     return Donor(
         voxels,
         inside,
@@ -69,7 +73,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
         entry.patient,
         entry.name,
         first=max(0, -int(start[0])),
-        stop=min(config.side, grid.shape[0] - int(start[0])),
+        stop=min(config.sides[0], grid.shape[0] - int(start[0])),
         cube=cube,
         weight=weight,
         noise=noise_levels(voxels) if config.match_noise else None,
@@ -78,7 +82,7 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
 
 def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[Sample]:
     """Return the nodule in its own surroundings and, of a stack, places beside it."""
-    kind = "stack" if donor.stop - donor.first < config.side else "cube"
+    kind = "stack" if donor.stop - donor.first < config.sides[0] else "cube"
     positive = _sample(donor, donor.center_zyx, 1, kind, config)
     if kind == "cube":
         return [positive]
@@ -88,13 +92,15 @@ def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) 
 
 def _places_beside(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[NDArray[np.float64]]:
     """Choose bright blobs of the stack away from its nodule: vessels and pieces of the wall."""
-    smooth = ndimage.gaussian_filter(np.clip(donor.hu, -1000, 100).astype(np.float32), 1.5, mode="nearest")
-    peaks = (smooth == ndimage.maximum_filter(smooth, size=(1, 7, 7))) & (smooth > -750)
-    away = ndimage.distance_transform_edt(~donor.mask) * config.spacing_mm > _CLEAR_MM
+    voxel = np.array(config.spacing_zyx)
+    smooth = ndimage.gaussian_filter(np.clip(donor.hu, -1000, 100).astype(np.float32), _BLOB_MM / voxel, mode="nearest")
+    width = (2 * np.round(_APART_MM / voxel[1:]) + 1).astype(int)
+    peaks = (smooth == ndimage.maximum_filter(smooth, size=(1, *width))) & (smooth > -750)
+    away = ndimage.distance_transform_edt(~donor.mask, sampling=voxel) > _CLEAR_MM
     # A patch cut there must stay inside the stack: a repeated border would mark it as a negative.
     border = np.zeros(donor.mask.shape, bool)
-    inside = round(_INSIDE_SHARE * config.side)
-    border[:, inside:-inside, inside:-inside] = True
+    y, x = (round(_INSIDE_SHARE * side) for side in config.sides[1:])
+    border[:, y:-y, x:-x] = True
     places = np.argwhere(peaks & away & border)
     if len(places) == 0:
         return []
@@ -105,17 +111,17 @@ def _places_beside(donor: Donor, config: SampleConfig, rng: np.random.Generator)
 def _sample(donor: Donor, center: NDArray[np.float64], label: int, kind: str, config: SampleConfig) -> Sample:
     """Make a sample around a place in a cut-out; beyond its sides the border is repeated, along z marked missing."""
     index = np.round(center).astype(int)
-    half = config.side // 2
+    half = np.array(config.sides) // 2
 
     def cut() -> Cube:
-        return _with_border(donor.hu, index - half, config.side)
+        return _with_border(donor.hu, index - half, config.sides)
 
-    first = max(0, half - int(index[0]))
-    stop = min(config.side, half - int(index[0]) + donor.hu.shape[0])
+    first = max(0, int(half[0] - index[0]))
+    stop = min(config.sides[0], int(half[0] - index[0]) + donor.hu.shape[0])
     return Sample(cut, config.side, label, kind, donor.patient, donor.name, first, stop)
 
 
-def _with_border(hu: NDArray[Any], start: NDArray[np.int64], side: int) -> Cube:
-    """Cut a cube at `start`; voxels outside the array repeat the nearest voxel of its border."""
-    index = [np.clip(np.arange(s, s + side), 0, n - 1) for s, n in zip(start, hu.shape, strict=True)]
+def _with_border(hu: NDArray[Any], start: NDArray[np.int64], sides: Sequence[int]) -> Cube:
+    """Cut a box at `start`; voxels outside the array repeat the nearest voxel of its border."""
+    index = [np.clip(np.arange(s, s + w), 0, n - 1) for s, w, n in zip(start, sides, hu.shape, strict=True)]
     return np.asarray(hu[np.ix_(*index)], np.int16)

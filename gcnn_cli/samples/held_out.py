@@ -64,9 +64,10 @@ def _read_nodule(entry: CutoutEntry, config: SampleConfig) -> HeldOutNodule | No
     donor = read_donor(entry, config)
     if donor is None:
         return None
-    return HeldOutNodule(donor_samples(donor, config, rng)[0], _diameter_mm(donor.mask, config.spacing_mm))
+    return HeldOutNodule(donor_samples(donor, config, rng)[0], _diameter_mm(donor.mask, config.spacing_zyx))
 
 
-def _diameter_mm(mask: NDArray[np.bool_], spacing_mm: float) -> float:
+def _diameter_mm(mask: NDArray[np.bool_], spacing_zyx: Sequence[float]) -> float:
     """Return the diameter of the disc with the area of the largest axial section."""
-    return float(2 * np.sqrt(mask.sum(axis=(1, 2)).max() / np.pi) * spacing_mm)
+    pixel_mm2 = spacing_zyx[1] * spacing_zyx[2]
+    return float(2 * np.sqrt(mask.sum(axis=(1, 2)).max() * pixel_mm2 / np.pi))

@@ -30,8 +30,8 @@ def draw_montage(samples: list[Sample], path: Path, seed: int = 0) -> None:
             cube = sample.hu.astype(float)
             cube[: sample.first] -= 400
             cube[sample.stop :] -= 400
-            middle = sample.side // 2
-            for offset, picture in enumerate((cube[middle], cube[::-1, middle])):
+            depth, height, _ = sample.sides
+            for offset, picture in enumerate((cube[depth // 2], cube[::-1, height // 2])):
                 place = (2 * row + offset) * COLUMNS + column + 1
                 axes = figure.add_subplot(2 * len(rows), COLUMNS, place)
                 axes.imshow(picture, cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1])

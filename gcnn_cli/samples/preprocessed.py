@@ -31,7 +31,7 @@ from gcnn_cli.samples.detection_candidates import candidates_key, detection_cand
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
 from gcnn_cli.scan.lattice import Lattice
-from gcnn_cli.scan.resample import resample
+from gcnn_cli.scan.resample import resample, resample_mask, search_spacing
 from gcnn_cli.scan.volume import Volume
 
 _FORMAT = 1  # raised when an entry's arrays change their meaning
@@ -111,16 +111,21 @@ def preprocess_scan(
 def _preprocess(
     volume: Volume, proposer: Proposer, config: SampleConfig, seed: int, detector: Detector | None
 ) -> PreprocessedScan:
-    grid = resample(volume, config.spacing_mm)
-    lungs = segment_lungs(grid, LungConfig())
+    search = resample(volume, search_spacing(config.spacing_mm))
+    lungs = segment_lungs(search, LungConfig())
     count = config.candidates_per_scan
-    found = propose(volume, grid, lungs, proposer, ProposalConfig(kept=count)) if count else []
-    scored = detection_candidates(volume, grid, lungs, detector) if detector else []
+    found = propose(volume, search, lungs, proposer, ProposalConfig(kept=count)) if count else []
+    scored = detection_candidates(volume, search, lungs, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
-    places, pieces = (choose_places(grid.hu, lungs, count, rng)[0] for _ in range(2))
+    places, pieces = (choose_places(search.hu, lungs, count, rng)[0] for _ in range(2))
+    grid = search
+    if len(set(config.spacing_zyx)) > 1:  # voxels that are no cubes: all was found on another grid
+        grid = resample(volume, config.spacing_zyx)
+        lungs = resample_mask(Volume(lungs.astype(np.int16), search.to_world), grid)
+        places, pieces = (_nearest(search.position_mm(found_at.astype(float)), grid) for found_at in (places, pieces))
     # Cubes around places in the lungs reach half their side beyond them: air is outside the scan only.
-    box = bounding_box(lungs, config.side)
+    box = bounding_box(lungs, config.sides)
     low = np.array([span.start for span in box])
     return PreprocessedScan(
         np.ascontiguousarray(np.round(grid.hu[box]).astype(np.int16)),
@@ -131,6 +136,12 @@ def _preprocess(
         float(volume.spacing_zyx.max()),
         _indices(scored, grid) - low,
     )
+
+
+def _nearest(positions_mm: NDArray[np.float64], grid: Volume) -> NDArray[np.int64]:
+    """Return the voxels [N, 3] nearest to positions [N, 3]."""
+    index = np.round(grid.index_zyx(positions_mm)).astype(np.int64)
+    return np.clip(index, 0, np.array(grid.shape) - 1)
 
 
 def _indices(candidates: list[Candidate], grid: Volume) -> NDArray[np.float64]:

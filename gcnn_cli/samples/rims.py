@@ -5,6 +5,8 @@ were more frequent around nodules than elsewhere, a network would learn it. Comp
 therefore narrowed to the size of a chunk and continued in the same way, as often as each class needs.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,13 +18,17 @@ _WIDTHS_MM = (29.0, 39.0)
 _OFF_CENTER_MM = 1.0  # standard deviation of a chunk's center from its nodule
 
 
-def narrow(cube: Cube, spacing_mm: float, rng: np.random.Generator) -> Cube:
-    """Return the cube [D, H, W] reduced to a box of a chunk's size, whose border is repeated outside."""
+def narrow(cube: Cube, spacing_mm: float | Sequence[float], rng: np.random.Generator) -> Cube:
+    """Return the cube [D, H, W] reduced to a box of a chunk's size, whose border is repeated outside.
+
+    spacing_mm: of the voxels, or one for each axis
+    """
+    voxel = np.asarray(spacing_mm)
     width = rng.uniform(*_WIDTHS_MM)
     size_mm = np.array([rng.uniform(*_HEIGHTS_MM), width, width])
     center_mm = np.clip(rng.normal(0, _OFF_CENTER_MM, 3), -4, 4)
     index = []
-    for length, size, center in zip(cube.shape, size_mm / spacing_mm, center_mm / spacing_mm, strict=True):
+    for length, size, center in zip(cube.shape, size_mm / voxel, center_mm / voxel, strict=True):
         low = int(np.clip(np.round((length - size) / 2 + center), 0, length - 1))
         high = int(np.clip(np.round((length + size) / 2 + center), low + 1, length))
         index.append(np.clip(np.arange(length), low, high - 1))

@@ -25,8 +25,8 @@ KINDS = {1: ("stack", "cube", "transplant", "mark"), 0: ("candidate", "beside", 
 class SampleConfig:
     """Numbers of samples of each kind, and the size of their cubes."""
 
-    spacing_mm: float = 1.0
-    side: int = 48  # voxels: room for turning, scaling and shifting a patch of 32
+    spacing_mm: float | tuple[float, ...] = 1.0  # or one for each axis, (z, y, x)
+    side: int | tuple[int, ...] = 48  # voxels, or one for each axis: room for turning, scaling and shifting patches
     candidates_per_scan: int = 1500
     transplants_per_scan: int = 160
     shams_per_scan: int = 80
@@ -37,8 +37,13 @@ class SampleConfig:
     cavity_share: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("spacing_mm", "side"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)  # JSON returns lists
         counts = (self.candidates_per_scan, self.transplants_per_scan, self.shams_per_scan, self.stack_negatives)
-        if not (0.2 <= self.spacing_mm <= 5 and 4 <= self.side <= 512 and min(counts) >= 0):
+        boxes = len(self.sides) == len(self.spacing_zyx) == 3
+        lengths = all(0.2 <= s <= 5 for s in self.spacing_zyx) and all(4 <= n <= 512 for n in self.sides)
+        if not (boxes and lengths and min(counts) >= 0):
             raise InputError(
                 "[samples] must have spacing_mm from 0.2 to 5, a side from 4 to 512 and counts of 0 or more,"
                 f" got {self}"
@@ -49,13 +54,23 @@ class SampleConfig:
                 f" got {self.ground_glass_share:g} and {self.cavity_share:g}"
             )
 
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of a cube in voxels, (z, y, x)."""
+        return self.side if isinstance(self.side, tuple) else (self.side,) * 3
+
+    @property
+    def spacing_zyx(self) -> tuple[float, ...]:
+        """Sides of a voxel in mm, (z, y, x)."""
+        return self.spacing_mm if isinstance(self.spacing_mm, tuple) else (self.spacing_mm,) * 3
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labeled cube. Slices [first, stop) along z were measured; the others are filled in."""
+    """One labeled cube, or box. Slices [first, stop) along z were measured; the others are filled in."""
 
-    cut: Callable[[], Cube]  # int16 [side, side, side]
-    side: int
+    cut: Callable[[], Cube]  # int16 [side, side, side], or [*side]
+    side: int | tuple[int, ...]
     label: int
     kind: str
     patient: str
@@ -71,4 +86,9 @@ class Sample:
     @property
     def complete(self) -> bool:
         """True if every slice was measured."""
-        return self.first == 0 and self.stop == self.side
+        return self.first == 0 and self.stop == self.sides[0]
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of the cube in voxels, (z, y, x)."""
+        return self.side if isinstance(self.side, tuple) else (self.side,) * 3

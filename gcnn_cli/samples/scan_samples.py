@@ -6,6 +6,7 @@ left out: they may be nodules that nobody marked.
 
 import logging
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,8 +67,8 @@ def _false_candidates(
 def _sample(
     scan: PreprocessedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
 ) -> Sample:
-    cut = partial(cut_patch, scan.hu, index, config.side)
-    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.side)
+    cut = partial(cut_patch, scan.hu, index, config.sides)
+    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.sides[0])
 
 
 def _transplants(
@@ -77,14 +78,23 @@ def _transplants(
     rare = config.ground_glass_share + config.cavity_share > 0
     for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
         donor = donors[rng.integers(len(donors))]
-        axes, flips = rng.permutation(3), tuple(axis for axis in range(3) if rng.integers(2))
+        axes, flips = _axes(config, rng), tuple(axis for axis in range(3) if rng.integers(2))
         sham = n >= config.transplants_per_scan
         # Drawn only where it is used: the transplants of earlier recipes stay as they are.
         kind_seed = int(rng.integers(2**32)) if rare else None
         cut = partial(_transplanted, scan, place, donor, axes, flips, config, piece if sham else None, kind_seed)
         kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
-        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.side))
+        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.sides[0]))
     return samples
+
+
+def _axes(config: SampleConfig, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw an order of axes in which a cube keeps its shape and spacing."""
+    alike = [*zip(config.sides, config.spacing_zyx, strict=True)]
+    if len(set(alike)) == 1:
+        return rng.permutation(3)
+    orders = [order for order in permutations(range(3)) if all(alike[a] == alike[n] for a, n in enumerate(order))]
+    return np.array(orders[rng.integers(len(orders))])
 
 
 def _transplanted(
@@ -101,11 +111,11 @@ def _transplanted(
 
     kind_seed: decides whether the nodule is made ground glass or hollow; None: it stays as it is
     """
-    side = config.side
+    sides = config.sides
     nodule, weight = donor.turned(axes, flips)
-    host, pasted = cut_patch(scan.hu, place.astype(float), side).astype(np.float32), nodule.astype(np.float32)
+    host, pasted = cut_patch(scan.hu, place.astype(float), sides).astype(np.float32), nodule.astype(np.float32)
     if piece is not None:
-        pasted = cut_patch(scan.hu, piece.astype(float), side).astype(np.float32)
+        pasted = cut_patch(scan.hu, piece.astype(float), sides).astype(np.float32)
     else:
         if kind_seed is not None:
             kinds = RareKinds(config.ground_glass_share, config.cavity_share)

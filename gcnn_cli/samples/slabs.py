@@ -15,21 +15,25 @@ from scipy import ndimage
 
 Cube = NDArray[np.float32]
 
-_OPENING_RADIUS_VOX = 5
+_OPENING_RADIUS_MM = 5.0
 
 
-def extend_slab(cube: Cube, first: int, stop: int, rng: np.random.Generator) -> Cube:
-    """Replace the slices outside [first, stop) of a cube [D, H, W] with continued surroundings."""
+def extend_slab(cube: Cube, first: int, stop: int, rng: np.random.Generator, pixel_mm: float = 1.0) -> Cube:
+    """Replace the slices outside [first, stop) of a cube [D, H, W] with continued surroundings.
+
+    pixel_mm: spacing in the plane
+    """
+    radius = max(1, round(_OPENING_RADIUS_MM / pixel_mm))
     extended = cube.copy()
     for edge, missing in ((first, slice(0, first)), (stop - 1, slice(stop, len(cube)))):
         count = len(range(*missing.indices(len(cube))))
         if count:
-            extended[missing] = _continued(cube[edge], count, rng)
+            extended[missing] = _continued(cube[edge], count, radius, rng)
     return extended
 
 
-def _continued(edge: Cube, count: int, rng: np.random.Generator) -> Cube:
-    background = ndimage.grey_opening(edge, footprint=_disc(_OPENING_RADIUS_VOX), mode="nearest")
+def _continued(edge: Cube, count: int, radius: int, rng: np.random.Generator) -> Cube:
+    background = ndimage.grey_opening(edge, footprint=_disc(radius), mode="nearest")
     background = ndimage.gaussian_filter(background, 1.0)
     # The grain: detail finer than a voxel or two and too faint to be anatomy.
     grain = np.clip(edge - ndimage.gaussian_filter(edge, 1.0), -60, 60)

@@ -1,4 +1,4 @@
-"""Volume -> isotropic Volume: the grid on which nodules are searched for.
+"""Volume -> Volume on a regular grid: cubic where nodules are searched for, and as a network takes it for patches.
 
 Two steps make the result depend on the patient and not on the storage order of the file:
 
@@ -6,10 +6,12 @@ Two steps make the result depend on the patient and not on the storage order of 
    as nearly as its own axes allow. Nothing is interpolated. A scan that was turned or
    mirrored together with its affine, by any of the 48 elements of Oh, becomes the same array
    again.
-2. `resample`: linear interpolation onto cubic voxels, centered on the volume so that a flip
+2. `resample`: linear interpolation onto voxels of given sides, centered on the volume so that a flip
    maps grid points to grid points. A scan finer than the new grid is smoothed first, as noise
    of the fine grid would be aliased into the coarse grid.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,6 +21,7 @@ from gcnn_cli.scan.lattice import Array, make_affine
 from gcnn_cli.scan.volume import Volume
 
 AIR_HU = -1024.0
+SEARCH_MM = 1.0  # spacing for lungs and candidates where a network's own voxels are no cubes
 _FWHM_PER_SIGMA = 2.3548
 
 
@@ -36,23 +39,31 @@ def orient(volume: Volume) -> Volume:
     return Volume(hu, to_world, volume.source)
 
 
-def resample(volume: Volume, spacing_mm: float) -> Volume:
-    """Return the oriented scan on cubic voxels of the given side; HU float32, at least -1024.
+def search_spacing(spacing_mm: float | Sequence[float]) -> float:
+    """Return the spacing in mm of the cubic grid for lungs and candidates: the given one if it is cubic, else 1 mm."""
+    spacing = set(_axes_mm(spacing_mm).tolist())
+    return spacing.pop() if len(spacing) == 1 else SEARCH_MM
+
+
+def resample(volume: Volume, spacing_mm: float | Sequence[float]) -> Volume:
+    """Return the oriented scan on voxels of the given side, or of one for each axis (z, y, x), in mm.
+
+    HU are float32 and at least -1024.
 
     Raises InputError when the scan would shrink to less than one voxel along an axis.
     """
     oriented = orient(volume)
     extent_mm = np.array(oriented.shape) * oriented.spacing_zyx
-    shape = np.round(extent_mm / spacing_mm).astype(int)
+    spacing = _axes_mm(spacing_mm)
+    shape = np.round(extent_mm / spacing).astype(int)
     if (shape < 1).any():
         raise InputError(f"the scan measures {extent_mm.round(1).tolist()} mm (z, y, x): too small to resample")
     center = oriented.position_mm((np.array(oriented.shape) - 1) / 2)
-    spacing = np.full(3, spacing_mm)
     affine = make_affine(spacing, oriented.direction, np.zeros(3))
     affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
 
     image = sitk.Clamp(as_image(oriented), sitk.sitkFloat32, AIR_HU, 32767.0)
-    for axis, sigma_mm in enumerate(_antialiasing_sigmas(oriented.spacing_zyx, spacing_mm)):
+    for axis, sigma_mm in enumerate(_antialiasing_sigmas(oriented.spacing_zyx, spacing)):
         if sigma_mm > 0:
             image = sitk.RecursiveGaussian(image, float(sigma_mm), direction=2 - axis)
     resampled = sitk.Resample(
@@ -61,7 +72,7 @@ def resample(volume: Volume, spacing_mm: float) -> Volume:
         sitk.Transform(3, sitk.sitkIdentity),
         sitk.sitkLinear,
         affine[:3, 3].tolist(),
-        spacing.tolist(),
+        spacing[::-1].tolist(),
         oriented.direction[:, ::-1].ravel().tolist(),
         AIR_HU,
         sitk.sitkFloat32,
@@ -88,9 +99,13 @@ def _nearest_axes(direction: Array) -> list[int]:
     return order
 
 
-def _antialiasing_sigmas(spacing_zyx: Array, spacing_mm: float) -> Array:
+def _axes_mm(spacing_mm: float | Sequence[float]) -> Array:
+    return np.array(np.broadcast_to(np.asarray(spacing_mm, float), 3))
+
+
+def _antialiasing_sigmas(spacing_zyx: Array, wanted_zyx: Array) -> Array:
     """Return the Gaussian sigma in mm per axis that lowers a grid's resolution to that of the coarser grid."""
-    widening = np.maximum(spacing_mm**2 - spacing_zyx**2, 0.0)
+    widening = np.maximum(wanted_zyx**2 - spacing_zyx**2, 0.0)
     sigmas = np.sqrt(widening) / _FWHM_PER_SIGMA
     # A kernel much narrower than a voxel averages nothing.
     return np.where(sigmas > 0.4 * spacing_zyx, sigmas, 0.0)

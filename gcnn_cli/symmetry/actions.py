@@ -9,6 +9,8 @@ routine whose order would have to agree.
 Axes: B batch, C fields, G group, then the grid, (D, H, W) = (z, y, x) or (H, W) = (y, x).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -36,6 +38,11 @@ def rotate(x: Tensor, matrix: NDArray[np.int8]) -> Tensor:
     x = x.permute(*range(lead), *order)
     flips = [lead + a for a in range(dimension) if signs[a] < 0]
     return x.flip(flips) if flips else x
+
+
+def turns_grid(matrix: NDArray[np.int8], grid: Sequence[int]) -> bool:
+    """Return True if the matrix maps a grid of this shape onto itself: `rotate` accepts it."""
+    return all(grid[a] == grid[int(n)] for a, n in enumerate(np.abs(matrix).argmax(axis=1)))
 
 
 def act_on_image(x: Tensor, g: int, group: Group) -> Tensor:

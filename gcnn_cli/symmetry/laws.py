@@ -20,11 +20,7 @@ def equivariance_errors(
 ) -> list[float]:
     """Return the relative error of each element, in the group's order."""
     y = function(x).detach()
-    scale = float(y.abs().max())
-    return [
-        _finite(float((function(act_in(x, g, group)).detach() - act_out(y, g, group)).abs().max()), scale)
-        for g in range(group.order)
-    ]
+    return [relative_error(function(act_in(x, g, group)).detach(), act_out(y, g, group)) for g in range(group.order)]
 
 
 def equivariance_error(
@@ -40,6 +36,8 @@ def invariant(y: Tensor, g: int, group: Group) -> Tensor:
     return y
 
 
-def _finite(error: float, scale: float) -> float:
+def relative_error(y: Tensor, expected: Tensor) -> float:
+    """Return max |y - expected| / max |expected|; infinite for NaN."""
+    scale, error = float(expected.abs().max()), float((y - expected).abs().max())
     relative = error / scale if scale > 0 else error
     return relative if math.isfinite(relative) else math.inf

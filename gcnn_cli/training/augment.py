@@ -68,10 +68,10 @@ def make_batch(
     chances: Chances,
     rng: np.random.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Make patches [B, 1, side, side, side] and labels [B]."""
-    cubes = np.stack([_cube_of(sample, spec.spacing_mm, chances, rng) for sample in samples])
-    varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / spec.spacing_mm, rng)
-    patches = _cut_varied(varied, spec.side, config, rng)
+    """Make patches [B, 1, *spec.sides] and labels [B]."""
+    cubes = np.stack([_cube_of(sample, spec, chances, rng) for sample in samples])
+    varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / np.array(spec.spacing_zyx), rng)
+    patches = _cut_varied(varied, spec, config, rng)
     patches = _vary_hu(patches, config, rng)
     labels = torch.tensor([float(sample.label) for sample in samples])
     return scale_hu(patches, spec), labels
@@ -80,39 +80,48 @@ def make_batch(
 def plain_batch(samples: list[Sample], spec: InputSpec) -> Tensor:
     """Cut the samples' central patches without variation, missing slices filled in."""
     rng = np.random.default_rng(0)
-    cubes = torch.from_numpy(np.stack([_cube_of(sample, spec.spacing_mm, Chances(), rng) for sample in samples]))
-    margin = (cubes.shape[-1] - spec.side) // 2
-    inner = slice(margin, margin + spec.side)
-    return scale_hu(cubes[:, inner, inner, inner], spec).unsqueeze(1)
+    cubes = torch.from_numpy(np.stack([_cube_of(sample, spec, Chances(), rng) for sample in samples]))
+    z, y, x = (slice(m, m + n) for m, n in zip(_margins(cubes, spec), spec.sides, strict=True))
+    return scale_hu(cubes[:, z, y, x], spec).unsqueeze(1)
 
 
-def _cube_of(sample: Sample, spacing_mm: float, chances: Chances, rng: np.random.Generator) -> NDArray[np.float32]:
-    cube = _with_slab(sample, chances.slab[sample.label], spacing_mm, rng)
+def _margins(cubes: Tensor, spec: InputSpec) -> list[int]:
+    """Return how many voxels cubes [..., D, H, W] have before a central patch, along each axis."""
+    return [(whole - part) // 2 for whole, part in zip(cubes.shape[-3:], spec.sides, strict=True)]
+
+
+def _cube_of(sample: Sample, spec: InputSpec, chances: Chances, rng: np.random.Generator) -> NDArray[np.float32]:
+    cube = _with_slab(sample, chances.slab[sample.label], spec, rng)
     if "chunk" not in sample.kind and (chance := chances.rim[sample.label]) and rng.random() < chance:
-        return narrow(cube, spacing_mm, rng)
+        return narrow(cube, spec.spacing_zyx, rng)
     return cube
 
 
-def _with_slab(sample: Sample, chance: float, spacing_mm: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def _with_slab(sample: Sample, chance: float, spec: InputSpec, rng: np.random.Generator) -> NDArray[np.float32]:
     cube = sample.hu.astype(np.float32)
+    slice_mm, pixel_mm, _ = spec.spacing_zyx
     if not sample.complete:
-        return extend_slab(cube, sample.first, sample.stop, rng)
+        return extend_slab(cube, sample.first, sample.stop, rng, pixel_mm)
     if rng.random() >= chance:
         return cube
     # Heights like those of the stacks, whose median is 7.5 mm and upper quartile 12 mm.
-    height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / spacing_mm)
+    height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / slice_mm)
     first = (len(cube) - height) // 2
-    return extend_slab(cube, first, first + height, rng)
+    return extend_slab(cube, first, first + height, rng, pixel_mm)
 
 
-def _blur(cubes: Tensor, most_vox: float, rng: np.random.Generator) -> Tensor:
-    """Smooth each cube of [B, 1, side, side, side] by Gaussians of its own widths along z and in the plane."""
-    if most_vox == 0:
+def _blur(cubes: Tensor, most_vox: float | NDArray[np.float64], rng: np.random.Generator) -> Tensor:
+    """Smooth each cube of [B, 1, *sides] by Gaussians of its own widths along z and in the plane.
+
+    most_vox: the largest width, or one for each axis
+    """
+    most = np.broadcast_to(most_vox, 3)
+    if not most.any():
         return cubes
-    along, across = rng.uniform(0, most_vox, (2, len(cubes))) * (rng.random((2, len(cubes))) < 0.5)
-    reach = int(np.ceil(3 * most_vox))
+    along, across = rng.uniform(0, 1, (2, len(cubes))) * (rng.random((2, len(cubes))) < 0.5)
     channels = cubes.transpose(0, 1)  # one channel for each cube, so that each has its own kernel
-    for axis, sigmas in enumerate((along, across, across)):
+    for axis, shares in enumerate((along, across, across)):
+        sigmas, reach = shares * most[axis], int(np.ceil(3 * most[axis]))
         shape, padding = [len(cubes), 1, 1, 1, 1], [0] * 6
         shape[2 + axis] = 2 * reach + 1
         padding[4 - 2 * axis : 6 - 2 * axis] = [reach, reach]
@@ -122,34 +131,41 @@ def _blur(cubes: Tensor, most_vox: float, rng: np.random.Generator) -> Tensor:
     return channels.transpose(0, 1)
 
 
-def _cut_varied(cubes: Tensor, side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    margin = (cubes.shape[-1] - side) // 2
+def _cut_varied(cubes: Tensor, spec: InputSpec, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
+    margins, voxel_mm = np.array(_margins(cubes, spec)), np.array(spec.spacing_zyx)
     elements = make_group(config.turn_group).matrices
-    patches = torch.empty(len(cubes), 1, side, side, side)
+    patches = torch.empty(len(cubes), 1, *spec.sides)
     interpolated = rng.random(len(cubes)) < config.interpolated_share
     for n in np.flatnonzero(~interpolated):
-        shift = np.clip(np.round(rng.normal(0, config.shift_mm, 3)), -margin, margin).astype(int)
-        z, y, x = (slice(margin + s, margin + s + side) for s in shift)
+        shift = np.clip(np.round(rng.normal(0, config.shift_mm, 3) / voxel_mm), -margins, margins).astype(int)
+        z, y, x = (slice(m, m + side) for m, side in zip(margins + shift, spec.sides, strict=True))
         patches[n, 0] = cubes[n, 0, z, y, x]
     moved = np.flatnonzero(interpolated)
     if len(moved):
-        grid = torch.stack([_sampling_grid(side, cubes.shape[-1], config, rng) for _ in moved])
+        grid = torch.stack([_sampling_grid(tuple(cubes.shape[-3:]), spec, config, rng) for _ in moved])
         patches[moved] = F.grid_sample(cubes[moved], grid, align_corners=False, padding_mode="border")
     return torch.stack([rotate(patch, elements[rng.integers(len(elements))]) for patch in patches])
 
 
-def _sampling_grid(side: int, cube_side: int, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
-    """Return where to read a patch in a cube, [side, side, side, 3] in grid_sample's coordinates."""
+def _sampling_grid(
+    cube_sides: tuple[int, ...], spec: InputSpec, config: AugmentConfig, rng: np.random.Generator
+) -> Tensor:
+    """Return where to read a patch in a cube, [*sides, 3] in grid_sample's coordinates (x, y, z), -1 to 1.
+
+    The turn, the scale and the shift are those of millimeters.
+    """
     axis = rng.normal(size=3)
     axis /= np.linalg.norm(axis)
     angle = np.deg2rad(rng.uniform(-config.turn_degrees, config.turn_degrees))
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     turn = np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross  # Rodrigues
     scale = rng.uniform(1 - config.scale, 1 + config.scale)
+    voxel_mm = np.array(spec.spacing_zyx[::-1])
+    patch_mm, cube_mm = np.array(spec.sides[::-1]) * voxel_mm, np.array(cube_sides[::-1]) * voxel_mm
     theta = torch.zeros(1, 3, 4)
-    theta[0, :, :3] = torch.from_numpy(turn * scale * side / cube_side)
-    theta[0, :, 3] = torch.from_numpy(rng.normal(0, config.shift_mm, 3) * 2 / cube_side)
-    return F.affine_grid(theta, [1, 1, side, side, side], align_corners=False)[0]
+    theta[0, :, :3] = torch.from_numpy(turn * scale * patch_mm / cube_mm[:, None])
+    theta[0, :, 3] = torch.from_numpy(rng.normal(0, config.shift_mm, 3) * 2 / cube_mm)
+    return F.affine_grid(theta, [1, 1, *spec.sides], align_corners=False)[0]
 
 
 def _vary_hu(patches: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:

@@ -3,7 +3,8 @@
     [network]  group, fields, ...     [train]  steps, seed, learning_rate, ...
     [input]    spacing_mm, side, ...  [augment], [samples], [split]
 
-Keys that a file does not set keep their defaults. An unknown key is an error.
+Keys that a file does not set keep their defaults. An unknown key is an error. Spacings and sides are one number, or
+one for each axis, [z, y, x]. The name of one of the article's networks (`article`) stands for a file.
 """
 
 import math
@@ -14,14 +15,19 @@ from typing import Any
 
 import tomli_w
 
-from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.network.architecture import FIELDS, NetworkConfig
+from gcnn_cli.errors import InputError, ModelError, UsageError
+from gcnn_cli.network.architecture import FIELDS, NetworkConfig, one_or_each, stated
 from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.invariance import check_symmetric_voxels
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.split import SplitConfig
+from gcnn_cli.symmetry.groups import make_group
+from gcnn_cli.symmetry.shapes import check_turns
+from gcnn_cli.training.article import ARTICLE_NETWORKS, article_sections
 from gcnn_cli.training.augment import AugmentConfig
 from gcnn_cli.training.loop import TrainConfig
 
+_PER_AXIS = {"spacing_mm", "side", "kernel"}
 _NAMES = {float: "number", int: "whole number", str: "text", tuple: "list", bool: "true or false"}
 _SECTIONS: dict[str, type] = {
     "network": NetworkConfig,
@@ -46,10 +52,12 @@ class Recipe:
 def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
     """Read a recipe from a file and apply changes to it, section by section; None in a change changes nothing.
 
+    path: of a TOML file, or the name of one of the article's networks
+
     If nothing sets the network's fields, they follow from its group. Raises InputError naming the file and the key,
     UsageError for an unknown group.
     """
-    sections = _read(path) if path else {}
+    sections = _sections_of(path) if path else {}
     for name, values in (changes or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         sections[name] = {**sections.get(name, {}), **given}
@@ -59,17 +67,21 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
     subset = _as(int, sections.get("samples", {}).pop("subset", 0), f"{path}: subset in [samples]")
     if subset < 0:
         raise InputError(f"{path}: subset in [samples] must not be negative, got {subset}")
+    if "side" not in sections.get("network", {}) and "side" in sections.get("input", {}):
+        sections["network"] = {**sections.get("network", {}), "side": sections["input"]["side"]}
     made = {name: _make(name, sections.get(name, {}), path) for name in _SECTIONS}
     network, given = made["network"], sections.get("network", {})
     if "fields" not in given:
         network = replace(network, fields=FIELDS[network.group])
-    if "side" not in given:
-        network = replace(network, side=made["input"].side)
-    if network.side != made["input"].side:
+    if network.sides != made["input"].sides:
         raise InputError(f"{path}: side is {network.side} in [network] and {made['input'].side} in [input]")
-    if made["samples"].spacing_mm != made["input"].spacing_mm:
-        spacings = f"{made['samples'].spacing_mm:g} in [samples] and {made['input'].spacing_mm:g} in [input]"
-        raise InputError(f"{path}: spacing_mm is {spacings}")
+    if made["samples"].spacing_zyx != made["input"].spacing_zyx:
+        spacings = " and ".join(
+            f"{one_or_each([f'{mm:g}' for mm in made[name].spacing_zyx])} in [{name}]" for name in ("samples", "input")
+        )
+        raise InputError(f"{path}: spacing_mm is {spacings}".replace("'", ""))
+    check_symmetric_voxels(network, made["input"])
+    _check_turns(made["augment"], made["input"], path)
     train = replace(made["train"], network=network, input=made["input"], augment=made["augment"])
     return Recipe(train, made["samples"], made["split"], subset)
 
@@ -81,6 +93,24 @@ def recipe_text(recipe: Recipe) -> str:
     sections |= {"train": train, "samples": {**asdict(recipe.samples), "subset": recipe.subset}}
     sections["split"] = asdict(recipe.split)
     return tomli_w.dumps(sections)
+
+
+def stated_settings(train: TrainConfig) -> dict[str, Any]:
+    """Return settings as plain data that do not change when the network's configuration gets new keys (`stated`)."""
+    return {**asdict(train), "network": stated(train.network)}
+
+
+def _check_turns(augment: AugmentConfig, spec: InputSpec, path: Path | None) -> None:
+    """Raise InputError where patches would be turned into others, of another shape or stretched."""
+    for lengths, what in ((spec.sides, "the patch"), (spec.spacing_zyx, "the spacing in mm")):
+        try:
+            check_turns(make_group(augment.turn_group), lengths, what)
+        except ModelError as error:
+            raise InputError(f"{path}: turn_group in [augment]: {error}; choose D4h or trivial") from None
+
+
+def _sections_of(path: Path) -> dict[str, dict[str, Any]]:
+    return article_sections(path.name) if str(path) in ARTICLE_NETWORKS and not path.exists() else _read(path)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -104,7 +134,11 @@ def _make(name: str, values: dict[str, Any], path: Path | None) -> Any:
     for key, value in values.items():
         if key not in defaults:
             raise InputError(f"{path}: unknown key {key} in [{name}]; choose from {', '.join(defaults)}")
-        checked[key] = _as(type(defaults[key]), value, f"{path}: {key} in [{name}]")
+        kind_of, where = type(defaults[key]), f"{path}: {key} in [{name}]"
+        if key in _PER_AXIS and isinstance(value, (list, tuple)):
+            checked[key] = tuple(_as(kind_of, each, where) for each in value)
+        else:
+            checked[key] = _as(kind_of, value, where)
     for item in checked.get("hold_out", ()):
         _as(str, item, f"{path}: a patient of hold_out in [{name}]")
     return kind(**checked)

@@ -31,7 +31,7 @@ from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
 from gcnn_cli.training.provenance import provenance_of, write_data_names
-from gcnn_cli.training.recipe import Recipe, recipe_text
+from gcnn_cli.training.recipe import Recipe, recipe_text, stated_settings
 from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
 from gcnn_cli.training.scoring import score_samples
 
@@ -116,7 +116,8 @@ def run_training(
     # With patients by their names in the index: an id given by hand is stored nowhere.
     recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
     precision = precision_name(process.device)
-    run = fingerprint(asdict(recipe), prepared.training_series, prepared.training_patients, len(training), precision)
+    settings = {**asdict(recipe), "train": stated_settings(recipe.train)}
+    run = fingerprint(settings, prepared.training_series, prepared.training_patients, len(training), precision)
     checkpoint = Checkpoint(config.checkpoint_path, run)
     if process.is_main and not config.resume:
         checkpoint.path.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """A G-CNN against the plain stack of as many real channels, and against escnn, side by side in one run.
 
-    python tests/benchmarks/layers.py [--batch 8] [--rounds 5]        (escnn needs gfortran and numpy<2)
+    python tests/benchmarks/layers.py [--batch 8] [--rounds 5]        (escnn needs numpy<2)
+    python tests/benchmarks/layers.py --single                        (single layers, separable and flat ones too)
 
 The plain stack has conv3d layers, batch norms, ReLUs and poolings of the network's own real channels (fields times
 group order) and no symmetry: what the same arithmetic costs without any group. escnn's stack has its octahedral group
 acting on R3 and regular fields of the same sizes. Each round times all of them in turn; the ratio of a round
-is to the plain stack of the same round, and the median ratio is printed with its range.
+is to the plain stack of the same round, and the median ratio is printed with its range. A single layer is compared with
+PyTorch's own convolution of as many real channels.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.network.inference import FoldedGCNN
+from gcnn_cli.symmetry import GroupConv, SeparableGroupConv, make_group
 
 CONFIG = NetworkConfig()
 ORDER = 24
@@ -28,7 +31,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--single", action="store_true", help="time single layers instead of whole networks")
     arguments = parser.parse_args()
+    if arguments.single:
+        print("| what | precision | form | maps/s | time to the plain convolution's (range) |\n|---|---|---|---|---|")
+        for what, forms in single_layers().items():
+            print_rows(what, "float32", forms, arguments.rounds, _MAPS)
+        return
     patches = torch.randn(arguments.batch, 1, *(CONFIG.side,) * 3)
     fast = has_fast_bfloat16(torch.device("cpu"))
     print(
@@ -45,6 +54,38 @@ def main() -> None:
         print_rows(what, "bfloat16" if bfloat16 else "float32", forms, arguments.rounds, len(patches))
 
 
+_MAPS = 2
+# name: (group, fields, kernel, grid)
+SINGLE = {
+    "4 fields of O, 16^3": ("O", 4, 3, (16, 16, 16)),
+    "8 fields of D4h, 6x24x24": ("D4h", 8, 3, (6, 24, 24)),
+    "8 fields of D4h, 6x24x24, kernel 1x3x3": ("D4h", 8, (1, 3, 3), (6, 24, 24)),
+}
+
+
+def single_layers() -> dict[str, dict[str, Callable[[], object]]]:
+    """Forward and backward of one layer: the plain convolution, the full and the separable one."""
+    rows = {}
+    for what, (name, fields, kernel, grid) in SINGLE.items():
+        group = make_group(name)
+        channels = fields * group.order
+        x = torch.randn(_MAPS, channels, *grid).to(memory_format=torch.channels_last_3d)
+        plain = nn.Conv3d(channels, channels, kernel, padding="same").to(memory_format=torch.channels_last_3d)
+        forms = {"plain convolution": step_of(plain, x)}
+        for layer in (GroupConv, SeparableGroupConv):
+            forms[layer.__name__] = step_of(layer(group, fields, fields, kernel), x.unflatten(1, (fields, group.order)))
+        rows[what] = forms
+    return rows
+
+
+def step_of(layer: nn.Module, x: Tensor) -> Callable[[], object]:
+    def call() -> None:
+        layer(x.detach().requires_grad_(True)).square().mean().backward()
+        layer.zero_grad(set_to_none=True)
+
+    return call
+
+
 def plain_stack() -> nn.Module:
     """The network's real channels, without its symmetry."""
     layers: list[nn.Module] = []
@@ -54,7 +95,7 @@ def plain_stack() -> nn.Module:
         layers += [nn.MaxPool3d(2)] if number in CONFIG.pool_after else []
         channels = fields * ORDER
     head = CONFIG.head_fields * ORDER
-    layers += [nn.Conv3d(channels, head, CONFIG.map_side), nn.BatchNorm3d(head), nn.ReLU(), nn.Flatten()]
+    layers += [nn.Conv3d(channels, head, CONFIG.map_sides[0]), nn.BatchNorm3d(head), nn.ReLU(), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(head, 1))
 
 
@@ -127,7 +168,7 @@ def escnn_stack(patches: Tensor) -> tuple[nn.Module, object] | None:
         kind = out
     last = enn.FieldType(space, CONFIG.head_fields * [space.regular_repr])
     layers += [
-        enn.R3Conv(kind, last, CONFIG.map_side),
+        enn.R3Conv(kind, last, CONFIG.map_sides[0]),
         enn.IIDBatchNorm3d(last),
         enn.ReLU(last),
         enn.GroupPooling(last),

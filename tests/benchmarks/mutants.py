@@ -42,7 +42,19 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "groups": (
         tuple(
             f"symmetry/{name}.py"
-            for name in ("groups", "shapes", "actions", "laws", "layers", "pools", "norms", "fast_norm")
+            for name in (
+                "groups",
+                "shapes",
+                "actions",
+                "laws",
+                "expansion",
+                "layers",
+                "pools",
+                "norms",
+                "fast_norm",
+                "restriction",
+                "dropout",
+            )
         ),
         ("symmetry",),
     ),

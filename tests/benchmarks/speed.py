@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     network = load_model(arguments.model).network
     cpu = choose_device("cpu")
-    batches = torch.randn(arguments.patches, 1, *(network.config.side,) * network.group.dimension).split(32)
+    batches = torch.randn(arguments.patches, 1, *network.config.sides).split(32)
 
     @torch.inference_mode()
     def as_trained() -> None:

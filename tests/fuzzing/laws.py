@@ -139,7 +139,7 @@ def _check_geometry(volume: Volume) -> None:
 
 def _read_weights(path: Path) -> None:
     model = load_model(str(path))
-    patches = torch.zeros(2, 1, *(model.input.side,) * model.network.group.dimension)
+    patches = torch.zeros(2, 1, *model.network.config.sides)
     logits = make_scorer(model.network, torch.device("cpu"), bfloat16=False).score([patches])
     _expect(np.isfinite(logits).all(), f"logits {logits}")
     probability = model.calibration.probability(float(logits[0]))
