@@ -3,7 +3,18 @@
 Heavy imports are inside the commands. stdout carries results only; progress, warnings and errors go to stderr.
 """
 
-from gcnn_cli.cli import combine, convert, detect, evaluate, inspect, learning_curve, phantom, train, train_proposals
+from gcnn_cli.cli import (
+    combine,
+    convert,
+    detect,
+    evaluate,
+    inspect,
+    learning_curve,
+    phantom,
+    train,
+    train_proposals,
+    view,
+)
 from gcnn_cli.cli.app import app
 
 __all__ = [
@@ -18,6 +29,7 @@ __all__ = [
     "phantom",
     "train",
     "train_proposals",
+    "view",
 ]
 
 

@@ -1,0 +1,244 @@
+// The scan on the page: NiiVue, with rings and a measuring tool on top. All positions outside are LPS millimeters.
+
+import { Niivue, NVImage } from "./niivue.js"
+import { PLANES, draw, lengthOf, toLps, toRas, underPixel } from "./rings.js"
+
+const GRID = 2 // NiiVue's layout of two by two
+const CROSSHAIR = 8
+const PAN = 3
+const WINDOWING = 9
+const ZOOM = 4
+const FRONT = 180 // azimuth of a view from the front
+
+export class Viewer {
+  /** onPlace(lps, hu) is called when the crosshair moves, onMeasure(mm) when a line is measured. */
+  constructor(canvas, overlay, { onPlace, onMeasure }) {
+    this.canvas = canvas
+    this.overlay = overlay
+    this.onPlace = onPlace
+    this.onMeasure = onMeasure
+    this.entries = []
+    this.line = null
+    this.zoomed = false
+    this.niivue = new Niivue({
+      isSliceMM: true, // slices along the patient's axes: positions are exact in oblique scans too
+      isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
+      isOrientationTextVisible: false, // the overlay writes the letters
+      isColorbar: false,
+      isRuler: false,
+      loadingText: "",
+      logLevel: "error",
+      dragAndDropEnabled: false,
+      multiplanarShowRender: 1,
+      multiplanarLayout: GRID,
+      crosshairWidth: 0, // the overlay draws it, as thin as a pixel at any zoom
+      backColor: [0, 0, 0, 1],
+      viewModeHotKey: "",
+      clipPlaneHotKey: "",
+      cycleClipPlaneHotKey: "",
+      mouseEventConfig: {
+        leftButton: { primary: CROSSHAIR, withShift: PAN },
+        rightButton: WINDOWING,
+        centerButton: PAN,
+      },
+    })
+    this.niivue.onLocationChange = () => this.#moved()
+  }
+
+  async start() {
+    await this.niivue.attachToCanvas(this.canvas)
+    this.niivue.setSliceType(PLANES.all)
+    const drawScene = this.niivue.drawScene.bind(this.niivue)
+    this.niivue.drawScene = () => {
+      const drawn = drawScene()
+      this.drawRings()
+      return drawn
+    }
+    this.#listenToRuler()
+    new ResizeObserver(() => this.niivue.resizeListener()).observe(this.canvas.parentElement)
+  }
+
+  get isOpen() {
+    return this.niivue.volumes.length > 0
+  }
+
+  /** Show a scan; buffer: its NIfTI file. */
+  async open(buffer, [low, high]) {
+    this.close()
+    const image = await NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer, colormap: "gray", cal_min: low, cal_max: high })
+    this.niivue.addVolume(image)
+    this.niivue.setRenderAzimuthElevation(FRONT, 0)
+    this.goTo(toLps(this.#middle()))
+  }
+
+  close() {
+    for (const image of [...this.niivue.volumes]) this.niivue.removeVolume(image)
+    this.line = null
+    this.entries = []
+  }
+
+  /** Put the crosshair to a position. */
+  goTo(lps) {
+    const { niivue } = this
+    niivue.scene.crosshairPos = niivue.mm2frac(toRas(lps), 0, true)
+    if (this.zoomed) this.#center()
+    this.#cut()
+    niivue.createOnLocationChange()
+    niivue.drawScene()
+  }
+
+  /** Position of the crosshair. */
+  place() {
+    return toLps(Array.from(this.niivue.frac2mm(this.niivue.scene.crosshairPos, 0, true)).slice(0, 3))
+  }
+
+  /** HU of the voxel at the crosshair. */
+  value() {
+    const image = this.niivue.volumes[0]
+    const [i, j, k] = image.mm2vox(toRas(this.place()))
+    return image.getValue(i, j, k)
+  }
+
+  show(view) {
+    this.niivue.setSliceType(PLANES[view])
+    this.#cut()
+  }
+
+  setWindow([low, high]) {
+    const image = this.niivue.volumes[0]
+    if (!image) return
+    image.cal_min = low
+    image.cal_max = high
+    this.niivue.updateGLVolume()
+  }
+
+  /** Enlarge around the crosshair, or show everything again. */
+  zoom(on) {
+    this.zoomed = on
+    if (on) this.#center()
+    else this.niivue.setPan2Dxyzmm([0, 0, 0, 1])
+    this.niivue.drawScene()
+  }
+
+  /** Move by a number of the scan's slices along the patient's z. */
+  scroll(count) {
+    const [x, y, z] = this.place()
+    const step = 2 * this.#halfSlice()[2]
+    const [low, high] = [this.niivue.volumeObject3D.extentsMin[2], this.niivue.volumeObject3D.extentsMax[2]]
+    this.goTo([x, y, Math.min(Math.max(z + count * step, low), high)])
+  }
+
+  measure(on) {
+    this.overlay.classList.toggle("measuring", on)
+    if (!on) this.line = null
+    this.drawRings()
+  }
+
+  drawRings() {
+    const { canvas, overlay, niivue } = this
+    if (overlay.width !== canvas.width || overlay.height !== canvas.height) {
+      overlay.width = canvas.width
+      overlay.height = canvas.height
+    }
+    const context = overlay.getContext("2d")
+    if (!this.isOpen) {
+      context.clearRect(0, 0, overlay.width, overlay.height)
+      return
+    }
+    draw(context, this.#scale(), {
+      tiles: niivue.screenSlices,
+      planeRas: toRas(this.place()),
+      project: (ras, tile) => this.#project(ras, tile),
+      halfSlice: this.#halfSlice(),
+      entries: this.entries,
+      line: this.line,
+    })
+  }
+
+  #moved() {
+    if (!this.isOpen) return
+    this.#cut()
+    this.onPlace(this.place(), this.value())
+  }
+
+  /** Canvas pixels per CSS pixel. */
+  #scale() {
+    return this.canvas.width / this.canvas.clientWidth
+  }
+
+  #middle() {
+    const { extentsMin, extentsMax } = this.niivue.volumeObject3D
+    return [0, 1, 2].map((axis) => (extentsMin[axis] + extentsMax[axis]) / 2)
+  }
+
+  #center() {
+    const place = toRas(this.place())
+    this.niivue.setPan2Dxyzmm([...this.#middle().map((middle, axis) => middle - ZOOM * place[axis]), ZOOM])
+  }
+
+  /** Half the distance of neighboring slices along each of the patient's axes. */
+  #halfSlice() {
+    const image = this.niivue.volumes[0]
+    const spacing = image.pixDims.slice(1, 4)
+    return [0, 1, 2].map((axis) => {
+      const parts = [0, 1, 2].map((column) => (image.matRAS[axis * 4 + column] / spacingOf(image.matRAS, column)) ** 2)
+      return parts.reduce((sum, part, column) => sum + part * spacingOf(image.matRAS, column), 0) / 2 || spacing[axis] / 2
+    })
+  }
+
+  /** Cut the front of the body away up to the crosshair, so that the 3D view shows what lies in the lungs. */
+  #cut() {
+    const { niivue } = this
+    const fraction = niivue.scene.crosshairPos[1]
+    const plane = [fraction - 0.5, FRONT, 0]
+    const [depth] = niivue.scene.clipPlaneDepthAziElevs[0] ?? [2]
+    if (Math.abs(depth - plane[0]) > 1e-6) {
+      niivue.opts.clipPlaneColor = [0, 0, 0, 0]
+      niivue.setClipPlane(plane)
+    }
+  }
+
+  #project([x, y, z], tile) {
+    const { niivue } = this
+    const [left, top, width, height] = tile.leftTopWidthHeight
+    const [matrix] = niivue.calculateMvpMatrix(null, tile.leftTopWidthHeight, niivue.scene.renderAzimuth, niivue.scene.renderElevation)
+    const at = (p) => {
+      const [cx, cy, , cw] = [0, 1, 2, 3].map((row) => matrix[row] * p[0] + matrix[4 + row] * p[1] + matrix[8 + row] * p[2] + matrix[12 + row])
+      return { x: left + ((cx / cw + 1) / 2) * width, y: top + ((1 - cy / cw) / 2) * height }
+    }
+    const middle = at([x, y, z])
+    const beside = [at([x + 1, y, z]), at([x, y + 1, z]), at([x, y, z + 1])]
+    const perMm = Math.max(...beside.map((p) => Math.hypot(p.x - middle.x, p.y - middle.y)))
+    return { ...middle, perMm }
+  }
+
+  #listenToRuler() {
+    const { overlay } = this
+    const under = (event) => {
+      const box = overlay.getBoundingClientRect()
+      const [x, y] = [(event.clientX - box.left) * this.#scale(), (event.clientY - box.top) * this.#scale()]
+      return underPixel(this.niivue.screenSlices, x, y, toRas(this.place()))
+    }
+    overlay.addEventListener("pointerdown", (event) => {
+      const start = this.isOpen ? under(event) : null
+      if (!start) return
+      overlay.setPointerCapture(event.pointerId)
+      this.line = { plane: start.plane, from: start.ras, to: start.ras }
+      this.drawRings()
+    })
+    overlay.addEventListener("pointermove", (event) => {
+      if (!overlay.hasPointerCapture(event.pointerId)) return
+      const end = under(event)
+      if (end?.plane !== this.line.plane) return
+      this.line.to = end.ras
+      this.drawRings()
+      this.onMeasure(lengthOf(this.line))
+    })
+  }
+}
+
+/** Distance of neighboring voxels along a column of NiiVue's row-major affine. */
+function spacingOf(matrix, column) {
+  return Math.hypot(matrix[column], matrix[4 + column], matrix[8 + column])
+}
