@@ -117,7 +117,7 @@ def _compare(first: str, second: str, shared: list[tuple[Review, Review]]) -> Ag
         for key in verdicts[0].keys() & verdicts[1].keys():
             both = verdicts[0][key], verdicts[1][key]
             if set(both) <= {"accepted", "rejected"}:
-                judged[both[0] == "rejected", both[1] == "rejected"] += 1
+                judged[int(both[0] == "rejected"), int(both[1] == "rejected")] += 1
     apart = [float(np.linalg.norm(one.center_mm - other.center_mm)) for one, other in together]
     difference = [other.diameter_mm - one.diameter_mm for one, other in together]
     (a, b), (c, d) = judged.tolist()

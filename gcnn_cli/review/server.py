@@ -43,7 +43,7 @@ _FILES = {  # address below the token: file of the package, its type, its packin
     "rings.js": ("page/rings.js", "text/javascript; charset=utf-8", ""),
     "niivue.js": ("niivue/niivue.js.gz", "text/javascript; charset=utf-8", "gzip"),
 }
-_NUMBERED = re.compile(r"(review|scan)/(\d{1,6})")
+_NUMBERED = re.compile(r"(review|scan)/(0|[1-9][0-9]{0,5})")
 _LARGEST_BODY = 10_000
 _TIMEOUT_S = 60
 _JSON = "application/json"
@@ -96,8 +96,6 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT_S
-    server_version = "gcnn"
-    sys_version = ""
 
     def do_GET(self) -> None:
         address = self._address()
@@ -194,6 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for part in parts:
             self.wfile.write(part)
+
+    def version_string(self) -> str:
+        """Return the name of the server, without Python's version."""
+        return "gcnn"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log a request without the token."""
