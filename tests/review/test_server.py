@@ -146,8 +146,9 @@ def test_what_is_no_decision_is_refused(server, headers, body, status):
 @pytest.mark.parametrize(
     "address",
     [
-        "../overview", "..%2f..%2fetc/passwd", "scan/../../x", "/etc/passwd", "//etc/passwd", "main.js?x", "main.js/", "page/main.js",
-        "scan/1", "scan/-1", "scan/00000001", "scan/1e1", "scan/%D9%A3", "review/1", "review/", "scan/0/x", "niivue.js.gz", "%2e%2e/",
+        "../overview", "..%2f..%2fetc/passwd", "scan/../../x", "/etc/passwd", "//etc/passwd",
+        "main.js?x", "main.js/", "page/main.js", "niivue.js.gz", "%2e%2e/",
+        "scan/1", "scan/-1", "scan/00000001", "scan/1e1", "scan/%D9%A3", "review/1", "review/", "scan/0/x",
     ],
 )  # fmt: skip
 def test_other_addresses_are_not_there(server, address):

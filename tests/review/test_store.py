@@ -129,9 +129,9 @@ def test_results_and_scans_are_found(cases, tmp_path):
     moved = find_cases([results], scans)
     assert {case.name: case.scan for case in moved} == {"flipped": scans / "flipped.mhd", "series": scans / "series"}
     assert find_cases([cases[1].result], scans / "flipped.mhd")[0].scan == scans / "flipped.mhd"
+    again = tmp_path / "again.nodules.json"
+    again.write_bytes(cases[1].result.read_bytes())
     with pytest.raises(UsageError, match="results of one scan"):
-        again = tmp_path / "again.nodules.json"
-        again.write_bytes(cases[1].result.read_bytes())
         find_cases([results, again])
     with pytest.raises(UsageError, match="give the folder of the scans"):
         find_cases([results], scans / "flipped.mhd")

@@ -1,4 +1,4 @@
-"""The tables of reviews are labels: what they say of one reader and of several, and that the other commands read them."""
+"""The tables of reviews are labels: of one reader and of several, and as the other commands read them."""
 
 import csv
 import json

@@ -12,6 +12,7 @@ const $ = (selector) => document.querySelector(selector)
 const state = { overview: null, cases: [], number: -1, entries: [], finishedAt: null, current: null, threshold: 0, opening: 0 }
 const viewer = new Viewer($("#scan"), $("#rings"), { onPlace: showPlace, onMeasure: (mm) => announce(`${mm.toFixed(1)} mm`) })
 let queue = Promise.resolve() // decisions one after the other
+let waiting = 0 // decisions without an answer
 
 // Talking with the server
 
@@ -29,20 +30,22 @@ async function ask(address, options) {
 /** Send a decision; make() returns it when its turn comes, so that two quick keystrokes are two steps. */
 function decide(make) {
   const { number } = state
-  queue = queue.then(async () => {
-    const decision = make()
-    if (!decision) return null
-    const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(decision) }
-    try {
-      const answer = await (await ask(`review/${number}`, options)).json()
-      if (number === state.number) takeReview(answer)
-      return answer
-    } catch (error) {
-      announce(error.message)
-      return null
-    }
-  })
+  document.body.toggleAttribute("data-busy", ++waiting > 0)
+  queue = queue.then(() => send(number, make())).finally(() => document.body.toggleAttribute("data-busy", --waiting > 0))
   return queue
+}
+
+async function send(number, decision) {
+  if (!decision) return null
+  const options = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(decision) }
+  try {
+    const answer = await (await ask(`review/${number}`, options)).json()
+    if (number === state.number) takeReview(answer)
+    return answer
+  } catch (error) {
+    announce(error.message)
+    return null
+  }
 }
 
 // Scans

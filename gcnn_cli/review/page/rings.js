@@ -1,7 +1,8 @@
 // Drawing on top of the slices: rings around the findings, letters for the patient's sides, the measured line.
 //
 // NiiVue lists the tiles that it has drawn (screenSlices). Each tells which millimeters it shows, in RAS: leftTopMM at
-// its left and lower edge and fovMM across, negative where the patient's right is on the left.
+// its left and lower edge and fovMM across, negative where the patient's right is on the left. A slice is one of the
+// scan's own: in an oblique scan its plane is tilted against the patient's axes, and AxyzMxy holds a point and two slopes.
 
 const AXIAL = 0
 const CORONAL = 1
@@ -17,20 +18,26 @@ const CROSS_GAP = 14 // CSS pixels left free in its middle
 export const toRas = ([x, y, z]) => [-x, -y, z]
 export const toLps = ([x, y, z]) => [-x, -y, z]
 
-/** Pixel of the canvas where a slice tile shows a position (RAS, mm); depth is the distance from the slice. */
-export function onTile(tile, ras, planeRas) {
+/** Coordinate of a slice's plane along its third axis of RAS, below a point (across, up) of the other two. */
+function planeAt({ AxyzMxy: [x, y, z, slopeX, slopeY] }, across, up) {
+  return z + slopeY * (up - y) - slopeX * (across - x)
+}
+
+/** Pixel of the canvas where a slice tile shows a position (RAS, mm); depth is the distance from the slice in mm. */
+export function onTile(tile, ras) {
   const [across, up, through] = AXES[tile.axCorSag]
   const [left, top, width, height] = tile.leftTopWidthHeight
+  const steepness = Math.hypot(1, tile.AxyzMxy[3], tile.AxyzMxy[4])
   return {
     x: left + ((ras[across] - tile.leftTopMM[0]) / tile.fovMM[0]) * width,
     y: top + height - ((ras[up] - tile.leftTopMM[1]) / tile.fovMM[1]) * height,
-    depth: ras[through] - planeRas[through],
+    depth: (ras[through] - planeAt(tile, ras[across], ras[up])) / steepness,
     perMm: Math.abs(width / tile.fovMM[0]),
   }
 }
 
 /** Position (RAS, mm) under a pixel of the canvas, with its tile; null beside the slices. */
-export function underPixel(tiles, x, y, planeRas) {
+export function underPixel(tiles, x, y) {
   for (const tile of tiles.filter((one) => one.axCorSag < 3)) {
     const [left, top, width, height] = tile.leftTopWidthHeight
     if (x < left || y < top || x > left + width || y > top + height) continue
@@ -38,13 +45,13 @@ export function underPixel(tiles, x, y, planeRas) {
     const ras = [0, 0, 0]
     ras[across] = tile.leftTopMM[0] + ((x - left) / width) * tile.fovMM[0]
     ras[up] = tile.leftTopMM[1] + ((top + height - y) / height) * tile.fovMM[1]
-    ras[through] = planeRas[through]
+    ras[through] = planeAt(tile, ras[across], ras[up])
     return { ras, plane: tile.axCorSag }
   }
   return null
 }
 
-/** Draw everything anew. scene: tiles, planeRas, project (RAS -> pixel of the 3D tile), halfSlice (mm per axis), entries, line. */
+/** Draw everything anew. scene: tiles, place (RAS), project (RAS -> pixel of the 3D tile), halfSlice (mm), entries, line. */
 export function draw(context, scale, scene) {
   const { canvas } = context
   context.setTransform(1, 0, 0, 1, 0, 0)
@@ -63,9 +70,9 @@ export function draw(context, scale, scene) {
 
 function drawOnSlice(context, scale, scene, tile) {
   const through = AXES[tile.axCorSag][2]
-  crosshair(context, scale, tile, onTile(tile, scene.planeRas, scene.planeRas))
+  crosshair(context, scale, tile, onTile(tile, scene.place))
   for (const entry of scene.entries) {
-    const at = onTile(tile, toRas(entry.position_mm), scene.planeRas)
+    const at = onTile(tile, toRas(entry.position_mm))
     const reach = Math.max(entry.diameter_mm / 2, scene.halfSlice[through])
     if (Math.abs(at.depth) <= reach) ring(context, scale, at, (entry.diameter_mm / 2 + GAP_MM) * at.perMm, entry)
   }
@@ -106,7 +113,7 @@ function drawIn3D(context, scale, scene, tile) {
 }
 
 function drawLine(context, scale, scene, tile, through) {
-  const [from, to] = [scene.line.from, scene.line.to].map((ras) => onTile(tile, ras, scene.planeRas))
+  const [from, to] = [scene.line.from, scene.line.to].map((ras) => onTile(tile, ras))
   if (Math.abs(from.depth) > scene.halfSlice[through]) return
   context.strokeStyle = context.fillStyle = LINE
   context.lineWidth = 1.5 * scale

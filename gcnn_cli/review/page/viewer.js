@@ -21,7 +21,7 @@ export class Viewer {
     this.line = null
     this.zoomed = false
     this.niivue = new Niivue({
-      isSliceMM: true, // slices along the patient's axes: positions are exact in oblique scans too
+      isSliceMM: true, // the scan's slices in the patient's frame: positions are exact in oblique scans too
       isRadiologicalConvention: true,
       sagittalNoseLeft: true,
       isOrientationTextVisible: false, // the overlay writes the letters
@@ -121,12 +121,11 @@ export class Viewer {
     this.niivue.drawScene()
   }
 
-  /** Move by a number of the scan's slices along the patient's z. */
+  /** Move by a number of the scan's slices towards the head. */
   scroll(count) {
-    const [x, y, z] = this.place()
-    const step = 2 * this.#halfSlice()[2]
-    const [low, high] = [this.niivue.volumeObject3D.extentsMin[2], this.niivue.volumeObject3D.extentsMax[2]]
-    this.goTo([x, y, Math.min(Math.max(z + count * step, low), high)])
+    const [x, y, z] = this.niivue.scene.crosshairPos
+    const next = Math.min(Math.max(z + count / this.niivue.volumes[0].dimsRAS[3], 0), 1)
+    this.goTo(toLps(Array.from(this.niivue.frac2mm([x, y, next], 0, true)).slice(0, 3)))
   }
 
   measure(on) {
@@ -148,7 +147,7 @@ export class Viewer {
     }
     draw(context, this.#scale(), {
       tiles: niivue.screenSlices,
-      planeRas: toRas(this.place()),
+      place: toRas(this.place()),
       project: (ras, tile) => this.#project(ras, tile),
       halfSlice: this.#halfSlice(),
       entries: this.entries,
@@ -177,14 +176,9 @@ export class Viewer {
     this.niivue.setPan2Dxyzmm([...this.#middle().map((middle, axis) => middle - ZOOM * place[axis]), ZOOM])
   }
 
-  /** Half the distance of neighboring slices along each of the patient's axes. */
+  /** Half the distance of neighboring slices, along the scan's axes nearest to the patient's x, y and z. */
   #halfSlice() {
-    const image = this.niivue.volumes[0]
-    const spacing = image.pixDims.slice(1, 4)
-    return [0, 1, 2].map((axis) => {
-      const parts = [0, 1, 2].map((column) => (image.matRAS[axis * 4 + column] / spacingOf(image.matRAS, column)) ** 2)
-      return parts.reduce((sum, part, column) => sum + part * spacingOf(image.matRAS, column), 0) / 2 || spacing[axis] / 2
-    })
+    return Array.from(this.niivue.volumes[0].pixDimsRAS.slice(1, 4), (spacing) => spacing / 2)
   }
 
   /** Cut the front of the body away up to the crosshair, so that the 3D view shows what lies in the lungs. */
@@ -218,7 +212,7 @@ export class Viewer {
     const under = (event) => {
       const box = overlay.getBoundingClientRect()
       const [x, y] = [(event.clientX - box.left) * this.#scale(), (event.clientY - box.top) * this.#scale()]
-      return underPixel(this.niivue.screenSlices, x, y, toRas(this.place()))
+      return underPixel(this.niivue.screenSlices, x, y)
     }
     overlay.addEventListener("pointerdown", (event) => {
       const start = this.isOpen ? under(event) : null
@@ -236,9 +230,4 @@ export class Viewer {
       this.onMeasure(lengthOf(this.line))
     })
   }
-}
-
-/** Distance of neighboring voxels along a column of NiiVue's row-major affine. */
-function spacingOf(matrix, column) {
-  return Math.hypot(matrix[column], matrix[4 + column], matrix[8 + column])
 }
