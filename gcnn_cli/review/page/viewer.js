@@ -34,6 +34,7 @@ export class Viewer {
       multiplanarLayout: GRID,
       crosshairWidth: 0, // the overlay draws it, as thin as a pixel at any zoom
       backColor: [0, 0, 0, 1],
+      clipPlaneColor: [0, 0, 0, 0],
       viewModeHotKey: "",
       clipPlaneHotKey: "",
       cycleClipPlaneHotKey: "",
@@ -188,7 +189,6 @@ export class Viewer {
     const plane = [fraction - 0.5, FRONT, 0]
     const [depth] = niivue.scene.clipPlaneDepthAziElevs[0] ?? [2]
     if (Math.abs(depth - plane[0]) > 1e-6) {
-      niivue.opts.clipPlaneColor = [0, 0, 0, 0]
       niivue.setClipPlane(plane)
     }
   }
