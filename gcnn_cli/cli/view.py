@@ -58,7 +58,8 @@ def view(
             for case in cases:
                 if case.problem:
                     echo(f"warning: {case.problem}")
-            echo(f"{len(cases)} scans; the review of {reader} goes to {out}; stop with Ctrl-C")
+            count = "1 scan" if len(cases) == 1 else f"{len(cases)} scans"
+            echo(f"{count}; the review of {reader} goes to {out}; stop with Ctrl-C")
         typer.echo(server.address)
         if not no_open:
             webbrowser.open(server.address)

@@ -36,7 +36,7 @@ class Session:
     def __init__(self, cases: list[Case], store: Store) -> None:
         self.cases = cases
         self.store = store
-        self._reviews = [store.load(case.report) for case in cases]
+        self._reviews = [store.review_of(case.report) for case in cases]
         self._deciding = threading.Lock()
         self._reading = threading.Lock()
         self._scans: dict[int, tuple[bytes, memoryview]] = {}

@@ -69,7 +69,7 @@ class Store:
         """Return the names of all readers with a review, sorted."""
         return sorted({path.parent.name for path in (self.folder / FOLDER).glob("*/*.json")})
 
-    def load(self, report: Report) -> Review:
+    def review_of(self, report: Report) -> Review:
         """Return the reader's own review of a report's scan, an empty one where there is none yet.
 
         Raises InputError for a damaged file, and for a review of another scan with the same name.

@@ -4,7 +4,9 @@
 //
 // NiiVue reads some forty formats; the page loads one NIfTI and draws its own letters. The other readers, meshes'
 // file formats, Zarr, the font, the material capture and the color maps are left out, which makes the file a fifth
-// as large. The same versions give the same script; tests/review/test_bundle.py checks its checksum.
+// as large. The same versions give the same script; tests/review/test_bundle.py holds its checksum.
+//
+// NIIVUE_LICENSE.txt is from NiiVue's repository, since its package has no file of it.
 
 import { build } from "esbuild"
 import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs"
