@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gcnn_cli import NOTICE, __version__
-from gcnn_cli.errors import InputError
+from gcnn_cli.errors import InputError, OutputError
 from gcnn_cli.output.json_reading import read_same_scan
 from gcnn_cli.output.pictures.views import LUNG_WINDOW
 from gcnn_cli.output.rates import rate_text
@@ -133,7 +133,7 @@ class Session:
         until = time.monotonic() + _TABLES_WITHIN_S
         while not write_tables(self.store):
             if time.monotonic() > until:
-                raise InputError(f"the tables in {self.store.folder} are locked by another process")
+                raise OutputError("the decision is saved, but another process locks the tables", path=self.store.folder)
             time.sleep(0.05)
 
 

@@ -4,11 +4,13 @@ import { Niivue, NVImage } from "./niivue.js"
 import { PLANES, draw, lengthOf, toLps, toRas, underPixel } from "./rings.js"
 
 const GRID = 2 // NiiVue's layout of two by two
+const NEVER = 0 // whether 3D stands beside the slices
+const ALWAYS = 1
 const CROSSHAIR = 8
-const PAN = 3
 const WINDOWING = 9
 const ZOOM = 4
 const FRONT = 180 // azimuth of a view from the front
+const MOST_WITHOUT_GPU = 8e6 // voxels; computing 3D of more takes seconds for each picture without a graphics processor
 
 export class Viewer {
   /** onPlace(lps, hu) is called when the crosshair moves, onMeasure(mm) when a line is measured. */
@@ -20,6 +22,8 @@ export class Viewer {
     this.entries = []
     this.line = null
     this.zoomed = false
+    this.view = "all"
+    this.still = false // nothing is drawn while it is set
     this.niivue = new Niivue({
       isSliceMM: true, // the scan's slices in the patient's frame: positions are exact in oblique scans too
       isRadiologicalConvention: true,
@@ -30,7 +34,7 @@ export class Viewer {
       loadingText: "",
       logLevel: "error",
       dragAndDropEnabled: false,
-      multiplanarShowRender: 1,
+      multiplanarShowRender: ALWAYS,
       multiplanarLayout: GRID,
       crosshairWidth: 0, // the overlay draws it, as thin as a pixel at any zoom
       backColor: [0, 0, 0, 1],
@@ -39,9 +43,9 @@ export class Viewer {
       clipPlaneHotKey: "",
       cycleClipPlaneHotKey: "",
       mouseEventConfig: {
-        leftButton: { primary: CROSSHAIR, withShift: PAN },
+        leftButton: { primary: CROSSHAIR },
         rightButton: WINDOWING,
-        centerButton: PAN,
+        centerButton: CROSSHAIR,
       },
     })
     this.niivue.onLocationChange = () => this.#moved()
@@ -52,6 +56,7 @@ export class Viewer {
     this.niivue.setSliceType(PLANES.all)
     const drawScene = this.niivue.drawScene.bind(this.niivue)
     this.niivue.drawScene = () => {
+      if (this.still) return ""
       const drawn = drawScene()
       this.drawRings()
       return drawn
@@ -67,10 +72,17 @@ export class Viewer {
   /** Show a scan; buffer: its NIfTI file. */
   async open(buffer, [low, high]) {
     this.close()
+    const { niivue } = this
     const image = await NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer, colormap: "gray", cal_min: low, cal_max: high })
-    this.niivue.addVolume(image)
-    this.niivue.setRenderAzimuthElevation(FRONT, 0)
+    const [, columns, rows, slices] = image.hdr.dims
+    this.has3dBeside = columns * rows * slices <= MOST_WITHOUT_GPU || !isComputed(niivue.gl)
+    niivue.opts.multiplanarShowRender = this.has3dBeside ? ALWAYS : NEVER
+    this.still = true // until the crosshair stands: one picture instead of four
+    niivue.addVolume(image)
+    niivue.setRenderAzimuthElevation(FRONT, 0)
     this.goTo(toLps(this.#middle()))
+    this.still = false
+    niivue.drawScene()
   }
 
   close() {
@@ -102,8 +114,9 @@ export class Viewer {
   }
 
   show(view) {
-    this.niivue.setSliceType(PLANES[view])
+    this.view = view
     this.#cut()
+    this.niivue.setSliceType(PLANES[view])
   }
 
   setWindow([low, high]) {
@@ -158,7 +171,7 @@ export class Viewer {
 
   #moved() {
     if (!this.isOpen) return
-    this.#cut()
+    if (this.#cut()) this.niivue.drawScene()
     this.onPlace(this.place(), this.value())
   }
 
@@ -182,15 +195,18 @@ export class Viewer {
     return Array.from(this.niivue.volumes[0].pixDimsRAS.slice(1, 4), (spacing) => spacing / 2)
   }
 
-  /** Cut the front of the body away up to the crosshair, so that the 3D view shows what lies in the lungs. */
+  /** Cut the front of the body away up to the crosshair, so that 3D shows what lies in the lungs. Returns if it changed. */
   #cut() {
     const { niivue } = this
-    const fraction = niivue.scene.crosshairPos[1]
-    const plane = [fraction - 0.5, FRONT, 0]
-    const [depth] = niivue.scene.clipPlaneDepthAziElevs[0] ?? [2]
-    if (Math.abs(depth - plane[0]) > 1e-6) {
-      niivue.setClipPlane(plane)
-    }
+    if (!this.isOpen || !(this.view === "3d" || (this.view === "all" && this.has3dBeside))) return false
+    const depth = niivue.scene.crosshairPos[1] - 0.5
+    const [before] = niivue.scene.clipPlaneDepthAziElevs[0] ?? [2]
+    if (Math.abs(before - depth) < 1e-6) return false
+    const { still } = this
+    this.still = true // the caller draws
+    niivue.setClipPlane([depth, FRONT, 0])
+    this.still = still
+    return true
   }
 
   #project([x, y, z], tile) {
@@ -230,4 +246,11 @@ export class Viewer {
       this.onMeasure(lengthOf(this.line))
     })
   }
+}
+
+/** Whether the browser computes its graphics on the CPU. */
+function isComputed(gl) {
+  const named = gl.getExtension("WEBGL_debug_renderer_info")
+  const renderer = gl.getParameter(named ? named.UNMASKED_RENDERER_WEBGL : gl.RENDERER)
+  return /swiftshader|llvmpipe|software|basic render/i.test(renderer)
 }
