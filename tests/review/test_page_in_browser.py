@@ -78,10 +78,10 @@ def open_page(browser, cases, tmp_path):
     """Open the page on a folder of reviews; requests beside the server's own fail the test."""
     opened = []
 
-    def open_at(width=1280, scheme="light", reader="ada", only=None):
+    def open_at(width=1280, scheme="light", reader="ada", only=None, **options):
         server = serving(session_of([only] if only else cases, tmp_path, reader))
         running = server.__enter__()
-        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme, **options)
         opened.append((context, server))
         page = context.new_page()
         page.failures = []
@@ -281,6 +281,35 @@ def test_the_buttons_do_on_a_phone_what_the_keys_do(open_page, cases, tmp_path):
     assert decisions(page) == ["accepted", "rejected", "unsure"]
     kinds = [action["kind"] for action in stored(tmp_path, cases[0].report.scan.source.series_uid)["actions"]]
     assert kinds == ["accept", "reject", "unsure", "finish"]
+
+
+def test_a_touch_places_the_crosshair(open_page):
+    page = open_page(390, has_touch=True, is_mobile=True)
+    (expected,) = page.evaluate(POSITIONS_AT, [[150, 300]])
+    assert page.evaluate(PLACE) != pytest.approx(expected, abs=0.5)
+    finger = page.context.new_cdp_session(page)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": 150, "y": 300}]})
+    page.wait_for_timeout(80)
+    finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert page.evaluate(PLACE) == pytest.approx(expected, abs=0.5)
+
+
+def test_the_window_is_the_lungs_until_it_is_changed_and_a_double_click_brings_it_back(open_page):
+    page = open_page()
+    press(page, "1")
+    window = "[window.gcnnViewer.niivue.volumes[0].cal_min, window.gcnnViewer.niivue.volumes[0].cal_max]"
+    assert page.evaluate(window) == list(LUNG_WINDOW)
+    page.select_option("#window", "soft")
+    assert page.evaluate(window) == [-160, 240]
+    box = page.locator("#scan").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down(button="right")
+    page.mouse.move(x + 60, y - 40, steps=4)
+    page.mouse.up(button="right")
+    assert page.evaluate(window) != [-160, 240]
+    page.mouse.dblclick(x, y)
+    assert page.evaluate(window) == [-160, 240]
 
 
 def test_a_page_whose_server_stopped_says_so(open_page):

@@ -49,6 +49,8 @@ export class Viewer {
       },
     })
     this.niivue.onLocationChange = () => this.#moved()
+    // A double click and a long touch bring back the chosen window, not one that NiiVue computes.
+    this.niivue.resetBriCon = () => this.setWindow(this.window)
   }
 
   async start() {
@@ -70,8 +72,10 @@ export class Viewer {
   }
 
   /** Show a scan; buffer: its NIfTI file. */
-  async open(buffer, [low, high]) {
+  async open(buffer, window) {
     this.close()
+    this.window = window
+    const [low, high] = window
     const { niivue } = this
     const image = await NVImage.loadFromUrl({ url: "scan.nii", name: "scan.nii", buffer, colormap: "gray", cal_min: low, cal_max: high })
     const [, columns, rows, slices] = image.hdr.dims
@@ -119,7 +123,9 @@ export class Viewer {
     this.niivue.setSliceType(PLANES[view])
   }
 
-  setWindow([low, high]) {
+  setWindow(window) {
+    this.window = window
+    const [low, high] = window
     const image = this.niivue.volumes[0]
     if (!image) return
     image.cal_min = low
