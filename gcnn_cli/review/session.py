@@ -40,6 +40,7 @@ class Session:
         self._deciding = threading.Lock()
         self._reading = threading.Lock()
         self._scans: dict[int, tuple[bytes, memoryview]] = {}
+        self._pairs: list[dict[str, Any]] = []
         self._write_tables()
 
     def overview(self) -> dict[str, Any]:
@@ -51,7 +52,6 @@ class Session:
             "folder": str(self.store.folder),
             "window": list(LUNG_WINDOW),
             "stops": self._stops(),
-            "threshold": max(case.report.threshold for case in self.cases),
             **self._progress(),
         }
 
@@ -77,7 +77,8 @@ class Session:
             if after is not before:
                 self.store.save(self.cases[number].report, after)
                 self._reviews[number] = after
-                self._write_tables()
+                if (before.finished_at, after.finished_at) != (None, None):  # otherwise it is in no table
+                    self._write_tables()
         return self.review(number)
 
     def scan(self, number: int) -> tuple[bytes, memoryview]:
@@ -105,15 +106,7 @@ class Session:
                     "open": [entry.probability for entry in review.entries() if entry.verdict == "open"],
                 }
             )
-        pairs = [
-            {
-                "first": pair.first, "second": pair.second, "scans": pair.scans, "both": pair.both,
-                "first_only": pair.first_only, "second_only": pair.second_only,
-                "agreement": pair.positive, "kappa": pair.kappa,
-            }
-            for pair in agreements(self.store.all_reviews())
-        ]  # fmt: skip
-        return {"cases": rows, "agreements": pairs}
+        return {"cases": rows, "agreements": self._pairs}
 
     def _stops(self) -> list[dict[str, Any]]:
         """Return the thresholds that make a difference, lowest first, with their false positives per scan.
@@ -129,12 +122,23 @@ class Session:
         return [{"probability": p, "rate": rates[p], "fp_per_scan": rate_text(rates[p])} for p in values]
 
     def _write_tables(self) -> None:
-        """Write the tables of all readers, one process at a time: another reader may be at work in the folder."""
+        """Write the tables of all readers and compare them, one process at a time.
+
+        Another reader may be at work in the folder.
+        """
         until = time.monotonic() + _TABLES_WITHIN_S
         while not write_tables(self.store):
             if time.monotonic() > until:
                 raise OutputError("the decision is saved, but another process locks the tables", path=self.store.folder)
             time.sleep(0.05)
+        self._pairs = [
+            {
+                "first": pair.first, "second": pair.second, "scans": pair.scans, "both": pair.both,
+                "first_only": pair.first_only, "second_only": pair.second_only,
+                "agreement": pair.positive, "kappa": pair.kappa,
+            }
+            for pair in agreements(self.store.all_reviews())
+        ]  # fmt: skip
 
 
 def _decided(review: Review, data: Any) -> Review:

@@ -32,7 +32,7 @@ COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 
 def check_tables(folder: Path) -> None:
     """Raise UsageError if a folder holds labels that no review made."""
-    if (folder / FOLDER).is_dir():
+    if any((folder / FOLDER).glob("*/*.json")):
         return
     for name in (ANNOTATIONS, EXCLUDED, SERIES, AGREEMENT):
         if (folder / name).exists():
@@ -48,6 +48,8 @@ def write_tables(store: Store) -> bool:
         if holder:
             return False
         reviews = store.all_reviews()
+        if not reviews:  # nobody has decided anything yet: looking leaves no labels behind
+            return True
         for name, text in {**label_tables(reviews), AGREEMENT: agreement_csv(reviews)}.items():
             path = store.folder / name
             content = text.encode("utf-8")

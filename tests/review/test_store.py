@@ -1,6 +1,8 @@
 """Reviews on disk: every decision is there at once, goes on after a stop, and belongs to one scan and one reader."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 from review.results import session_of, some_cases
@@ -109,8 +111,38 @@ def test_labels_that_no_review_made_are_not_replaced(cases, tmp_path):
     with pytest.raises(UsageError, match="annotations.csv exists already"):
         check_tables(tmp_path)
     (tmp_path / "annotations.csv").unlink()
-    session_of(cases, tmp_path)
+    session_of(cases, tmp_path).decide(0, {"kind": "finish", "threshold": 0.5})
+    assert (tmp_path / "annotations.csv").exists()
     check_tables(tmp_path)
+
+
+def test_tables_that_a_kill_left_behind_are_made_again_at_the_start(cases, tmp_path):
+    session = session_of(cases, tmp_path)
+    session.decide(1, {"kind": "accept", "key": session.review(1)["entries"][0]["key"]})
+    session.decide(1, {"kind": "finish", "threshold": 1.0})
+    whole = (tmp_path / "annotations.csv").read_bytes()
+    assert whole.count(b"flipped") == 1
+    (tmp_path / "annotations.csv").unlink()
+    (tmp_path / "seriesuids.csv").write_text("seriesuid\n")
+    session_of(cases, tmp_path)
+    assert (tmp_path / "annotations.csv").read_bytes() == whole
+    assert (tmp_path / "seriesuids.csv").read_text() == "seriesuid\nflipped\n"
+
+
+def test_decisions_at_the_same_time_are_all_kept(cases, tmp_path):
+    session = session_of(cases, tmp_path)
+    keys = [entry["key"] for entry in session.review(1)["entries"]]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda key: session.decide(1, {"kind": "accept", "key": key}), keys))
+    assert [entry["verdict"] for entry in session_of(cases, tmp_path).review(1)["entries"]] == ["accepted"] * 3
+
+
+def test_a_cohort_without_findings_can_be_looked_through(cases, tmp_path):
+    empty = [replace(case, report=replace(case.report, nodules=())) for case in cases]
+    session = session_of(empty, tmp_path)
+    assert session.overview()["stops"] == []
+    answer = session.decide(0, {"kind": "finish", "threshold": 0})
+    assert (answer["entries"], answer["cases"][0]["finished"]) == ([], True)
 
 
 def test_long_and_strange_names_stay_in_the_folder(cases, tmp_path):
