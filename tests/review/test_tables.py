@@ -97,6 +97,15 @@ def test_of_two_readers_both_make_a_nodule_and_one_an_excluded_mark(cases, tmp_p
     assert not (tmp_path / "agreement.csv").exists()
 
 
+def test_what_one_reader_left_open_and_two_accepted_is_a_nodule_and_no_excluded_mark(cases, tmp_path):
+    for reader, kinds in (("ada", ["accept", "reject", "reject"]), ("bob", ["accept", "reject", "reject"])):
+        decide(session_of(cases, tmp_path, reader), 1, *kinds)
+    decide(session_of(cases, tmp_path, "eve"), 1, "", "reject", "unsure")
+    np.testing.assert_allclose(positions(tmp_path), places(cases[1])[:1], atol=5e-4)
+    np.testing.assert_allclose(positions(tmp_path, "annotations_excluded.csv"), places(cases[1])[2:], atol=5e-4)
+    assert len(rows(tmp_path, "agreement.csv")) == 3
+
+
 def test_only_readers_who_finished_a_scan_have_a_say(cases, tmp_path):
     decide(session_of(cases, tmp_path), 1, "accept", "accept", "accept")
     decide(session_of(cases, tmp_path, "bob"), 1, "reject", "reject", "reject", finish=None)
