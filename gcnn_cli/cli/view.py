@@ -1,6 +1,8 @@
 """`gcnn view`: look through scans with their findings, and review them."""
 
+import os
 import signal
+import sys
 import webbrowser
 from pathlib import Path
 from typing import Annotated
@@ -61,10 +63,15 @@ def view(
             count = "1 scan" if len(cases) == 1 else f"{len(cases)} scans"
             echo(f"{count}; the review of {reader} goes to {out}; stop with Ctrl-C")
         typer.echo(server.address)
-        if not no_open:
+        if not no_open and _has_screen():
             webbrowser.open(server.address)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             server.serve_forever()
         except KeyboardInterrupt:  # the way to stop it; every decision is on the disk
             typer.echo("stopped", err=True)
+
+
+def _has_screen() -> bool:
+    """Return whether a browser has a screen to open on. Without one, a browser for terminals would take this one."""
+    return sys.platform in ("win32", "darwin") or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
