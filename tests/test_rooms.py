@@ -25,6 +25,7 @@ ALLOWED = {
     "experiment": {"symmetry", "network", "samples", "training", "evaluation"},
     "evaluation": {"detection", "labels", "output"},
     "cohort": {"scan", "network", "detection", "output", "labels"},
+    "review": {"scan", "detection", "output", "labels"},
     "__main__": {"cli"},
     "cli": {
         "scan",
@@ -39,6 +40,7 @@ ALLOWED = {
         "phantom",
         "cohort",
         "evaluation",
+        "review",
     },
 }
 # library: the rooms that may see it.

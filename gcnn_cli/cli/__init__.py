@@ -14,6 +14,7 @@ from gcnn_cli.cli import (
     phantom,
     train,
     train_proposals,
+    view,
 )
 from gcnn_cli.cli.app import app
 
@@ -30,6 +31,7 @@ __all__ = [
     "phantom",
     "train",
     "train_proposals",
+    "view",
 ]
 
 

@@ -11,6 +11,7 @@ from gcnn_cli.detection.proposals import SHIPPED, ProposalConfig, Proposer, load
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
+from gcnn_cli.scan.resample import search_spacing
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.

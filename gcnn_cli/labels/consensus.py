@@ -23,14 +23,17 @@ from gcnn_cli.labels.marks import Mark
 MIN_READERS = 3
 
 
-def agree(marks: Sequence[PlacedMark]) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
-    """Return the nodules and the excluded marks, both in the order of their first mark."""
+def agree(marks: Sequence[PlacedMark], min_readers: int = MIN_READERS) -> tuple[tuple[Mark, ...], tuple[Mark, ...]]:
+    """Return the nodules and the excluded marks, both in the order of their first mark.
+
+    min_readers: number of readers that make a nodule
+    """
     nodules: list[Mark] = []
     excluded: list[Mark] = []
-    for group in _groups([m for m in marks if m.kind == "nodule"]):
+    for group in group_by_nodule([m for m in marks if m.kind == "nodule"]):
         x, y, z = np.mean([m.center_mm for m in group], axis=0)
         merged = (float(x), float(y), float(z), float(np.mean([m.diameter_mm for m in group])))
-        (nodules if len(group) >= MIN_READERS else excluded).append(merged)
+        (nodules if len(group) >= min_readers else excluded).append(merged)
     for mark in marks:
         if mark.kind != "nodule":
             x, y, z = mark.center_mm
@@ -38,7 +41,7 @@ def agree(marks: Sequence[PlacedMark]) -> tuple[tuple[Mark, ...], tuple[Mark, ..
     return tuple(nodules), tuple(dict.fromkeys(excluded))
 
 
-def _groups(marks: Sequence[PlacedMark]) -> list[list[PlacedMark]]:
+def group_by_nodule(marks: Sequence[PlacedMark]) -> list[list[PlacedMark]]:
     """Group the marks by nodule, with at most one mark of each reader in a group."""
     pairs = []
     for a in range(len(marks)):

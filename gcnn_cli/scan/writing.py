@@ -1,7 +1,11 @@
-"""Volume -> files: MetaImage, and a classic CT series in DICOM. Existing files are kept unless --overwrite is given."""
+"""Volume -> files: MetaImage, and a classic CT series in DICOM. Existing files are kept unless --overwrite is given.
+
+A volume also becomes the bytes of a NIfTI file, for viewers that read nothing else.
+"""
 
 import hashlib
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from gcnn_cli.scan.resample import as_image
 from gcnn_cli.scan.volume import Volume
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def write_metaimage(volume: Volume, path: Path, *, overwrite: bool = False) -> None:
@@ -33,6 +38,30 @@ def write_metaimage(volume: Volume, path: Path, *, overwrite: bool = False) -> N
         header = temporary.read_text().replace(temporary.with_suffix(".zraw").name, data.name)
         temporary.write_text(header)
     temporary.replace(path)
+
+
+def nifti_parts(volume: Volume, window: tuple[float, float]) -> tuple[bytes, memoryview]:
+    """Return the header (352 bytes) and the voxels of a NIfTI-1 file: uncompressed, little-endian, frame RAS.
+
+    The true affine is the sform, in float32: places are right to 0.1 µm within a meter of the origin. The qform is
+    left out, since a rotation and voxel sizes cannot hold every affine.
+
+    window: lowest and highest HU that a viewer shows at first
+    """
+    kind, bits, stored = (4, 16, "<i2") if volume.hu.dtype == np.int16 else (16, 32, "<f4")
+    to_ras = _LPS_TO_RAS @ volume.to_world[:, [2, 1, 0, 3]]
+    header = bytearray(352)
+    struct.pack_into("<i", header, 0, 348)
+    struct.pack_into("<8h", header, 40, 3, *volume.shape[::-1], 1, 1, 1, 1)
+    struct.pack_into("<2h", header, 70, kind, bits)
+    struct.pack_into("<8f", header, 76, 1.0, *volume.spacing_zyx[::-1], 1, 1, 1, 1)
+    struct.pack_into("<3f", header, 108, 352.0, 1.0, 0.0)  # first voxel, slope, intercept
+    header[123] = 2  # mm
+    struct.pack_into("<2f", header, 124, window[1], window[0])
+    struct.pack_into("<2h", header, 252, 0, 1)  # no qform; the sform is the scanner's frame
+    struct.pack_into("<12f", header, 280, *to_ras[:3].ravel())
+    header[344:348] = b"n+1\0"
+    return bytes(header), np.ascontiguousarray(volume.hu, stored).data.cast("B")
 
 
 def write_dicom_series(volume: Volume, folder: Path, *, description: str, overwrite: bool = False) -> None:
