@@ -191,7 +191,9 @@ def test_pictures_show_the_lung_mask_that_was_given(run, scans, weights, phantom
     assert "give that mask with --lung-mask" in refusal(run(*again, "--format", "png", "--overwrite"), 2)
     other = run(*again, "--format", "png", "--overwrite", "--lung-mask", "both.nrrd")
     assert "not the lung mask of this result" in refusal(other, 3)
-    assert "--lung-mask is for html and png" in refusal(run(*again, "--format", "csv", "--lung-mask", "left.nrrd"), 2)
+    assert "--lung-mask is for html, png, mask and seg" in refusal(
+        run(*again, "--format", "csv", "--lung-mask", "left.nrrd"), 2
+    )
 
 
 def test_numbers_are_converted_without_the_scan(run, saved, tmp_path):

@@ -62,6 +62,7 @@ class Detector:
         return {
             "pipeline": PIPELINE,
             "spacing_mm": self.model.input.spacing_mm,
+            "grid_mm": self.spacing_mm,  # of the grid on which nodules are measured, which the ranker may decide
             **asdict(self.config),
             "average_over": self.scorer.average_over,
             "ranking": {**asdict(self.ranker.config), "weights": self.ranker.name} if self.ranker else "",
