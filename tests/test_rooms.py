@@ -26,6 +26,7 @@ ALLOWED = {
     "experiment": {"symmetry", "network", "samples", "training", "evaluation"},
     "evaluation": {"detection", "labels", "output"},
     "cohort": {"scan", "network", "detection", "output", "labels"},
+    "followup": {"scan", "network", "detection", "output"},
     "__main__": {"cli"},
     "cli": {
         "scan",
@@ -39,6 +40,7 @@ ALLOWED = {
         "experiment",
         "phantom",
         "cohort",
+        "followup",
         "evaluation",
     },
 }
@@ -46,11 +48,11 @@ ALLOWED = {
 LIBRARIES = {
     "typer": {"cli"},
     "rich": {"cli", "output"},
-    "SimpleITK": {"scan"},
+    "SimpleITK": {"scan", "followup"},
     "pydicom": {"scan", "output"},
     "matplotlib": {"output", "evaluation", "samples", "training", "experiment"},
     "PIL": {"output"},
-    "jinja2": {"output"},
+    "jinja2": {"output", "followup"},
     "highdicom": {"output"},
     "torch": {"symmetry", "network", "detection", "samples", "training", "proposals", "experiment", "cli"},
     "safetensors": {"network"},

@@ -3,7 +3,18 @@
 Heavy imports are inside the commands. stdout carries results only; progress, warnings and errors go to stderr.
 """
 
-from gcnn_cli.cli import combine, convert, detect, evaluate, inspect, learning_curve, phantom, train, train_proposals
+from gcnn_cli.cli import (
+    combine,
+    convert,
+    detect,
+    evaluate,
+    follow,
+    inspect,
+    learning_curve,
+    phantom,
+    train,
+    train_proposals,
+)
 from gcnn_cli.cli.app import app
 
 __all__ = [
@@ -12,6 +23,7 @@ __all__ = [
     "convert",
     "detect",
     "evaluate",
+    "follow",
     "inspect",
     "learning_curve",
     "main",
