@@ -2,14 +2,16 @@
 
     growth rate g = ln(V2 / V1) / days       volume doubling time = ln 2 / g  (negative: halving time)
 
-The error of ln V has two independent parts. One is the patient's and the scanner's, from nodules of a screening
-trial that were measured again after three months: Marchiano et al. 2009 (Radiology 251:919) found 95 % of the
-differences within 27 %, a standard deviation of 0.097 for one measurement. The other is that of this measurement: `tests/benchmarks/repeatability.py`
-scanned 90 real nodules again by simulation, five times in slices of 1 and of 2.5 mm, and the table below is what it
-printed. A few nodules at the wall and on vessels, whose edge falls now here and now there, make up most of it: half of
-the nodules have half of this error. Above 15 mm the cut-outs are too small to be scanned again, and the last value is
-held. A nodule has changed if the 95 % interval of ln(V2 / V1) leaves zero. The doubling time's interval is that of
-g: where g may be zero, the time has no upper bound.
+The error of ln V has two independent parts. One is the patient's and the scanner's, from nodules of a screening trial
+that were measured again after three months: Marchiano et al. 2009 (Radiology 251:919) found 95 % of the differences
+within 27 %, a standard deviation of 0.097 for one measurement. The other is that of this measurement:
+`tests/benchmarks/repeatability.py` scanned 90 real nodules again by simulation, five times in slices of 1 and of
+2.5 mm, and the table below is what it printed. A few nodules at the wall and on vessels, whose edge falls now here and
+now there, make up most of it: half of the nodules have about half of this error. Above 15 mm the cut-outs are too
+small to be scanned again, and the last value is held.
+
+A nodule has changed if the 95 % interval of ln(V2 / V1) leaves zero. The doubling time's interval is that of g: where
+g may be zero, the time has no upper bound.
 """
 
 import math
@@ -64,9 +66,9 @@ class Growth:
     def doubling_interval(self) -> tuple[float, float | None] | None:
         """95 % interval of the doubling time, its shorter bound first; None as a bound where the volume may be equal.
 
-        None without dates, and for a nodule whose most likely change is none.
+        None without dates.
         """
-        if self.days is None or self.log_ratio == 0:
+        if self.days is None:
             return None
         sign = math.copysign(1.0, self.log_ratio)
         fastest, slowest = abs(self.log_ratio) + _Z * self.sd, abs(self.log_ratio) - _Z * self.sd

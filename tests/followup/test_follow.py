@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from output.reports import report_of
 from scan.scans import axial, some_hu, write_series
+from scipy import ndimage
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
@@ -52,20 +53,23 @@ def moved(position):
 
 
 def scan_of(lung, date_number):
-    """The empty phantom with the nodules of one date painted in; on the second, the patient lies otherwise."""
-    hu = lung.hu.astype(np.float32)
-    axes, origin = lung.to_world[:3, :3].copy(), lung.to_world[:3, 3].copy()
+    """The empty phantom with the nodules of one date painted in; on the second, the patient lies otherwise.
+
+    Both dates have a lattice along the patient table, so the second one's voxels are interpolated.
+    """
     index = np.indices(lung.shape).transpose(1, 2, 3, 0).astype(float)
-    place = lung.position_mm(index)
+    affine, hu = lung.to_world.copy(), lung.hu.astype(np.float32)
+    if date_number:
+        affine[:3, 3] += moved(CENTER_LPS_MM) - CENTER_LPS_MM + (0.4, 0.9, 1.1)  # the table stands elsewhere, too
+        before = (Volume(lung.hu, affine).position_mm(index) - SHIFT) @ TURN
+        hu = ndimage.map_coordinates(hu, lung.index_zyx(before).transpose(3, 0, 1, 2), order=1, cval=-1000)
+    place = Volume(lung.hu, affine).position_mm(index)
     for center, *diameters in TRUTH:
-        diameter = diameters[date_number]
-        if diameter:
+        if diameters[date_number]:
             # A rim as wide as a voxel stands for partial volume.
-            depth = diameter / 2 - np.linalg.norm(place - np.array(center), axis=3)
-            share = np.clip(depth / 2.0 + 0.5, 0, 1)
+            away = np.linalg.norm(place - (moved(center) if date_number else np.array(center)), axis=3)
+            share = np.clip((diameters[date_number] / 2 - away) / 2.0 + 0.5, 0, 1)
             hu = np.where(share > 0, np.maximum(hu, hu + share * (40 - hu)), hu)
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = (axes, origin) if date_number == 0 else (TURN @ axes, moved(origin))
     source = Source(f"scan-{date_number}.mha", "metaimage", f"scan-{date_number}", sha256=f"{date_number}" * 64)
     return Volume(np.round(hu).astype(np.int16), affine, source)
 
@@ -290,7 +294,8 @@ def test_without_dates_there_is_no_doubling_time(exams, made):
     undated = replace(made, days=None)
     assert run._warnings(*exams, made.alignment, None)[0].startswith("the days between the scans are unknown")
     assert follow_data(undated)["days"] is None
-    assert all(g is None or g.doubling_days is not None for g in (p.growth for p in made.pairs))
+    assert Growth(0.3, 0.1, None).doubling_interval is None
+    assert Growth(0.0, 0.1, 100).doubling_interval == (pytest.approx(100 * math.log(2) / 0.196), None)
 
 
 def test_faint_is_the_weights_own_point():
