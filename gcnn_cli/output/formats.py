@@ -13,6 +13,7 @@ from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.output.slicer import slicer_markups
+from gcnn_cli.scan.folders import MASK_ENDING
 from gcnn_cli.scan.images.image_file import stem_of, suffix_of
 from gcnn_cli.scan.volume import Volume
 
@@ -84,7 +85,7 @@ FORMATS = {
     "png": Format(".nodules.png", _png, needs_scan=True, needs_lungs=True),
     "slicer": Format(".nodules.mrk.json", _text(slicer_markups)),
     "grand-challenge": Format(".nodules.grand-challenge.json", _text(grand_challenge_points)),
-    "mask": Format(".nodules.nii.gz", _mask, needs_scan=True, needs_lungs=True),
+    "mask": Format(MASK_ENDING, _mask, needs_scan=True, needs_lungs=True),
     "seg": Format(".nodules.seg.dcm", _seg, needs_scan=True, needs_lungs=True),
     "sr": Format(".nodules.sr.dcm", _sr, needs_scan=True),
 }
