@@ -45,7 +45,7 @@ def test_the_way_can_be_walked(commands, tmp_path, monkeypatch):
         (tmp_path / "scans").mkdir(exist_ok=True)
         for path in (tmp_path / "truth" / str(n)).glob("thorax-*"):
             path.rename(tmp_path / "scans" / path.name)
-    meaning = Calibration(threshold=0.5, operating_points=((1.0, 0.5), (4.0, 0.45)))
+    meaning = Calibration(threshold=0.5, operating_points=((1.0, 0.5), (4.0, 0.0)))  # every candidate at 4
     save_model(
         TrainedModel("small", make_network("trivial", side=16), InputSpec(spacing_mm=3.0, side=16), meaning),
         tmp_path / "small.safetensors",

@@ -9,6 +9,7 @@ from datetime import date
 
 import numpy as np
 import pytest
+from conftest import make_network
 from output.reports import report_of
 from scan.scans import axial, some_hu, write_series
 from scipy import ndimage
@@ -26,13 +27,15 @@ from gcnn_cli.followup.matching import Found, Status, match_nodules
 from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.followup.run import Exam, faint_threshold, follow, read_exam
 from gcnn_cli.followup.words import doubling_words, pair_rows, status_words
-from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.phantom import make_phantom, quick_config
 from gcnn_cli.phantom.render import CENTER_LPS_MM
 from gcnn_cli.scan.dicom.dates import scan_date
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Source, Volume, make_affine
+from gcnn_cli.scan.writing import write_metaimage
 
 # Places in the phantom's lungs (x, y, z), and diameters on the first and the second date; None: absent.
 _TRUTH = (
@@ -320,3 +323,32 @@ def test_the_csv_states_where_a_missing_nodule_would_lie(made):
     place = [float(gone[f"current_{axis}"]) for axis in "XYZ"]
     assert np.linalg.norm(np.array(place) - moved(TRUTH[3][0])) < 4
     assert gone["current_diameter_mm"] == ""
+
+
+@pytest.mark.slow
+def test_saved_results_are_followed_from_the_command_line(exams, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for exam, name in zip(exams, ("before", "now"), strict=True):
+        write_metaimage(exam.volume, tmp_path / f"{name}.mhd")
+    model = TrainedModel("small", make_network("O"), InputSpec(spacing_mm=2.0, side=8), Calibration(threshold=0.45))
+    save_model(model, tmp_path / "small.safetensors")
+
+    def call(*words, code=0):
+        done = CliRunner().invoke(app, [str(word) for word in words])
+        assert done.exit_code == code, done.output + repr(done.exception)
+        return done
+
+    call("detect", "before.mhd", "--model", "small.safetensors", "-q")
+    (tmp_path / "elsewhere").mkdir()
+    for path in (*tmp_path.glob("before.mhd"), *tmp_path.glob("before.zraw")):
+        path.rename(tmp_path / "elsewhere" / path.name)
+    words = ("follow", "before.nodules.json", "now.mhd", "--model", "small.safetensors", "--days", 90)
+    assert "cannot be read" in call(*words, code=3).stderr or "no such file" in call(*words, code=3).stderr
+    done = call(*words, "--prior-scan", "elsewhere/before.mhd")
+    data = json.loads((tmp_path / "before_to_now.follow.json").read_text())
+    assert data["days"] == 90
+    assert data["prior"]["weights"] == data["current"]["weights"]
+    assert len(data["nodules"]) >= len(json.loads((tmp_path / "before.nodules.json").read_text())["nodules"])
+    assert data["alignment"]["overlap"] > 0.9
+    assert "│ 1" in done.stdout
+    assert "exists already" in call(*words, "--prior-scan", "elsewhere/before.mhd", code=2).stderr
