@@ -19,9 +19,11 @@ from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.split import SplitConfig
+from gcnn_cli.training.combine import FoldWeights, _provenance
 from gcnn_cli.training.comparison import compare_with_parent
 from gcnn_cli.training.loop import TrainConfig, train_network
 from gcnn_cli.training.parent import Parent, load_parent
+from gcnn_cli.training.provenance import NAME_KEYS
 from gcnn_cli.training.recipe import read_recipe, recipe_text
 from gcnn_cli.training.validation import auc, froc_figures
 
@@ -162,6 +164,14 @@ def test_leakage_is_unknown_where_a_parent_names_no_data():
     assert not find_leakage({**own, "parent": {"name": "x"}}, ["a"], []).known
     assert find_leakage({**own, "parent": {**own, "parent": {"training_series": ["b"]}}}, ["b"], []).series == ("b",)
     assert Parent(model_of(single(), **own, parent={"name": "x"})).patients is None
+
+
+def test_a_committee_of_folds_names_the_parent_of_its_members():
+    split, train = {"folds": 2, "fold": 1}, {"seed": 0}
+    given = {"tool": "gcnn", "torch": "2", "recipe": {"split": split, "train": train}, "parent": {"name": "x"}}
+    members = [FoldWeights(model_of(single(), **given), {key: [] for key in NAME_KEYS}) for _ in range(2)]
+    made = _provenance(members, {key: [] for key in NAME_KEYS}, {"cpm": 0.5, "sensitivity_at_1": 0.5})
+    assert made["parent"] == {"name": "x"}
 
 
 # The comparison
