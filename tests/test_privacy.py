@@ -22,11 +22,17 @@ from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
 from gcnn_cli.errors import GcnnError
+from gcnn_cli.followup.files import follow_csv, follow_json
+from gcnn_cli.followup.matching import Pair, Status
+from gcnn_cli.followup.page import follow_page
+from gcnn_cli.followup.registration import Alignment
+from gcnn_cli.followup.run import Exam, FollowUp
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.formats import FORMATS
 from gcnn_cli.output.seg import segmentation
 from gcnn_cli.output.sr import structured_report
+from gcnn_cli.scan.dicom.dates import scan_date
 from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
 
@@ -278,3 +284,21 @@ def test_packed_texts_are_looked_into(tmp_path):
     chunk = len(text).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content[:at] + chunk + content[at:])
     assert found_in(unpacked(tmp_path / "a.png")) == {"Zzname"}
+
+
+def test_a_follow_up_tells_neither_who_nor_when(tmp_path):
+    def dated(number: int, dataset: Dataset) -> None:
+        mark(number, dataset)
+        dataset.AcquisitionDate = "19991231"
+
+    volume = read_volume(write_series(tmp_path / "series", some_hu(), axial(), edit=dated))
+    from output.reports import report_of
+
+    report = report_of(volume, volume.position_mm(np.array([[1, 2, 3]])))
+    exam = Exam(volume, report)
+    pair = Pair(Status.GONE, report.nodules[0], None, place_mm=report.nodules[0].position_mm)
+    made = FollowUp(exam, exam, Alignment(np.eye(4), 1.0), (pair,), 90.0)
+    assert scan_date(volume.source) is not None  # the headers are there to be told
+    for text in (follow_csv(made), follow_json(made), follow_page(made).decode()):
+        assert not found_in(text)
+        assert "1999" not in text
