@@ -1,8 +1,9 @@
 """gcnn: pulmonary nodules in chest CT with 3D group-equivariant CNNs.
 
-    volume = gcnn_cli.read_volume(Path("sample_data/thorax.mhd"))
-    detector = gcnn_cli.make_detector(gcnn_cli.load_model("octahedral"), gcnn_cli.choose_device("auto"))
-    report = gcnn_cli.detect(volume, detector)
+    import gcnn_cli as gcnn
+
+    report = gcnn.detect("sample_data/thorax.mhd")
+    report.save("results", "csv,json,html")
 
 The layers are in `gcnn_cli.symmetry`. Names are imported on first use, so that `gcnn --help` loads no torch.
 """
@@ -15,11 +16,13 @@ __version__ = "0.1.0"
 NOTICE = "For research use only. Not a medical device; not for diagnosis."
 
 if TYPE_CHECKING:
+    from gcnn_cli.api import ScanReport as ScanReport
+    from gcnn_cli.api import detect as detect
+    from gcnn_cli.api import evaluate as evaluate
     from gcnn_cli.detection.detector import Detector as Detector
     from gcnn_cli.detection.detector import make_detector as make_detector
     from gcnn_cli.detection.findings import Nodule as Nodule
     from gcnn_cli.detection.findings import Report as Report
-    from gcnn_cli.detection.pipeline import detect as detect
     from gcnn_cli.errors import GcnnError as GcnnError
     from gcnn_cli.evaluation.evaluation import Evaluation as Evaluation
     from gcnn_cli.evaluation.evaluation import EvaluationConfig as EvaluationConfig
@@ -43,10 +46,12 @@ else:  # a type checker would take a module with __getattr__ to have every name
         "MatchRule": "evaluation.matching",
         "Nodule": "detection.findings",
         "Report": "detection.findings",
+        "ScanReport": "api",
         "TrainedModel": "network.weights",
         "Volume": "scan.volume",
         "choose_device": "network.devices",
-        "detect": "detection.pipeline",
+        "detect": "api",
+        "evaluate": "api",
         "evaluate_matches": "evaluation.evaluation",
         "load_model": "network.weights",
         "make_detector": "detection.detector",

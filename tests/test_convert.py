@@ -28,8 +28,9 @@ from gcnn_cli.scan.reading import read_volume
 
 ALL = ",".join(FORMATS)
 STAGE = re.compile(rb"thorax\.mhd: (resampling|lungs|candidates|scoring|measuring|writing)")
-PLACED = [name for name in FORMATS if name != "png"]  # a picture holds no numbers to compare
-REPRODUCED = [name for name in PLACED if name != "sr"]  # an SR is a new object each time
+MASKS = ("mask", "seg")  # of nodules that detection has measured: `output/test_masks.py` has them
+PLACED = [name for name in FORMATS if name not in ("png", *MASKS)]  # a picture holds no numbers to compare
+REPRODUCED = [*(name for name in PLACED if name != "sr"), "mask"]  # an SR is a new object each time
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +101,7 @@ def test_one_command_writes_every_format_and_convert_makes_the_same(run, scans, 
         "convert",
         paths["json"],
         "--format",
-        ",".join(PLACED),
+        ",".join([*PLACED, "mask"]),
         "--scan",
         scans / "thorax_dicom",
         "--out",
@@ -110,14 +111,14 @@ def test_one_command_writes_every_format_and_convert_makes_the_same(run, scans, 
     for name in REPRODUCED:
         assert paths[name].read_bytes() == (tmp_path / "b" / paths[name].name).read_bytes(), name
     agree([tmp_path / "b" / paths["sr"].name], wanted)
-    assert converted.stdout.splitlines() == [str(tmp_path / "b" / paths[name].name) for name in PLACED]
+    assert converted.stdout.splitlines() == [str(tmp_path / "b" / paths[name].name) for name in (*PLACED, "mask")]
 
 
 @pytest.mark.parametrize("count", [3, 0])
 def test_all_formats_agree_on_the_phantom(scans, phantom, tmp_path, count):
     volume = read_volume(scans / "thorax_dicom")
     wanted = np.array([n.position_mm for n in phantom.nodules[:count]]).reshape(-1, 3)
-    paths = output_paths(tmp_path, tmp_path, tuple(FORMATS))
+    paths = output_paths(tmp_path, tmp_path, tuple(name for name in FORMATS if name not in MASKS))
     write_report(report_of(volume, wanted), paths, scan=volume, overwrite=False)
     agree([paths[name] for name in PLACED], wanted)
 
@@ -191,7 +192,9 @@ def test_pictures_show_the_lung_mask_that_was_given(run, scans, weights, phantom
     assert "give that mask with --lung-mask" in refusal(run(*again, "--format", "png", "--overwrite"), 2)
     other = run(*again, "--format", "png", "--overwrite", "--lung-mask", "both.nrrd")
     assert "not the lung mask of this result" in refusal(other, 3)
-    assert "--lung-mask is for html and png" in refusal(run(*again, "--format", "csv", "--lung-mask", "left.nrrd"), 2)
+    assert "--lung-mask is for html, png, mask and seg" in refusal(
+        run(*again, "--format", "csv", "--lung-mask", "left.nrrd"), 2
+    )
 
 
 def test_numbers_are_converted_without_the_scan(run, saved, tmp_path):

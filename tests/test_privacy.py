@@ -1,6 +1,6 @@
 """No name, id or birth date of the patient in any output, log or error, however damaged the headers are.
 
-The one exception is the DICOM SR, which must name the patient of its study; it names nothing beyond.
+The one exception are the DICOM SR and SEG, which must name the patient of their study; they name nothing beyond.
 """
 
 import ast
@@ -22,10 +22,17 @@ from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
 from gcnn_cli.errors import GcnnError
+from gcnn_cli.followup.files import follow_csv, follow_json
+from gcnn_cli.followup.matching import Pair, Status
+from gcnn_cli.followup.page import follow_page
+from gcnn_cli.followup.registration import Alignment
+from gcnn_cli.followup.run import Exam, FollowUp
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.formats import FORMATS
+from gcnn_cli.output.seg import segmentation
 from gcnn_cli.output.sr import structured_report
+from gcnn_cli.scan.dicom.dates import scan_date
 from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
 
@@ -104,7 +111,7 @@ def test_no_format_and_no_log_tells_who_the_patient_is(run, marked, tmp_path, ca
     written = sorted(tmp_path.iterdir())
     assert len(written) == len(FORMATS)
     for path in written:
-        if path.name.endswith(".sr.dcm"):
+        if path.name.endswith((".sr.dcm", ".seg.dcm")):
             assert found_in(path.read_bytes()) == {part for value in REQUIRED.values() for part in value.split("^")}
         else:
             assert not found_in(unpacked(path)), path.name
@@ -147,7 +154,7 @@ def test_an_sr_of_a_series_without_a_name_has_none(tmp_path):
     assert (str(made.PatientName), made.PatientID, made.PatientIdentityRemoved) == ("", "", "YES")
 
 
-def test_only_the_sr_sees_headers():
+def test_only_objects_of_the_study_see_headers():
     """Every other output is made of a Report and a Volume, which hold none: whoever reads headers is listed here."""
     sources = (*(f"gcnn_cli.scan.dicom.{name}" for name in ("evidence", "headers", "dataset")), "pydicom")
     readers = {
@@ -157,8 +164,9 @@ def test_only_the_sr_sees_headers():
         if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith(sources))
         or (isinstance(node, ast.Import) and any(alias.name.startswith("pydicom") for alias in node.names))
     }
-    in_dicom = {"dataset", "decoding", "evidence", "headers", "pixels", "series"}
-    assert readers == {"output/sr.py", "scan/writing.py", *(f"scan/dicom/{name}.py" for name in in_dicom)}
+    in_dicom = {"dataset", "dates", "decoding", "evidence", "headers", "pixels", "series"}
+    of_the_study = {f"output/{name}.py" for name in ("seg", "sr", "study")}
+    assert readers == {*of_the_study, "scan/writing.py", *(f"scan/dicom/{name}.py" for name in in_dicom)}
 
 
 # Damage: lengths that let one element run on into the next, and values that do not fit their type.
@@ -168,7 +176,7 @@ def said_of(folder: Path, caplog: pytest.LogCaptureFixture) -> str:
     """Everything that reading a folder says: rows of info, warnings, errors, identities, the log."""
     texts = []
     caplog.clear()
-    for look in (describe_scan, lambda path: read_volume(path, allow_gaps=True).source, _sr_error):
+    for look in (describe_scan, lambda path: read_volume(path, allow_gaps=True).source, _sr_error, _seg_error):
         try:
             texts.append(repr(look(folder)))
         except GcnnError as error:
@@ -182,6 +190,15 @@ def _sr_error(folder: Path) -> str:
 
     volume = read_volume(folder, allow_gaps=True)
     structured_report(report_of(volume, []), volume)
+    return ""
+
+
+def _seg_error(folder: Path) -> str:
+    """Only what making a SEG says when it fails."""
+    from output.reports import report_of
+
+    volume = read_volume(folder, allow_gaps=True)
+    segmentation(report_of(volume, []), volume)
     return ""
 
 
@@ -267,3 +284,21 @@ def test_packed_texts_are_looked_into(tmp_path):
     chunk = len(text).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content[:at] + chunk + content[at:])
     assert found_in(unpacked(tmp_path / "a.png")) == {"Zzname"}
+
+
+def test_a_follow_up_tells_neither_who_nor_when(tmp_path):
+    def dated(number: int, dataset: Dataset) -> None:
+        mark(number, dataset)
+        dataset.AcquisitionDate = "19991231"
+
+    volume = read_volume(write_series(tmp_path / "series", some_hu(), axial(), edit=dated))
+    from output.reports import report_of
+
+    report = report_of(volume, volume.position_mm(np.array([[1, 2, 3]])))
+    exam = Exam(volume, report)
+    pair = Pair(Status.GONE, report.nodules[0], None, place_mm=report.nodules[0].position_mm)
+    made = FollowUp(exam, exam, Alignment(np.eye(4), 1.0), (pair,), 90.0)
+    assert scan_date(volume.source) is not None  # the headers are there to be told
+    for text in (follow_csv(made), follow_json(made), follow_page(made).decode()):
+        assert not found_in(text)
+        assert "1999" not in text

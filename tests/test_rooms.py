@@ -11,7 +11,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "gcnn_cli"
 
 # room: rooms it may import. errors, files, locks and the package itself are open to all.
 ALLOWED = {
-    "__init__": {"scan", "network", "detection", "output", "evaluation"},
+    "__init__": {"api", "scan", "network", "detection", "output", "evaluation"},
+    "api": {"scan", "network", "detection", "output", "evaluation"},
     "scan": set(),
     "symmetry": set(),
     "network": {"symmetry"},
@@ -26,6 +27,7 @@ ALLOWED = {
     "evaluation": {"detection", "labels", "output"},
     "cohort": {"scan", "network", "detection", "output", "labels"},
     "review": {"scan", "detection", "output", "labels"},
+    "followup": {"scan", "network", "detection", "output"},
     "__main__": {"cli"},
     "cli": {
         "scan",
@@ -39,6 +41,7 @@ ALLOWED = {
         "experiment",
         "phantom",
         "cohort",
+        "followup",
         "evaluation",
         "review",
     },
@@ -47,11 +50,11 @@ ALLOWED = {
 LIBRARIES = {
     "typer": {"cli"},
     "rich": {"cli", "output"},
-    "SimpleITK": {"scan"},
+    "SimpleITK": {"scan", "followup"},
     "pydicom": {"scan", "output"},
     "matplotlib": {"output", "evaluation", "samples", "training", "experiment"},
     "PIL": {"output"},
-    "jinja2": {"output"},
+    "jinja2": {"output", "followup"},
     "highdicom": {"output"},
     "torch": {"symmetry", "network", "detection", "samples", "training", "proposals", "experiment", "cli"},
     "safetensors": {"network"},

@@ -16,9 +16,12 @@ def convert(
     formats: Annotated[
         str, typer.Option("--format", "-f", help="Comma-separated, as for gcnn detect.", show_default=False)
     ],
-    scan: Annotated[Path | None, typer.Option(help="The scan of the result; html, png and sr need it.")] = None,
+    scan: Annotated[
+        Path | None, typer.Option(help="The scan of the result; html, png, mask, seg and sr need it.")
+    ] = None,
     lung_mask: Annotated[
-        Path | None, typer.Option(help="The lung mask of the result; html and png need it if it was made with one.")
+        Path | None,
+        typer.Option(help="The lung mask of the result; html, png, mask and seg need it if it was made with one."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Output folder.")] = Path("."),
     overwrite: Overwrite = False,
@@ -45,7 +48,7 @@ def convert(
 
     report = read_report(result)
     if lung_mask is not None and not needs_lungs(requested):
-        raise UsageError("--lung-mask is for html and png; neither is requested")
+        raise UsageError("--lung-mask is for html, png, mask and seg; none of them is requested")
     if from_scan and scan is None:
         raise UsageError(
             f"{' and '.join(from_scan)}: the scan is needed; give it with --scan"

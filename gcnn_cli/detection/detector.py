@@ -63,6 +63,7 @@ class Detector:
         return {
             "pipeline": PIPELINE,
             "spacing_mm": self.model.input.spacing_mm,
+            "grid_mm": self.spacing_mm,  # of the grid on which nodules are measured
             **asdict(self.config),
             "average_over": self.scorer.average_over,
             "candidate_weights": self.proposer.name,

@@ -17,12 +17,25 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Seed:
+    """Where a nodule's measurement began: its candidate, LPS mm (x, y, z). Raises InputError for a size of 0."""
+
+    position_mm: tuple[float, float, float]
+    diameter_mm: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.diameter_mm < 1000:
+            raise InputError(f"a candidate's diameter must be above 0 and below 1000 mm, got {self.diameter_mm}")
+
+
+@dataclass(frozen=True)
 class Nodule:
     """A reported lesion. Position in LPS mm (x, y, z), the frame of the scan.
 
     index_zyx:   fractional voxel of the scan as it was read, (z, y, x)
     slice:       number of the nearest slice in array order, from 1
     fp_per_scan: false positives per scan with at least this probability, as counted for the weights; None if unknown
+    seed:        from which its voxels are found again, for masks; None in results of earlier versions
     """
 
     position_mm: tuple[float, float, float]
@@ -33,6 +46,7 @@ class Nodule:
     slice: int
     sop_instance_uid: str = ""
     fp_per_scan: float | None = None
+    seed: Seed | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.probability <= 1:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from gcnn_cli.detection.findings import Candidate
+from gcnn_cli.detection.findings import Candidate, Seed
 from gcnn_cli.detection.lungs import Mask
 from gcnn_cli.detection.patches import cut_patch
 from gcnn_cli.scan.volume import Volume
@@ -33,34 +33,60 @@ _CENTRAL = 1 / 4  # share of the measured radius within which the center of mass
 
 @dataclass(frozen=True)
 class Measurement:
-    """Center in LPS mm (x, y, z), volume in mm^3 and the diameter of the ball of that volume in mm."""
+    """Center in LPS mm (x, y, z), volume in mm^3 and the diameter of the ball of that volume in mm.
+
+    seed: the candidate's place and size, from which the same voxels are found again
+    """
 
     position_mm: tuple[float, float, float]
     volume_mm3: float
     diameter_mm: float
+    seed: Seed | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The voxels of a nodule on the detection grid.
+
+    start:  voxel (z, y, x) of the grid at which `weight` begins; may lie outside the grid
+    weight: float64 [D, H, W] in [0, 1], the share of each voxel that is nodule
+    """
+
+    start: NDArray[np.intp]
+    weight: NDArray[np.float64]
+
+    def volume_mm3(self, grid: Volume) -> float:
+        """Return the volume of the shares."""
+        return float(self.weight.sum()) * float(grid.spacing_zyx[0]) ** 3
 
 
 def measure_nodule(grid: Volume, lungs: Mask, candidate: Candidate) -> Measurement:
     """Measure the nodule at a candidate. Where nothing stands out, return the candidate's own position and size."""
-    voxel_mm = float(grid.spacing_zyx[0])
-    index = grid.index_zyx(np.array(candidate.position_mm))
-    half = int(np.ceil(0.9 * candidate.diameter_mm / voxel_mm)) + 4
-    side = 2 * half + 1
-    hu = np.asarray(cut_patch(grid.hu, index, side), np.float32)
-    inside = cut_patch(lungs, index, side, beyond=False)
-    middle = np.floor(index + 0.5)  # the middle voxel of cut_patch
-
-    weight = _weight(hu, inside, candidate.diameter_mm / voxel_mm, half + index - middle)
-    if weight is None:
+    seed = Seed(candidate.position_mm, candidate.diameter_mm)
+    region = measured_region(grid, lungs, seed)
+    if region is None:
         diameter = candidate.diameter_mm
-        return Measurement(candidate.position_mm, float(np.pi / 6 * diameter**3), diameter)
-    volume = float(weight.sum()) * voxel_mm**3
-    shift = np.array(ndimage.center_of_mass(weight)) - half
-    x, y, z = (float(value) for value in grid.position_mm(middle + shift))
+        return Measurement(candidate.position_mm, float(np.pi / 6 * diameter**3), diameter, seed)
+    volume = region.volume_mm3(grid)
+    center = np.array(ndimage.center_of_mass(region.weight)) + region.start.astype(float)
+    x, y, z = (float(value) for value in grid.position_mm(center))
     diameter = float((6 * volume / np.pi) ** (1 / 3))
     moved_mm = float(np.linalg.norm(np.subtract((x, y, z), candidate.position_mm)))
     position = (x, y, z) if moved_mm <= _CENTRAL * diameter / 2 else candidate.position_mm
-    return Measurement(position, volume, diameter)
+    return Measurement(position, volume, diameter, seed)
+
+
+def measured_region(grid: Volume, lungs: Mask, seed: Seed) -> Region | None:
+    """Return the voxels that `measure_nodule` measures; None where nothing stands out."""
+    voxel_mm = float(grid.spacing_zyx[0])
+    index = grid.index_zyx(np.array(seed.position_mm))
+    half = int(np.ceil(0.9 * seed.diameter_mm / voxel_mm)) + 4
+    side = 2 * half + 1
+    hu = np.asarray(cut_patch(grid.hu, index, side), np.float32)
+    inside = cut_patch(lungs, index, side, beyond=False)
+    middle = np.floor(index + 0.5).astype(np.intp)  # the middle voxel of cut_patch
+    weight = _weight(hu, inside, seed.diameter_mm / voxel_mm, half + index - middle)
+    return None if weight is None else Region(middle - half, weight)
 
 
 def _weight(hu: Image, inside: Mask, diameter_vox: float, center: NDArray[np.float64]) -> NDArray[np.float64] | None:

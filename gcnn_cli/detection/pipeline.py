@@ -122,4 +122,5 @@ def _report_nodule(volume: Volume, scored: Scored, calibration: Calibration) -> 
         slice=slice_index + 1,
         sop_instance_uid=uids[slice_index] if uids else "",
         fp_per_scan=calibration.fp_per_scan(scored.probability),
+        seed=measurement.seed,
     )

@@ -60,13 +60,40 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
 
     Raises InputError.
     """
-    predicted = read_any_predictions(predictions)
+    inputs = _with_reference(read_any_predictions(predictions), annotations, excluded, series)
+    return replace(inputs, files={"predictions": predictions, **inputs.files})
+
+
+def from_reports(
+    reports: Sequence[Report], annotations: Path, excluded: Path | None, series: Path | None
+) -> EvaluationInput:
+    """Join reports with tables. Without a list of series, the scans of the reports are evaluated.
+
+    Raises InputError as `from_files`, and without reports.
+    """
+    if not reports:
+        raise InputError("no reports to evaluate")
+    scans = {report.scan.source.series_uid: "" for report in reports}
+    return _with_reference(predictions_of(reports, Path("reports")), annotations, excluded, series, scans)
+
+
+def _with_reference(
+    predicted: Predictions,
+    annotations: Path,
+    excluded: Path | None,
+    series: Path | None,
+    scans: Mapping[str, str] | None = None,
+) -> EvaluationInput:
+    """Join predictions with the tables of a reference.
+
+    scans: the evaluated scans, by seriesuid, with their patients as far as known; used where `series` is not given
+    """
     rows, problems = read_nodules(annotations)
     nodules = make_marks(rows)
     ignored = make_marks(read_excluded(excluded) if excluded else [])
     remarks = []
-    if series:
-        listed, repeated = read_series(series)
+    if series or scans:
+        listed, repeated = read_series(series) if series else (dict(scans or {}), [])
         if not listed:
             raise InputError(f"{series}: lists no series")
         problems += repeated
@@ -81,7 +108,7 @@ def from_files(predictions: Path, annotations: Path, excluded: Path | None, seri
     if predicted.threshold:
         remarks.append(f"the reports hold nodules from probability {predicted.threshold:g} on: the curve ends there")
     report_problems(problems, strict=False)
-    files = {"predictions": predictions, "annotations": annotations, "excluded": excluded, "series": series}
+    files = {"annotations": annotations, "excluded": excluded, "series": series}
     return EvaluationInput(
         predicted,
         nodules,

@@ -42,15 +42,26 @@ class Leakage:
 def find_leakage(provenance: Mapping[str, Any] | None, series: Iterable[str], patients: Iterable[str]) -> Leakage:
     """Compare by name with `training_series` and `training_patients` of a weights file's provenance.
 
-    Weights that hold the counts alone, or no provenance, cannot be checked.
+    Weights that went on from others hold what these have learned, too: their `parent` counts with them. Weights that
+    hold the counts alone, or no provenance, cannot be checked.
     """
-    provenance = provenance or {}
-    if "training_series" not in provenance and "training_patients" not in provenance:
+    data = _training_data(provenance or {})
+    if data is None:
         return Leakage(known=False)
-    seen_series = set(provenance.get("training_series", ()))
-    seen_patients = set(provenance.get("training_patients", ()))
+    seen_series, seen_patients = data
     return Leakage(
         known=True,
         series=tuple(sorted(set(series) & seen_series)),
         patients=tuple(sorted(set(patients) & seen_patients)),
     )
+
+
+def _training_data(provenance: Mapping[str, Any]) -> tuple[set[str], set[str]] | None:
+    """Return the series and patients of the training and of the parents' before it; None if one is unknown."""
+    if "training_series" not in provenance and "training_patients" not in provenance:
+        return None
+    series, patients = set(provenance.get("training_series", ())), set(provenance.get("training_patients", ()))
+    if "parent" not in provenance:
+        return series, patients
+    inherited = _training_data(provenance["parent"])
+    return None if inherited is None else (series | inherited[0], patients | inherited[1])

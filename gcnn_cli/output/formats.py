@@ -13,6 +13,7 @@ from gcnn_cli.output.csv_format import luna16_csv, rich_csv
 from gcnn_cli.output.grand_challenge import grand_challenge_points
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.output.slicer import slicer_markups
+from gcnn_cli.scan.folders import MASK_ENDING
 from gcnn_cli.scan.images.image_file import stem_of, suffix_of
 from gcnn_cli.scan.volume import Volume
 
@@ -49,9 +50,30 @@ def _sr(report: Report, scan: Volume | None) -> bytes:
     return structured_report(report, _given(scan))
 
 
+def _mask(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.mask import label_map  # loads scipy only for a mask
+
+    return label_map(report, _given(scan))
+
+
+def _seg(report: Report, scan: Volume | None) -> bytes:
+    from gcnn_cli.output.seg import segmentation  # highdicom is an optional extra
+
+    return segmentation(report, _given(scan)).content()
+
+
+def _sr_of_segments(report: Report, scan: Volume | None) -> dict[str, bytes]:
+    """Return the SEG and an SR that refers to its segments."""
+    from gcnn_cli.output.seg import segmentation
+    from gcnn_cli.output.sr import structured_report
+
+    segments = segmentation(report, _given(scan))
+    return {"seg": segments.content(), "sr": structured_report(report, _given(scan), segments)}
+
+
 def _given(scan: Volume | None) -> Volume:
     if scan is None:
-        raise UsageError("html, png and sr need the scan, and no scan was given")
+        raise UsageError("html, png, mask, seg and sr need the scan, and no scan was given")
     return scan
 
 
@@ -63,8 +85,13 @@ FORMATS = {
     "png": Format(".nodules.png", _png, needs_scan=True, needs_lungs=True),
     "slicer": Format(".nodules.mrk.json", _text(slicer_markups)),
     "grand-challenge": Format(".nodules.grand-challenge.json", _text(grand_challenge_points)),
+    "mask": Format(MASK_ENDING, _mask, needs_scan=True, needs_lungs=True),
+    "seg": Format(".nodules.seg.dcm", _seg, needs_scan=True, needs_lungs=True),
     "sr": Format(".nodules.sr.dcm", _sr, needs_scan=True),
 }
+
+
+_OF_A_STUDY = ("seg", "sr")  # objects that refer to the images of a DICOM series
 
 
 def parse_formats(names: str) -> tuple[str, ...]:
@@ -90,12 +117,14 @@ def needs_lungs(formats: Iterable[str]) -> bool:
 
 def check_formats(formats: tuple[str, ...], scan: Path) -> None:
     """Raise UsageError for a format that is impossible for this scan or this installation."""
-    if "sr" not in formats:
-        return
-    if not scan.is_dir() and suffix_of(scan):
-        raise UsageError("a DICOM SR refers to a DICOM series, and this is an image file; leave out sr", path=scan)
-    if find_spec("highdicom") is None:
-        raise UsageError("sr needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
+    for name in (name for name in _OF_A_STUDY if name in formats):
+        if not scan.is_dir() and suffix_of(scan):
+            raise UsageError(
+                f"a DICOM {name.upper()} refers to a DICOM series, and this is an image file; leave out {name}",
+                path=scan,
+            )
+        if find_spec("highdicom") is None:
+            raise UsageError(f"{name} needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
 
 
 def output_name(scan: Path) -> str:
@@ -129,14 +158,16 @@ def is_result(path: Path) -> bool:
 def render_report(report: Report, formats: Iterable[str], scan: Volume | None) -> dict[str, bytes]:
     """Return the content of each format's file. scan: the volume of the report; see `formats_from_scan`.
 
-    Lungs come with the report from detection. A report without lungs gets them once, for all formats.
+    Lungs come with the report from detection. A report without lungs gets them once, for all formats. Where both a SEG
+    and an SR are asked for, the SR refers to the segments.
     """
     names = tuple(formats)
     if scan is not None and report.lungs is None and needs_lungs(names):
         from gcnn_cli.output.pictures.saved_lungs import with_lungs
 
         report = with_lungs(report, scan)
-    return {name: FORMATS[name].render(report, scan) for name in names}
+    linked = _sr_of_segments(report, scan) if {"seg", "sr"} <= set(names) else {}
+    return {name: linked.get(name) or FORMATS[name].render(report, scan) for name in names}
 
 
 def write_report(report: Report, paths: dict[str, Path], *, scan: Volume | None = None, overwrite: bool) -> None:

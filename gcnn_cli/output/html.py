@@ -58,15 +58,17 @@ def _pictures(volume: Volume, number: int, nodule: Nodule) -> dict[str, Any]:
     return {
         "number": number,
         "nodule": nodule,
-        "planes": [{"title": v.plane.capitalize(), "ring": ring, **_crop(v)} for v in nodule_views(volume, nodule)],
+        "planes": [
+            {"title": v.plane.capitalize(), "ring": ring, **picture_of(v)} for v in nodule_views(volume, nodule)
+        ],
         "strip": [
-            {"slice": s.number, "own": s.number == nodule.slice, **_crop(s.view)}
+            {"slice": s.number, "own": s.number == nodule.slice, **picture_of(s.view)}
             for s in neighboring_slices(volume, nodule)
         ],
     }
 
 
-def _crop(view: View) -> dict[str, Any]:
+def picture_of(view: View) -> dict[str, Any]:
     """Return a picture with its place in the square field, in percent, for CSS."""
     rows, columns = view.hu.shape
     share = 100 / view.field_mm

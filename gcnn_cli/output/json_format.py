@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from gcnn_cli import NOTICE, __version__
-from gcnn_cli.detection.findings import Nodule, Report
+from gcnn_cli.detection.findings import Nodule, Report, Seed
 
 SCHEMA_NAME = "gcnn-report"
 SCHEMA_VERSION = "1.0"
@@ -82,4 +82,9 @@ def _nodule_data(number: int, nodule: Nodule) -> dict[str, Any]:
         "volume_mm3": nodule.volume_mm3,
         "probability": nodule.probability,
         **({} if nodule.fp_per_scan is None else {"fp_per_scan": nodule.fp_per_scan}),
+        **({} if nodule.seed is None else {"seed": _seed_data(nodule.seed)}),
     }
+
+
+def _seed_data(seed: Seed) -> dict[str, Any]:
+    return {"position_mm": list(seed.position_mm), "diameter_mm": seed.diameter_mm}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
+from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary, Seed
 from gcnn_cli.errors import GcnnError, InputError
 from gcnn_cli.output.json_format import SCHEMA_NAME, SCHEMA_VERSION
 from gcnn_cli.scan.images.image_file import suffix_of
@@ -153,12 +153,17 @@ def _nodule(number: int, data: dict[str, Any], scan: ScanSummary) -> Nodule:
         slice=int(data["slice"]),
         sop_instance_uid=_text(data["sop_instance_uid"]),
         fp_per_scan=_number(data["fp_per_scan"]) if "fp_per_scan" in data else None,
+        seed=_seed(data["seed"]) if "seed" in data else None,
     )
     if abs(nodule.slice - 1 - np.clip(index[0], 0, scan.shape_zyx[0] - 1)) > 0.501:
         raise ValueError(f"nodule {number}: slice {nodule.slice} is not the nearest to its voxel")
     if nodule.diameter_mm <= 0 or nodule.volume_mm3 <= 0:
         raise ValueError(f"nodule {number}: diameter and volume must be greater than 0")
     return nodule
+
+
+def _seed(data: dict[str, Any]) -> Seed:
+    return Seed(_vector(data["position_mm"]), _number(data["diameter_mm"]))
 
 
 def _vector(values: Any) -> tuple[float, float, float]:

@@ -4,12 +4,8 @@ Each nodule is one measurement group (TID 1410): a 3D point in the series' frame
 volume and the network's score as (122157, DCM, "Probability"). Without nodules one group states (111017)
 that all algorithms succeeded without findings (111241).
 
-An SR belongs to its study. The standard (PS3.3 C.7.1.1, PS3.5 7.4) requires the patient's name, id, birth
-date and sex (Type 2: present, with the value where it is known), and objects of one study must agree on
-them. They are copied from the images, empty where the images were de-identified. Besides them only
-attributes are copied that an archive needs to match a study, or that mark an identity as removed. Optional
-attributes (addresses, comments, other names and ids, age, size) are left out. No other output of gcnn
-holds any of this.
+With a segmentation of the same run (`output.seg`) a group refers to its nodule's segment (TID 1411) and has the point
+as its center. `output.study` says what is taken over from the images, the patient's name among it.
 """
 
 import io
@@ -31,32 +27,33 @@ from highdicom.sr import (
     ObserverContext,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     QualitativeEvaluation,
+    ReferencedSegment,
+    Scoord3DContentItem,
     SourceImageForMeasurement,
+    SourceSeriesForSegmentation,
     TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
 )
-from pydicom.datadict import keyword_for_tag
 from pydicom.sr.codedict import codes
 
 from gcnn_cli import __version__
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.output.seg import Segments
+from gcnn_cli.output.study import DESCRIPTION, MANUFACTURER, required_headers
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, reason
-from gcnn_cli.scan.dicom.evidence import Evidence, read_evidence
+from gcnn_cli.scan.dicom.evidence import Evidence
 from gcnn_cli.scan.volume import Volume
 
-# Type 2 in the patient and study modules: may be empty but must be present; de-identified files may lack them.
-_TYPE_2 = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex",
-    "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "ReferringPhysicianName",
-)  # fmt: skip
-_OF_THE_PATIENT = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
 _CT_CHEST = CodedConcept("24627-2", "LN", "CT Chest")
-_MANUFACTURER = "gcnn"
-_DESCRIPTION = "Pulmonary nodules by gcnn, research use only"
+_CENTER = CodedConcept("111010", "DCM", "Center")
 
 
-def structured_report(report: Report, volume: Volume) -> bytes:
-    """Return the DICOM file. Its UIDs are new each time. volume: the scan, whose source names the series.
+def structured_report(report: Report, volume: Volume, segments: Segments | None = None) -> bytes:
+    """Return the DICOM file. Its UIDs are new each time.
+
+    volume:   the scan, whose source names the series
+    segments: the segmentation of the same report, to refer to
 
     Raises UsageError for a scan that is not DICOM, InputError for headers to which no SR can refer.
     """
@@ -65,15 +62,10 @@ def structured_report(report: Report, volume: Volume) -> bytes:
         raise UsageError("a DICOM SR refers to a DICOM series, and this is an image file", path=source.path)
     if not source.frame_of_reference_uid:
         raise InputError("the series names no frame of reference, so an SR cannot state positions", path=source.path)
-    evidence = read_evidence(source)
-    for header in evidence.headers:
-        for keyword in _TYPE_2:
-            if keyword not in header:
-                setattr(header, keyword, None)
-        _leave_out_optional(header)
+    evidence = required_headers(source)
     with quiet_pydicom():  # it warns about values of the images, which go into the SR unchanged
         try:
-            document = _document(report, evidence)
+            document = _document(report, evidence, segments)
             buffer = io.BytesIO()
             document.save_as(buffer, enforce_file_format=True)
         except DAMAGE as error:
@@ -81,16 +73,12 @@ def structured_report(report: Report, volume: Volume) -> bytes:
     return buffer.getvalue()
 
 
-def _leave_out_optional(header: Any) -> None:
-    """Delete optional attributes of the patient, which is group 0010."""
-    for tag in list(header.keys()):  # not the elements, which would be decoded
-        if tag.group == 0x0010 and keyword_for_tag(tag) not in _OF_THE_PATIENT:
-            del header[tag]
-
-
-def _document(report: Report, evidence: Evidence) -> Any:
+def _document(report: Report, evidence: Evidence, segments: Segments | None) -> Any:
     algorithm = _algorithm(report)
-    groups = [_nodule_group(number, n, evidence, report, algorithm) for number, n in enumerate(report.nodules, 1)]
+    groups = [
+        _nodule_group(number, nodule, evidence, report, algorithm, segments)
+        for number, nodule in enumerate(report.nodules, start=1)
+    ]
     # The optional image library (TID 1600) is left out: it repeats the images' headers, and needs elements that some
     # images lack. The evidence sequence refers to all images of the series.
     content = MeasurementReport(
@@ -101,16 +89,16 @@ def _document(report: Report, evidence: Evidence) -> Any:
     )
     first = evidence.headers[0]
     return Comprehensive3DSR(
-        evidence=evidence.headers,
+        evidence=[*evidence.headers, *([segments.dataset] if segments else [])],
         content=content,
         series_instance_uid=UID(),
         series_number=1000 + int(first.get("SeriesNumber") or 0),
         sop_instance_uid=UID(),
         instance_number=1,
-        manufacturer=_MANUFACTURER,
+        manufacturer=MANUFACTURER,
         manufacturer_model_name="gcnn",
         software_versions=__version__,
-        series_description=_DESCRIPTION,
+        series_description=DESCRIPTION,
         is_complete=True,
         is_final=False,  # PRELIMINARY and UNVERIFIED: nobody has reviewed it
         is_verified=False,
@@ -118,28 +106,53 @@ def _document(report: Report, evidence: Evidence) -> Any:
 
 
 def _nodule_group(
-    number: int, nodule: Nodule, evidence: Evidence, report: Report, algorithm: AlgorithmIdentification
-) -> PlanarROIMeasurementsAndQualitativeEvaluations:
+    number: int,
+    nodule: Nodule,
+    evidence: Evidence,
+    report: Report,
+    algorithm: AlgorithmIdentification,
+    segments: Segments | None,
+) -> PlanarROIMeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
     header, frame = evidence.slices[nodule.slice - 1]
     image = SourceImageForMeasurement(
         header.SOPClassUID, header.SOPInstanceUID, referenced_frame_numbers=None if frame is None else [frame]
     )
-    return PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=TrackingIdentifier(UID(), f"Nodule {number}"),
-        referenced_region=ImageRegion3D(
-            "POINT", np.array([nodule.position_mm]), report.scan.source.frame_of_reference_uid
-        ),
-        finding_type=codes.SCT.Nodule,
-        finding_sites=[FindingSite(codes.SCT.Lung)],
-        algorithm_id=algorithm,
-        measurements=[
+    described: dict[str, Any] = {
+        "finding_type": codes.SCT.Nodule,
+        "finding_sites": [FindingSite(codes.SCT.Lung)],
+        "algorithm_id": algorithm,
+        "measurements": [
             Measurement(
                 codes.SCT.Diameter, round(nodule.diameter_mm, 3), codes.UCUM.Millimeter, referenced_images=[image]
             ),
             Measurement(codes.SCT.Volume, round(nodule.volume_mm3, 2), codes.UCUM.CubicMillimeter),
             Measurement(codes.DCM.Probability, round(nodule.probability, 6), codes.UCUM.NoUnits),
         ],
+    }
+    frame_of_reference = report.scan.source.frame_of_reference_uid
+    if segments is None:
+        return PlanarROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=TrackingIdentifier(UID(), f"Nodule {number}"),
+            referenced_region=ImageRegion3D("POINT", np.array([nodule.position_mm]), frame_of_reference),
+            **described,
+        )
+    group = VolumetricROIMeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(UID(segments.tracking_uids[number - 1]), f"Nodule {number}"),
+        referenced_segment=ReferencedSegment(
+            segments.dataset.SOPClassUID,
+            segments.dataset.SOPInstanceUID,
+            segment_number=number,
+            source_series=SourceSeriesForSegmentation(report.scan.source.series_uid),
+        ),
+        **described,
     )
+    # A segment has no point. Software that lists positions finds it here, as in an SR without segments.
+    group[0].ContentSequence.append(
+        Scoord3DContentItem(
+            _CENTER, "POINT", np.array([nodule.position_mm]), frame_of_reference, relationship_type="CONTAINS"
+        )
+    )
+    return group
 
 
 def _no_finding_group(algorithm: AlgorithmIdentification) -> MeasurementsAndQualitativeEvaluations:
@@ -167,7 +180,7 @@ def _algorithm(report: Report) -> AlgorithmIdentification:
             f"group={report.model.group}",
             f"threshold={report.threshold:.6g}",
         ],
-        manufacturer=_MANUFACTURER,
+        manufacturer=MANUFACTURER,
     )
 
 
@@ -178,7 +191,7 @@ def _observer(model: ModelSummary) -> ObserverContext:
         DeviceObserverIdentifyingAttributes(
             uid=f"2.25.{int(model.sha256[:32] or '0', 16)}",
             name=f"gcnn {__version__}",
-            manufacturer_name=_MANUFACTURER,
+            manufacturer_name=MANUFACTURER,
             model_name=model.name,
         ),
     )

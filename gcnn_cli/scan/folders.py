@@ -10,6 +10,8 @@ from gcnn_cli.errors import GcnnError, InputError
 from gcnn_cli.scan.archives import is_archive, unpacked
 from gcnn_cli.scan.images.image_file import SUFFIXES, suffix_of
 
+MASK_ENDING = ".nodules.nii.gz"  # of the masks that gcnn writes: images, but no scans
+
 _SUBSET = re.compile(r"subset\d+")
 
 
@@ -70,8 +72,9 @@ def visible_files(folder: Path) -> list[Path]:
 
 
 def select_images(files: Iterable[Path]) -> list[Path]:
-    """Select the files that are scans by their names: in LUNA16's layout, only those in its subsets."""
-    images = [path for path in files if path.name.lower().endswith(SUFFIXES)]
+    """Select the files that are scans by their names: in LUNA16's layout, only those in its subsets, and no masks."""
+    named = (path for path in files if path.name.lower().endswith(SUFFIXES))
+    images = [path for path in named if not path.name.endswith(MASK_ENDING)]
     return [path for path in images if path.suffix == ".mhd" and is_subset(path.parent)] or images
 
 

@@ -130,6 +130,7 @@ def _provenance(members: Sequence[FoldWeights], names: Names, basis: dict[str, f
         "tool": first["tool"],
         "torch": first["torch"],
         "recipe": json.loads(json.dumps(_shared(members[0].recipe))),
+        **({"parent": first["parent"]} if "parent" in first else {}),  # one for all, as the recipes are
         **(names if named else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "out_of_fold": basis,

@@ -88,8 +88,13 @@ def train_network(
     checkpoint: Checkpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     process: Process | None = None,
+    start: GCNN | None = None,
+    frozen: int = 0,
 ) -> tuple[GCNN, list[Progress]]:
-    """Train from scratch or from the checkpoint.
+    """Train from scratch, from `start`, or from the checkpoint.
+
+    start:  network with the values to begin with, of the configured shape
+    frozen: number of its first convolutions that stay as they are
 
     Return the averaged network, in eval mode on the CPU, and the validations. With patience the network is the
     average at the best validation. Raises InputError if a class is missing, Interrupted when asked to stop.
@@ -98,7 +103,7 @@ def train_network(
         if not any(s.label == label for s in training):
             raise InputError(f"training needs both nodules and negatives; there are no {name}")
     process = process or Process()
-    run = _Run(training, config, process)
+    run = _Run(training, config, process, start, frozen)
     if checkpoint and (state := checkpoint.load()):
         run.restore(state)
     while not run.done:
@@ -120,13 +125,27 @@ def train_network(
 class _Run:
     """The state of a training, which a checkpoint holds."""
 
-    def __init__(self, training: list[Sample], config: TrainConfig, process: Process) -> None:
+    def __init__(
+        self,
+        training: list[Sample],
+        config: TrainConfig,
+        process: Process,
+        start: GCNN | None = None,
+        frozen: int = 0,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config = config
         self.training = training
         self.process = process
-        self.network = GCNN(config.network).train().to(process.device)
-        self.average: GCNN = copy.deepcopy(self.network).eval()
+        self.network = GCNN(config.network)
+        if start is not None:
+            self.network.load_state_dict(start.state_dict())
+        self.network.train().to(process.device)
+        for block in list(self.network.blocks.children())[
+            :frozen
+        ]:  # in eval mode, or the normalizations would go on learning
+            block.eval().requires_grad_(False)
+        self.average: GCNN = copy.deepcopy(self.network).eval().requires_grad_(True)  # none is frozen in the result
         self.best = copy.deepcopy(self.average.state_dict())
         self.trained = process.wrap(self.network)
         self.optimizer = torch.optim.AdamW(

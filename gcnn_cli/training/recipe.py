@@ -1,10 +1,11 @@
 """All settings of a training run in one value, read from TOML and written to it.
 
     [network]  group, fields, ...     [train]  steps, seed, learning_rate, ...
-    [input]    spacing_mm, side, ...  [augment], [samples], [split]
+    [input]    spacing_mm, side, ...  [augment], [samples], [split], [init]
 
 Keys that a file does not set keep their defaults. An unknown key is an error. Spacings and sides are one number, or
-one for each axis, [z, y, x]. The name of one of the article's networks (`article`) stands for a file.
+one for each axis, [z, y, x]. The name of one of the article's networks (`article`) stands for a file. A training that
+goes on from other weights (`parent`) has other defaults: theirs.
 """
 
 import math
@@ -26,6 +27,7 @@ from gcnn_cli.symmetry.shapes import check_turns
 from gcnn_cli.training.article import ARTICLE_NETWORKS, article_sections
 from gcnn_cli.training.augment import AugmentConfig
 from gcnn_cli.training.loop import TrainConfig
+from gcnn_cli.training.parent import InitConfig, Parent
 
 _PER_AXIS = {"spacing_mm", "side", "kernel"}
 _NAMES = {float: "number", int: "whole number", str: "text", tuple: "list", bool: "true or false"}
@@ -36,31 +38,41 @@ _SECTIONS: dict[str, type] = {
     "train": TrainConfig,
     "samples": SampleConfig,
     "split": SplitConfig,
+    "init": InitConfig,
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of sampling, splitting and training. subset: number of samples to train on, 0 for all."""
+    """Settings of sampling, splitting and training.
+
+    subset: number of samples to train on, 0 for all
+    init:   how the training goes on from other weights; the default starts anew
+    """
 
     train: TrainConfig = field(default_factory=TrainConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     subset: int = 0
+    init: InitConfig = field(default_factory=InitConfig)
 
 
-def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = None) -> Recipe:
+def read_recipe(
+    path: Path | None, changes: dict[str, dict[str, Any]] | None = None, parent: Parent | None = None
+) -> Recipe:
     """Read a recipe from a file and apply changes to it, section by section; None in a change changes nothing.
 
-    path: of a TOML file, or the name of one of the article's networks
+    path:   of a TOML file, or the name of one of the article's networks
+    parent: weights that the training goes on from; they give the defaults (`Parent.sections`)
 
     If nothing sets the network's fields, they follow from its group. Raises InputError naming the file and the key,
-    UsageError for an unknown group.
+    UsageError for an unknown group, and for a recipe that does not fit the parent or its absence.
     """
-    sections = _sections_of(path) if path else {}
-    for name, values in (changes or {}).items():
-        given = {key: value for key, value in values.items() if value is not None}
-        sections[name] = {**sections.get(name, {}), **given}
+    sections: dict[str, dict[str, Any]] = parent.sections() if parent else {}
+    for changed in (_sections_of(path) if path else {}, changes or {}):
+        for name, values in changed.items():
+            given = {key: value for key, value in values.items() if value is not None}
+            sections[name] = {**sections.get(name, {}), **given}
     group = _as(str, sections.get("network", {}).get("group", NetworkConfig().group), f"{path}: group in [network]")
     if group not in FIELDS:
         raise UsageError(f"unknown group {group!r}: choose one of {', '.join(FIELDS)}")
@@ -83,7 +95,12 @@ def read_recipe(path: Path | None, changes: dict[str, dict[str, Any]] | None = N
     check_symmetric_voxels(network, made["input"])
     _check_turns(made["augment"], made["input"], path)
     train = replace(made["train"], network=network, input=made["input"], augment=made["augment"])
-    return Recipe(train, made["samples"], made["split"], subset)
+    recipe = Recipe(train, made["samples"], made["split"], subset, made["init"])
+    if parent:
+        parent.check(network, train.input, recipe.init)
+    elif recipe.init != InitConfig():
+        raise UsageError(f"{path}: this recipe goes on from other weights; name them with --init")
+    return recipe
 
 
 def recipe_text(recipe: Recipe) -> str:
@@ -92,6 +109,8 @@ def recipe_text(recipe: Recipe) -> str:
     sections = {name: train.pop(name) for name in ("network", "input", "augment")}
     sections |= {"train": train, "samples": {**asdict(recipe.samples), "subset": recipe.subset}}
     sections["split"] = asdict(recipe.split)
+    if recipe.init != InitConfig():
+        sections["init"] = asdict(recipe.init)
     return tomli_w.dumps(sections)
 
 

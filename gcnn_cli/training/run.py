@@ -10,30 +10,36 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.committee import Committee, Network
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.samples.montage import draw_montage
 from gcnn_cli.samples.prepare import Prepared, prepare
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
+from gcnn_cli.training.comparison import Comparison, compare_with_parent
 from gcnn_cli.training.distributed import Process
-from gcnn_cli.training.loop import Progress, train_network
+from gcnn_cli.training.loop import Progress, TrainConfig, train_network
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
+from gcnn_cli.training.parent import Parent
 from gcnn_cli.training.provenance import provenance_of, write_data_names
 from gcnn_cli.training.recipe import Recipe, recipe_text, stated_settings
 from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
-from gcnn_cli.training.scoring import score_samples
+from gcnn_cli.training.scoring import score_averaged, score_samples
 
 log = logging.getLogger("gcnn")
 
@@ -48,6 +54,7 @@ class RunConfig:
     strict:    raise InputError for any problem of the data instead of leaving it out
     name_data: name series and patients in the weights file
     proposals: network that proposes candidates: name of shipped weights, or path of a weights file
+    parent:    weights to go on from; None to start anew
     """
 
     data: tuple[Path, ...]
@@ -61,6 +68,7 @@ class RunConfig:
     strict: bool = False
     name_data: bool = False
     proposals: str = SHIPPED
+    parent: Parent | None = None
 
     def __post_init__(self) -> None:
         check_run_files(self.out, overwrite=self.overwrite, resume=self.resume)
@@ -75,6 +83,11 @@ class RunConfig:
         """Path of the run's checkpoint."""
         return checkpoint_path(self.out)
 
+    @property
+    def networks(self) -> int:
+        """Number of networks that are trained, one after the other."""
+        return len(self.parent.starts(self.recipe.split)) if self.parent else 1
+
 
 def run_training(
     config: RunConfig,
@@ -82,8 +95,12 @@ def run_training(
     watch: Callable[[Progress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
     process: Process | None = None,
+    compared: Callable[[Comparison | None], None] = lambda _: None,
 ) -> TrainedModel | None:
     """Prepare samples, train, calibrate and write the weights. `watch` is called with every step.
+
+    compared: called with the comparison of new weights and their parent, once the weights are written; with None if
+              nothing was held out to compare on
 
     Return None if only a montage was requested, and on every rank but 0.
 
@@ -101,7 +118,7 @@ def run_training(
             recipe.split,
             strict=config.strict,
             cache=cache,
-            detector=None if config.montage else _future_detector(recipe, config.proposals),
+            detector=None if config.montage else future_detector(recipe.train, config.proposals),
             proposals=config.proposals,
         )
     )
@@ -114,34 +131,36 @@ def run_training(
         draw_montage(training, config.montage, recipe.train.seed)
         return None
     # With patients by their names in the index: an id given by hand is stored nowhere.
-    recipe = Recipe(recipe.train, recipe.samples, prepared.split, recipe.subset)
+    recipe = replace(recipe, split=prepared.split)
     precision = precision_name(process.device)
     settings = {**asdict(recipe), "train": stated_settings(recipe.train)}
     run = fingerprint(settings, prepared.training_series, prepared.training_patients, len(training), precision)
-    checkpoint = Checkpoint(config.checkpoint_path, run)
+    checkpoints = [Checkpoint(checkpoint_path(config.out, n), run) for n in range(config.networks)]
     if process.is_main and not config.resume:
-        checkpoint.path.unlink(missing_ok=True)
+        for checkpoint in checkpoints:
+            checkpoint.path.unlink(missing_ok=True)
     with _reporting(config, recipe, watch) if process.is_main else nullcontext(_nothing) as notify:
-        network, validations = train_network(
-            training,
-            prepared.validation,
-            recipe.train,
-            notify,
-            checkpoint=checkpoint,
-            should_stop=should_stop,
-            process=process,
-        )
+        network, validations = _train(config, recipe, training, prepared, notify, checkpoints, should_stop, process)
     if not process.is_main:
         return None
-    study = _study(network, prepared, recipe)
+    study = _study(network, prepared, recipe, config.parent)
     kinds = Counter(s.kind for s in training)
     provenance = provenance_of(recipe, prepared, kinds, validations, study, precision, name_data=config.name_data)
+    calibration, comparison = study.calibration, None
+    if config.parent:
+        calibration = _calibration_after(config.parent, study)
+        provenance["parent"] = config.parent.provenance()
+        comparison = _compare(config.parent, network, prepared, recipe)
+        provenance["comparison"] = comparison.data() if comparison else {}
     provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
-    model = TrainedModel(config.out.stem, network, recipe.train.input, study.calibration, provenance)
+    model = TrainedModel(config.out.stem, network, recipe.train.input, calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     write_data_names(prepared, config.folder, sha256)
-    checkpoint.path.unlink(missing_ok=True)  # the run is finished
+    for checkpoint in checkpoints:
+        checkpoint.path.unlink(missing_ok=True)  # the run is finished
     log.info("%s: sha256 %s", config.out, sha256)
+    if config.parent:
+        compared(comparison)
     return model
 
 
@@ -155,12 +174,12 @@ def _reporting(
 
         def notify(line: Progress) -> None:
             watch(line)
-            if line.validation or line.step == recipe.train.steps:
+            if line.validation or line.step % recipe.train.steps == 0:
                 metrics.write(line)
                 figures = " ".join(f"{key} {value:.3f}" for key, value in line.validation.items())
                 log.info(
                     "step %d/%d  loss %.3f  %.1f patches/s  %s",
-                    line.step, recipe.train.steps, line.loss, line.patches_per_s, figures,
+                    line.step, recipe.train.steps * config.networks, line.loss, line.patches_per_s, figures,
                 )  # fmt: skip
 
         yield notify
@@ -170,17 +189,81 @@ def _nothing(_: Progress) -> None:
     """Rank 0 alone reports."""
 
 
-def _future_detector(recipe: Recipe, proposals: str) -> Detector:
+def future_detector(train: TrainConfig, proposals: str = SHIPPED) -> Detector:
     """Return the detector that the new weights will have, but for the weights: it finds the same candidates."""
-    untrained = TrainedModel("untrained", GCNN(recipe.train.network).eval(), recipe.train.input, Calibration())
+    untrained = TrainedModel("untrained", GCNN(train.network).eval(), train.input, Calibration())
     return make_detector(untrained, torch.device("cpu"), proposals=proposals)
 
 
-def _study(network: GCNN, prepared: Prepared, recipe: Recipe) -> OperatingStudy:
+def _train(
+    config: RunConfig,
+    recipe: Recipe,
+    training: list[Sample],
+    prepared: Prepared,
+    notify: Callable[[Progress], None],
+    checkpoints: list[Checkpoint],
+    should_stop: Callable[[], bool],
+    process: Process,
+) -> tuple[Network, list[Progress]]:
+    """Train the network, or every member of the parent's committee in turn. Steps are counted over all of them."""
+    starts = config.parent.starts(recipe.split) if config.parent else [None]
+    trained: list[GCNN] = []
+    validations: list[Progress] = []
+    for n, (start, checkpoint) in enumerate(zip(starts, checkpoints, strict=True)):
+        before = n * recipe.train.steps
+
+        def shifted(line: Progress, before: int = before) -> None:
+            notify(replace(line, step=before + line.step))
+
+        network, validations = train_network(
+            training,
+            prepared.validation,
+            replace(recipe.train, seed=recipe.train.seed + n),
+            shifted,
+            checkpoint=checkpoint,
+            should_stop=should_stop,
+            process=process,
+            start=start,
+            frozen=recipe.init.frozen,
+        )
+        trained.append(network)
+    return (trained[0] if len(trained) == 1 else Committee(trained).eval()), validations
+
+
+def _study(network: Network, prepared: Prepared, recipe: Recipe, parent: Parent | None) -> OperatingStudy:
     """Calibrate on held-out nodules and on the candidates that detection scores in every labeled scan."""
     labelled, held = set(prepared.labelled_series), set(prepared.held_out_patients)
     nodules = [s for s in prepared.validation if s.label]
     marks = [s for s in prepared.training if s.kind == "mark" and s.series in labelled]
     samples = [*nodules, *marks, *prepared.scored]
-    logits = score_samples(network, samples, recipe.train.input).numpy()
-    return study_operation(samples, logits, [s.patient in held for s in samples])
+    logits = _logits(network, samples, recipe, parent)
+    study = study_operation(samples, logits, [s.patient in held for s in samples])
+    if parent is None:
+        return study
+    averaged = replace(study.calibration, average_over=parent.model.calibration.average_over)
+    return replace(study, calibration=averaged)
+
+
+def _logits(network: Network, samples: list[Sample], recipe: Recipe, parent: Parent | None) -> NDArray[np.float64]:
+    """Return the logits [N] as the weights will score: averaged over the same group as the parent's."""
+    if parent is None and isinstance(network, GCNN):
+        return score_samples(network, samples, recipe.train.input).numpy().astype(float)
+    average_over = parent.model.calibration.average_over if parent else "trivial"
+    return score_averaged(network, samples, recipe.train.input, average_over, torch.device("cpu"))
+
+
+def _calibration_after(parent: Parent, study: OperatingStudy) -> Calibration:
+    """Return the new calibration, or the parent's where nothing was held out that could give one."""
+    if study.scans:
+        return study.calibration
+    log.warning("nothing held out to calibrate on: the new weights keep the parent's calibration and threshold")
+    return parent.model.calibration
+
+
+def _compare(parent: Parent, network: Network, prepared: Prepared, recipe: Recipe) -> Comparison | None:
+    held = set(prepared.held_out_patients)
+    candidates = [s for s in prepared.scored if s.patient in held]
+    negatives = candidates or [s for s in prepared.validation if not s.label]
+    samples = [*(s for s in prepared.validation if s.label), *negatives]
+    new, old = (_logits(n, samples, recipe, parent) for n in (network, parent.model.network))
+    return compare_with_parent(samples, new, old, parent.patients)

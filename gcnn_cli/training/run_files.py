@@ -11,9 +11,12 @@ def run_folder(weights: Path) -> Path:
     return weights.with_suffix(".run")
 
 
-def checkpoint_path(weights: Path) -> Path:
-    """Return the path of the checkpoint of the run that makes a weights file."""
-    return run_folder(weights) / "checkpoint.pt"
+def checkpoint_path(weights: Path, member: int = 0) -> Path:
+    """Return the path of the checkpoint of the run that makes a weights file.
+
+    member: of a committee whose members are trained one after the other, from 0
+    """
+    return run_folder(weights) / (f"checkpoint-{member + 1}.pt" if member else "checkpoint.pt")
 
 
 def check_run_files(weights: Path, *, overwrite: bool, resume: bool) -> None:

@@ -8,6 +8,7 @@ from scan.scans import axial, some_hu, write_series
 
 from gcnn_cli.cohort.scans import find_cohort
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.labels.discovery import find_scans
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
 
@@ -102,6 +103,15 @@ def test_luna16s_masks_are_no_scans(tmp_path):
     cohort = find_cohort([tmp_path])
     assert names(cohort) == ["subset0/1.2.3"]
     assert "outside LUNA16's subsets" in cohort.set_aside[0].reason
+
+
+def test_masks_of_an_earlier_run_are_no_scans(tmp_path):
+    image(tmp_path / "a.mhd")
+    image(tmp_path / "b.mhd")
+    (tmp_path / "a.nodules.nii.gz").write_bytes(b"\x1f\x8b")
+    cohort = find_cohort([tmp_path])
+    assert (names(cohort), cohort.set_aside) == (["a", "b"], ())
+    assert [scan.path.name for scan in find_scans(tmp_path)] == ["a.mhd", "b.mhd"]
 
 
 def test_what_holds_no_scan_is_left_to_the_reader(tmp_path):

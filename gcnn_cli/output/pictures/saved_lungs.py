@@ -47,7 +47,7 @@ def with_lungs(report: Report, volume: Volume, mask_path: Path | None = None) ->
 
 def _spacing_of(report: Report) -> float:
     """Return the spacing in mm of the detection grid; where the report states none, that of the shipped weights."""
-    stated = report.options.get("spacing_mm")
+    stated = report.options.get("grid_mm", report.options.get("spacing_mm"))
     if isinstance(stated, (int, float)) and math.isfinite(stated) and _FINEST_MM <= stated <= _COARSEST_MM:
         return float(stated)
     return _DEFAULT_SPACING_MM

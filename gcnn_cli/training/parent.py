@@ -1,0 +1,126 @@
+"""Training that goes on from other weights: the parent, its part in the recipe, and the networks to start with.
+
+A network that is trained on needs less of everything: a tenth of the learning rate, so that few scans do not undo what
+many have taught, and a sixth of the steps. It keeps the parent's shape and input, without which the parent's values
+mean nothing.
+
+A committee is trained on member by member, each with batches of its own, and is a committee again. With folds each
+fold has one network, and starts from the member of its number: the members are then combined as those of a training
+from scratch.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.network.architecture import GCNN, NetworkConfig
+from gcnn_cli.network.committee import members_of
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.weights import TrainedModel, load_model
+from gcnn_cli.samples.split import SplitConfig
+
+LEARNING_RATE = 4e-4
+STEPS = 200
+_VALIDATE_EVERY = 50
+_CUBE_PER_PATCH = 1.5  # side of a sample's cube, with room for turning and shifting, where the parent's is unknown
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """How a training goes on from other weights.
+
+    parent: sha256 of their file; empty for a training from scratch
+    frozen: number of the first convolutions that stay as they are, their normalizations included
+    """
+
+    parent: str = ""
+    frozen: int = 0
+
+    def __post_init__(self) -> None:
+        if self.frozen < 0 or (self.frozen and not self.parent):
+            raise InputError(f"[init] must have frozen ({self.frozen}) >= 0, and 0 without a parent")
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """The weights that a training goes on from."""
+
+    model: TrainedModel
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """Return the sections of a recipe that follow from the parent, as defaults."""
+        side = self.model.input.side
+        return {
+            "network": asdict(self.model.network.config),
+            "input": asdict(self.model.input),
+            "samples": {"spacing_mm": self.model.input.spacing_mm, "side": self._cube_side(side)},
+            "train": {"learning_rate": LEARNING_RATE, "steps": STEPS, "validate_every": _VALIDATE_EVERY},
+            "init": {"parent": self.model.sha256},
+        }
+
+    def check(self, network: NetworkConfig, spec: InputSpec, init: InitConfig) -> None:
+        """Raise UsageError unless a recipe keeps the parent's shape and input, and is a recipe for this parent."""
+        config = self.model.network.config
+        if network.group != config.group:
+            raise UsageError(
+                f"these weights have the group {config.group}, and the recipe {network.group}: a network keeps its"
+                " group when it is trained on"
+            )
+        # Dropout has no values of its own, so that it may differ.
+        if replace(network, dropout=config.dropout) != config or spec != self.model.input:
+            raise UsageError("[network] and [input] must be those of the weights in --init; leave these sections out")
+        if init.parent != self.model.sha256:
+            raise UsageError(
+                f"this recipe goes on from other weights than --init: sha256 {init.parent[:12]}…,"
+                f" not {self.model.sha256[:12]}…"
+            )
+        if init.frozen > len(config.fields):
+            raise UsageError(f"[init] frozen is {init.frozen}, and the network has {len(config.fields)} convolutions")
+
+    def starts(self, split: SplitConfig) -> list[GCNN]:
+        """Return copies of the networks to train on: every member, or with folds the one of the fold's number."""
+        members = members_of(self.model.network)
+        chosen = (members[(split.fold - 1) % len(members)],) if split.folds else members
+        return [copy.deepcopy(member) for member in chosen]
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the parent as the new weights' header names it, with its own data where its header names them."""
+        known = {
+            key: self.model.provenance[key]
+            for key in ("training_series", "training_patients", "parent")
+            if key in self.model.provenance
+        }
+        return {"name": self.model.name, "sha256": self.model.sha256, "members": self.members, **known}
+
+    @property
+    def members(self) -> int:
+        """Number of networks in the weights."""
+        return len(members_of(self.model.network))
+
+    @property
+    def patients(self) -> set[str] | None:
+        """Patients that the parent was trained on, and its own parents; None if its header does not name them."""
+        return _patients_of(self.model.provenance)
+
+    def _cube_side(self, side: int) -> int:
+        recipe = self.model.provenance.get("recipe")
+        samples = recipe.get("samples") if isinstance(recipe, Mapping) else None
+        stated = samples.get("side") if isinstance(samples, Mapping) else None
+        return stated if type(stated) is int and stated >= side else 2 * round(_CUBE_PER_PATCH * side / 2)
+
+
+def load_parent(model: str) -> Parent:
+    """Load the weights to go on from, by shipped name or path. Raises ModelError as `load_model`."""
+    return Parent(load_model(model))
+
+
+def _patients_of(provenance: Mapping[str, Any]) -> set[str] | None:
+    if "training_patients" not in provenance:
+        return None
+    own = set(map(str, provenance["training_patients"]))
+    if "parent" not in provenance:
+        return own
+    inherited = _patients_of(provenance["parent"])
+    return None if inherited is None else own | inherited
