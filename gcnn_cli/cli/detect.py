@@ -132,7 +132,6 @@ def detect(
     check_group(average_over)
     check_weights(model)
     check_weights(proposals)
-    check_files([lung_mask])
 
     from gcnn_cli.cohort.request import Request, check_request, check_single
     from gcnn_cli.cohort.scans import find_cohort
@@ -150,6 +149,7 @@ def detect(
     with stderr.status("looking for scans"):
         cohort = find_cohort(scans, series=series, read_stdin=sys.stdin.buffer.read)
     check_request(request, cohort)
+    check_files([lung_mask])
     check_single(request, cohort)
 
     from gcnn_cli.cohort.batch import run_cohort

@@ -5,6 +5,7 @@ Each case represents inputs that a fuzzer found; `tests/fuzzing` looks for more.
 
 import gzip
 import re
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -431,3 +432,13 @@ def test_a_zip_with_a_nameless_member_is_one_line(tmp_path: Path, name: str) -> 
         archive.writestr(zipfile.ZipInfo(name), b"x")
     with pytest.raises(InputError, match=r"a\.zip"):
         read_volume(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize("start", [b"", b"\x02\0\0\0UL\x04\0\0\0\0\0"], ids=["at once", "after the meta information"])
+def test_zeros_instead_of_elements_cost_no_time(tmp_path, start):
+    """pydicom would read each 8 of these 80 MB as an element."""
+    (tmp_path / "a.dcm").write_bytes(bytes(128) + b"DICM" + start + bytes(80_000_000))
+    started = time.process_time()
+    with pytest.raises(InputError, match="no DICOM series"):
+        read_volume(tmp_path)
+    assert time.process_time() - started < 5

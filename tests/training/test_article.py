@@ -180,8 +180,8 @@ def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder
     def small(detector):
         return dataclasses.replace(detector, ranker=dataclasses.replace(detector.ranker, config=few))
 
-    future = training_run._future_detector
-    monkeypatch.setattr(training_run, "_future_detector", lambda recipe: small(future(recipe)))
+    future = training_run.future_detector
+    monkeypatch.setattr(training_run, "future_detector", lambda train, proposals: small(future(train, proposals)))
     home = tmp_path_factory.getbasetemp() / "article"
     recipe = read_recipe(home.__class__(name), {"train": {"steps": 1}})
     recipe = dataclasses.replace(

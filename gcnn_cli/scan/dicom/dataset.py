@@ -34,6 +34,7 @@ DAMAGE = (
 )
 _LONGEST_META = 2**16
 _CHUNK = 2**20
+_EMPTY_ELEMENT, _MOST_EMPTY = bytes(8), 1000
 # A deflated data set may unpack to this much, or to this many times its file.
 _INFLATED_BYTES = 64 * 2**20
 _INFLATED_RATIO = 100
@@ -44,15 +45,25 @@ class DeclaredSizeError(ValueError):
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reads allocate no more than the file holds: lengths in headers cannot be trusted."""
+    """A file whose reads allocate no more than the file holds: lengths in headers cannot be trusted.
+
+    pydicom takes zeros for elements of the command group, 8 bytes each, which a file has none of: megabytes of them
+    would take it minutes. So many raise DeclaredSizeError.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(io.FileIO(path))
         self._size = path.stat().st_size
+        self._empty = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(0, self._size - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
+        content = super().read(left if size is None or size < 0 else min(size, left))
+        if size == len(_EMPTY_ELEMENT) and content == _EMPTY_ELEMENT:
+            self._empty += 1
+            if self._empty > _MOST_EMPTY:
+                raise DeclaredSizeError("zeros where elements should be")
+        return content
 
 
 def read_dicom(path: Path, **options: Any) -> Any:
