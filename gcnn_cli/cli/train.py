@@ -200,7 +200,7 @@ def _show_plan(run: "RunConfig", device: "torch.device") -> None:
     from gcnn_cli.output.listing import show_rows
     from gcnn_cli.training.planning import plan_run
 
-    plan = plan_run(list(run.data), run.recipe, device, run.parent, strict=run.strict)
+    plan = plan_run(list(run.data), run.recipe, device, run.parent, strict=run.strict, proposals=run.proposals)
     show_rows(plan.rows(), console(stderr=False))
     for line in plan.lines():
         typer.echo(line)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.network.architecture import GCNN, NetworkConfig
+from gcnn_cli.network.architecture import GCNN, NetworkConfig, one_or_each
 from gcnn_cli.network.committee import members_of
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.weights import TrainedModel, load_model
@@ -51,11 +51,10 @@ class Parent:
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """Return the sections of a recipe that follow from the parent, as defaults."""
-        side = self.model.input.side
         return {
             "network": asdict(self.model.network.config),
             "input": asdict(self.model.input),
-            "samples": {"spacing_mm": self.model.input.spacing_mm, "side": self._cube_side(side)},
+            "samples": {"spacing_mm": self.model.input.spacing_mm, "side": self._cube_side()},
             "train": {"learning_rate": LEARNING_RATE, "steps": STEPS, "validate_every": _VALIDATE_EVERY},
             "init": {"parent": self.model.sha256},
         }
@@ -104,11 +103,18 @@ class Parent:
         """Patients that the parent was trained on, and its own parents; None if its header does not name them."""
         return _patients_of(self.model.provenance)
 
-    def _cube_side(self, side: int) -> int:
+    def _cube_side(self) -> int | tuple[int, ...]:
+        """Return the side of the samples: the parent's, or as much larger than its patch as by default."""
         recipe = self.model.provenance.get("recipe")
         samples = recipe.get("samples") if isinstance(recipe, Mapping) else None
         stated = samples.get("side") if isinstance(samples, Mapping) else None
-        return stated if type(stated) is int and stated >= side else 2 * round(_CUBE_PER_PATCH * side / 2)
+        sides = self.model.input.sides
+        each = stated if isinstance(stated, list) and len(stated) == len(sides) else [stated] * len(sides)
+        if all(type(n) is int and n >= side for n, side in zip(each, sides, strict=True)):
+            side: int | tuple[int, ...] = one_or_each([int(n) for n in each])
+            return side
+        larger: int | tuple[int, ...] = one_or_each([2 * round(_CUBE_PER_PATCH * n / 2) for n in sides])
+        return larger
 
 
 def load_parent(model: str) -> Parent:

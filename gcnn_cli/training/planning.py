@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.samples.overview import Overview, look_over, time_one
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.distributed import Process
@@ -89,11 +90,17 @@ class Plan:
 
 
 def plan_run(
-    folders: list[Path], recipe: Recipe, device: torch.device, parent: Parent | None = None, *, strict: bool = False
+    folders: list[Path],
+    recipe: Recipe,
+    device: torch.device,
+    parent: Parent | None = None,
+    *,
+    strict: bool = False,
+    proposals: str = SHIPPED,
 ) -> Plan:
     """Measure what a run would need. Raises InputError as `prepare`, and if no scan of the data can be read."""
     data = look_over(folders, recipe.split, strict=strict)
-    prepare_s, cache_bytes = time_one(data, recipe.samples, recipe.split, future_detector(recipe.train))
+    prepare_s, cache_bytes = time_one(data, recipe.samples, recipe.split, future_detector(recipe.train, proposals))
     step_s = _step_seconds(recipe, device)
     negatives = recipe.samples.candidates_per_scan * data.held_out.labelled
     scored = negatives + data.held_out.nodules + data.held_out.cutouts * (1 + recipe.samples.stack_negatives)
@@ -114,10 +121,10 @@ def plan_run(
 
 def _step_seconds(recipe: Recipe, device: torch.device) -> float:
     """Return the seconds of a training step, with augmentation, on patches of noise."""
-    noise = np.random.default_rng(0).normal(-600, 200, (recipe.samples.side,) * 3).astype(np.int16)
-    side = recipe.samples.side
+    sides = recipe.samples.sides
+    noise = np.random.default_rng(0).normal(-600, 200, sides).astype(np.int16)
     samples = [
-        Sample(lambda: noise, side, label, kind, "noise", "noise", 0, side)
+        Sample(lambda: noise, recipe.samples.side, label, kind, "noise", "noise", 0, sides[0])
         for label, kind in ((1, "mark"), (0, "candidate"))
     ]
     config = replace(recipe.train, steps=1 + _STEPS, validate_every=1 + _STEPS, patience=0)
