@@ -111,7 +111,7 @@ class Parent:
         sides = self.model.input.sides
         each = stated if isinstance(stated, list) and len(stated) == len(sides) else [stated] * len(sides)
         if all(type(n) is int and n >= side for n, side in zip(each, sides, strict=True)):
-            side: int | tuple[int, ...] = one_or_each([int(n) for n in each])
+            side: int | tuple[int, ...] = one_or_each(list(each))
             return side
         larger: int | tuple[int, ...] = one_or_each([2 * round(_CUBE_PER_PATCH * n / 2) for n in sides])
         return larger
