@@ -1,7 +1,7 @@
 """Solids of four cubes in any orientation: a plain network against one of the group O, with a tenth of the data.
 
     pip install .
-    python examples/solids.py                    (a few minutes on two cores)
+    python examples/solids.py                    (about a minute on two cores)
 
 There are eight ways to join four cubes by their faces. Two of them are mirror images of each other, a left and a right
 screw. Turning never makes one of the other, so O, the group of rotations, is right for this task. Oh, which has
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gcnn_cli.symmetry import FieldNorm, GroupConv, GroupPool, LiftingConv, MaxPool, act_on_image, make_group
 
-SIDE, CUBE, NOISE = 12, 2, 0.5
+SIDE, CUBE, NOISE = 12, 2, 0.1
 SOLIDS = (  # (z, y, x) of the cubes
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 0, 3)),
     ((0, 0, 0), (0, 0, 1), (0, 0, 2), (0, 1, 0)),
@@ -69,13 +69,13 @@ def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--plot", type=Path, default=Path("solids.png"))
-    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--oh", action="store_true", help="the group Oh in place of O: the screws look alike to it")
     arguments = parser.parse_args()
     name, fields = ("Oh", 1) if arguments.oh else ("O", 2)
     networks = {"plain": lambda: network("trivial", 10), name: lambda: network(name, fields)}
-    test = draw(400, torch.Generator().manual_seed(10_000))
+    test = draw(200, torch.Generator().manual_seed(10_000))
     rows = compare(networks, draw, test, "O", (40, 400), arguments.draws, arguments.steps)
     show(rows, networks, "Solids of four cubes in 24 orientations", arguments.plot)
 
