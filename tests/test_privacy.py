@@ -164,7 +164,7 @@ def test_only_objects_of_the_study_see_headers():
         if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith(sources))
         or (isinstance(node, ast.Import) and any(alias.name.startswith("pydicom") for alias in node.names))
     }
-    in_dicom = {"dataset", "dates", "decoding", "evidence", "headers", "pixels", "series"}
+    in_dicom = {"acquisitions", "dataset", "dates", "decoding", "evidence", "headers", "pixels", "series"}
     of_the_study = {f"output/{name}.py" for name in ("seg", "sr", "study")}
     assert readers == {*of_the_study, "scan/writing.py", *(f"scan/dicom/{name}.py" for name in in_dicom)}
 

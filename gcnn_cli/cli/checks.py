@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from gcnn_cli.errors import DeviceError, InputError, ModelError
+from gcnn_cli.errors import DeviceError, GcnnError, InputError, ModelError
 
 # The groups in space; `gcnn_cli.symmetry` makes them, and loads torch.
 GROUPS = ("trivial", "C4", "C4h", "D4", "D4h", "O", "Oh")
@@ -20,10 +20,10 @@ def check_device(name: str) -> None:
         raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")
 
 
-def check_group(name: str | None) -> None:
-    """Raise ModelError for an unknown group."""
+def check_group(name: str | None, error: type[GcnnError] = ModelError) -> None:
+    """Raise an error for an unknown group: by default the one that making the group raises."""
     if name is not None and name not in GROUPS:
-        raise ModelError(f"unknown group {name!r}: choose one of {', '.join(GROUPS)}")
+        raise error(f"unknown group {name!r}: choose one of {', '.join(GROUPS)}")
 
 
 def check_weights(model: str | None) -> None:

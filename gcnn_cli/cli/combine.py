@@ -17,7 +17,7 @@ from gcnn_cli.cli.app import (
     app,
     start,
 )
-from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_group, check_weights
+from gcnn_cli.cli.checks import check_device, check_folders, check_group, check_weights
 from gcnn_cli.errors import UsageError
 
 
@@ -52,7 +52,8 @@ def combine(
     check_not_existing([out], overwrite=overwrite)
     check_device(device)
     check_group(average_over)
-    check_files(folds)
+    for fold in folds:
+        check_weights(str(fold))
     check_folders(data)
     check_weights(proposals)
     errors = start(quiet, verbose, threads)

@@ -100,7 +100,7 @@ def train(
     from gcnn_cli.training.run_files import check_run_files
 
     check_device(device)
-    check_group(group)
+    check_group(group, UsageError)
     check_files([config])
     check_folders(data)
     check_weights(proposals)

@@ -122,7 +122,7 @@ def test_no_transplanted_nodule_that_a_candidate_hits_is_lost_by_measuring(
     scan = read_volume(shared_data / "scans" / "R01-001.mha")
     rng = np.random.default_rng(0)
     stacks = sorted((shared_data / "nodules").glob("*.npz"))
-    nodules = [n for i in rng.permutation(len(stacks))[:60] if (n := transplants.read_nodule(stacks[i]))]
+    nodules = [n for i in rng.permutation(len(stacks))[:60] if (n := transplants.read_nodule(stacks[i], ""))]
     hu, spacing = scan.hu.astype(np.float32), scan.spacing_zyx
     pools = transplants.places(hu, spacing, rng)
     marks = []  # center in voxels, radius in mm

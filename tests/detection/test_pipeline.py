@@ -162,7 +162,7 @@ def test_the_report_explains_itself(report, model):
     data = report_data(report)
     assert data["weights"] == {"name": "octahedral", "sha256": model.sha256, "group": "O"}
     assert data["options"]["proposals"]["kept"] == 100
-    assert data["options"]["candidate_weights"].startswith("candidates ")
+    assert data["options"]["candidate_weights"].startswith("proposals ")
     json.dumps(data, allow_nan=False)
 
 

@@ -121,7 +121,7 @@ def test_nothing_is_replaced_unasked(run, tables, tmp_path):
         (["--predictions", "p.csv", "--data", "d"], 2, "give one of them"),
         (["--resume"], 2, "--resume continues detections in --out"),
         (["--save-calibrated", "w.safetensors"], 2, "needs --calibrate"),
-        (["--predictions", "nowhere.csv", "--annotations", "a.csv"], 3, "nowhere.csv: cannot be read"),
+        (["--predictions", "nowhere.csv", "--annotations", "a.csv"], 3, "nowhere.csv: no such file"),
         (["--hit-radius", "-1"], 2, "--hit-radius must be above 0"),
         (["--data", "nowhere"], 3, "nowhere: no such folder"),
         (["--cpm", "best"], 2, "best"),

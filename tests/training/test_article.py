@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from gcnn_cli.detection.ranking import RankingConfig
 from training.test_training import write_stack
 
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import ProposalConfig
 from gcnn_cli.errors import InputError, ModelError, UsageError
 from gcnn_cli.experiment.arms import make_arms
 from gcnn_cli.labels.index import read_index
@@ -175,10 +175,10 @@ def test_donors_are_transplanted_on_flat_grids(folder, flat, entry):
 @pytest.mark.parametrize("name", ARTICLE_NETWORKS)
 def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder, entry, tmp_path_factory, monkeypatch):
     """One step on few samples: the whole way from the named recipe to a report."""
-    few = RankingConfig(proposals=6, kept=3)
+    few = ProposalConfig(kept=3)
 
     def small(detector):
-        return dataclasses.replace(detector, ranker=dataclasses.replace(detector.ranker, config=few))
+        return dataclasses.replace(detector, config=dataclasses.replace(detector.config, proposals=few))
 
     future = training_run.future_detector
     monkeypatch.setattr(training_run, "future_detector", lambda train, proposals: small(future(train, proposals)))
@@ -188,7 +188,7 @@ def test_every_network_of_the_article_trains_to_weights_that_detect(name, folder
         recipe,
         train=dataclasses.replace(recipe.train, batch_size=2),
         samples=dataclasses.replace(
-            recipe.samples, candidates_per_scan=4, transplants_per_scan=0, shams_per_scan=0, stack_negatives=0
+            recipe.samples, candidates_per_scan=40, transplants_per_scan=0, shams_per_scan=0, stack_negatives=0
         ),
         split=SplitConfig(share=0.0),
     )

@@ -251,7 +251,7 @@ def test_what_cannot_be_made_is_refused_before_anything_is_read(data, tmp_path):
     for extra, code, text in (
         (["--group", "C5"], 2, "unknown group 'C5'"),
         (["--out", tmp_path / "weights.pt"], 2, "must end in .safetensors"),
-        (["--config", tmp_path / "none.toml"], 3, "none.toml: cannot be read"),
+        (["--config", tmp_path / "none.toml"], 3, "none.toml: no such file"),
         (["--samples", 4000], 3, "--samples 4000 needs 2000 samples of class 1"),
     ):
         done = CliRunner().invoke(app, arguments(data, tmp_path / "a.safetensors", *extra))

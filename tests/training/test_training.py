@@ -98,7 +98,7 @@ def test_unusable_folders_are_refused(tmp_path, phantom):
         read_index([tmp_path])
     write_phantom(phantom, tmp_path / "a")
     (tmp_path / "a" / "annotations.csv").write_text("seriesuid;coordX\nthorax;1\n")
-    with pytest.raises(InputError, match="annotations.csv, line 1: columns must be separated by commas"):
+    with pytest.raises(InputError, match="annotations.csv, line 1: no column coordY, coordZ, diameter_mm"):
         read_index([tmp_path])
 
 
