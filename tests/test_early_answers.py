@@ -43,9 +43,9 @@ ANSWERS = {  # arguments with {scan}, {here}, {made} (an existing file), the exi
     "training on nothing": ("train --data {here}/nope --out {here}/w.safetensors", 3, "nope: no such folder"),
     "training over weights": ("train --data {here} --out {model}", 2, "octahedral.safetensors exists already"),
     "training on no device": ("train --data {here} --out {here}/w.safetensors --device gpu", 7, "unknown device"),
-    "training of no group": ("train --data {here} --out {here}/w.safetensors --group O3", 6, "unknown group 'O3'"),
+    "training of no group": ("train --data {here} --out {here}/w.safetensors --group O3", 2, "unknown group 'O3'"),
     "proposals on nothing": ("train-proposals --data {here}/nope --out {here}/w.safetensors", 3, "no such folder"),
-    "combining nothing": ("combine {here}/nope --data {here} --out {here}/w.safetensors", 3, "nope: no such file"),
+    "combining nothing": ("combine {here}/nope --data {here} --out {here}/w.safetensors", 6, "no weights named"),
     "a curve of nothing": ("learning-curve --data {here}/nope --out {here}/c", 3, "nope: no such folder"),
     "evaluation on nothing": ("evaluate --data {here}/nope", 3, "nope: no such folder"),
     "evaluation of no table": (

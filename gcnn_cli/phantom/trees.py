@@ -65,6 +65,7 @@ def beside(pieces: list[Piece], least_radius_mm: float) -> list[Piece]:
 def _split(fork: Point, group: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
     offset = group - group.mean(axis=0)
     values, vectors = np.linalg.eigh(offset.T @ offset)
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), range(3)])  # LAPACK's signs differ by processor
     lengths = np.sqrt(np.maximum(values, 0))
     # A random mixture of the two longest extents keeps the halves from looking alike.
     axis = vectors[:, 2] * lengths[2] + vectors[:, 1] * lengths[1] * rng.uniform(-0.8, 0.8)
