@@ -15,6 +15,8 @@ from gcnn_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from gcnn_cli.experiment.runs import Run
+    from gcnn_cli.samples.prepare import Prepared
+    from gcnn_cli.samples.split import SplitConfig
     from gcnn_cli.training.loop import Progress
 
 
@@ -33,6 +35,12 @@ def learning_curve(
     ] = "trivial,wide,O,D4h,Oh",
     samples: Annotated[str, typer.Option(help="Comma-separated numbers of training samples.")] = "30,300,3000",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm at each number of samples.")] = 3,
+    first_seed: Annotated[
+        int, typer.Option("--first-seed", min=0, help="First seed; with folds, seed S holds out fold S + 1.")
+    ] = 0,
+    budgets: Annotated[
+        str, typer.Option(help="Comma-separated CPU seconds of training after which networks are measured too.")
+    ] = "",
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimization steps of every training (default: 1200).")
     ] = None,
@@ -61,9 +69,12 @@ def learning_curve(
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.experiment.arms import make_arms
-    from gcnn_cli.experiment.curve_figures import make_cells
+    from gcnn_cli.experiment.curve_figures import make_cells, make_strata
     from gcnn_cli.experiment.curve_files import curve_text, write_curve
-    from gcnn_cli.experiment.runs import plan_runs, read_results, run_all, split_samples, write_test
+    from gcnn_cli.experiment.pace import read_pace
+    from gcnn_cli.experiment.results import read_results
+    from gcnn_cli.experiment.runs import Experiment, plan_runs, run_all
+    from gcnn_cli.experiment.splits import splits_by_fold
     from gcnn_cli.samples.prepare import prepare
     from gcnn_cli.training.loop import Interrupted
     from gcnn_cli.training.recipe import read_recipe
@@ -74,17 +85,25 @@ def learning_curve(
         counts = ()
     if not counts or min(counts) < 2:
         raise UsageError(f"--samples must be comma-separated numbers of at least 2, got {samples!r}")
+    try:
+        times = tuple(float(seconds) for seconds in budgets.split(",") if seconds.strip())
+    except ValueError:
+        times = (-1.0,)
+    if any(not seconds > 0 for seconds in times):
+        raise UsageError(f"--budgets must be comma-separated CPU seconds above 0, got {budgets!r}")
     split = {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed}
     recipe = read_recipe(config, {"train": {"steps": steps}, "split": split})
     named = tuple(name.strip() for name in groups.split(",") if name.strip())
     arms = make_arms(named, recipe.train.network)
     if not only_table:
         with errors.status("reading and preprocessing scans") as status, stop_requests() as signal_number:
-            prepared = prepare(
-                list(data), recipe.samples, recipe.split, cache=cache or out / "cache", held_out_transplants=True
-            )
-            parts = split_samples(prepared, recipe)
-            write_test(parts, out)
+
+            def prepare_fold(split: "SplitConfig") -> "Prepared":
+                where = cache or out / "cache"
+                return prepare(list(data), recipe.samples, split, cache=where, held_out_transplants=True)
+
+            pace = read_pace(out, arms, recipe.train) if times else {}
+            experiment = Experiment(recipe, out, splits_by_fold(prepare_fold, recipe.split), times, pace)
             rates: dict[str, float] = {}
 
             def watch(run: "Run", left: int, line: "Progress") -> None:
@@ -97,14 +116,15 @@ def learning_curve(
                 )
 
             try:
-                runs = plan_runs(arms, counts, seeds)
-                run_all(runs, parts, recipe, out, watch=watch, should_stop=lambda: signal_number() > 0)
+                runs = plan_runs(arms, counts, seeds, first_seed)
+                run_all(runs, experiment, watch=watch, should_stop=lambda: signal_number() > 0)
             except Interrupted:
                 typer.echo("stopped; rerun the same command to continue", err=True)
                 raise typer.Exit(128 + signal_number()) from None
-    test, results = read_results(out)
-    cells = make_cells(test, results)
-    kinds = {kind: test["kind"].count(kind) for kind in sorted(set(test["kind"]))}
+    tests, results = read_results(out)
+    cells, strata = make_cells(tests, results), make_strata(tests, results)
+    found = [kind for test in tests.values() for kind in test["kind"]]
+    kinds = {kind: found.count(kind) for kind in sorted(set(found))}
     hours = sum(r["seconds"] for r in results if r["pooled_over"] == "trivial") / 3600
     about = {
         "command": shlex.join(["gcnn", *sys.argv[1:]]),
@@ -112,5 +132,5 @@ def learning_curve(
         f" {hours:.1f} hours of training.",
         "written": time.strftime("%Y-%m-%d"),
     }
-    write_curve(cells, out, about)
-    typer.echo(curve_text(cells, about), nl=False)
+    write_curve(cells, strata, out, about)
+    typer.echo(curve_text(cells, strata, about), nl=False)

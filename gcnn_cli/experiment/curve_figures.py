@@ -1,197 +1,172 @@
 """Figures of the data-efficiency experiment: scores with spread, differences with intervals, the data factor.
 
-The score is LUNA16's CPM: nodules of the test patients against the candidates of the held-out labeled scans. With
-the false positives fixed it is a mean over nodules (`nodule_credits`), so it can be resampled by patient: a paired
-bootstrap over the nodules' patients, after averaging each arm's seeds. The interval describes the spread over
-patients; the standard deviation beside it describes the spread over seeds.
+Every figure is a mean over seeds, each measured on its own held-out patients. Intervals are 95 % intervals of the
+bootstrap of `resampling`; the standard deviation beside a score is over seeds.
 """
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.evaluation.froc import RATES, draw_scans, interval
-from gcnn_cli.training.validation import auc
+from gcnn_cli.evaluation.froc import interval
+from gcnn_cli.experiment.factors import fitted, interpolated
+from gcnn_cli.experiment.measures import MEASURES, Floats
+from gcnn_cli.experiment.resampling import Resampler, logits_of
+from gcnn_cli.experiment.results import Test
 
 BASELINE = "trivial"
-CONTEXTS: dict[str, tuple[str, ...]] = {"own surroundings": ("stack", "cube", "mark"), "transplants": ("transplant",)}
-RESAMPLES = 1000
+CONTEXTS: dict[str, tuple[str, ...]] = {
+    "own surroundings": ("stack", "cube", "chunk", "mark"),
+    "transplants": ("transplant",),
+}
 
-Floats = NDArray[np.float64]
-Key = tuple[str, int]  # arm, samples
+Interval = tuple[float, float]
+NONE: Interval = (np.nan, np.nan)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm at one number of samples, measured in one context. Intervals are 95% intervals.
+    """One arm at one number of samples, measured in one context by one measure.
 
-    seed_deviation:    standard deviation of the seeds' CPM; NaN for a single seed
-    to_baseline:       CPM minus the plain CNN's at as many samples; NaN if it was not trained with the same seeds
-    to_tenfold:        CPM minus the plain CNN's at ten times as many samples
-    data_factor:       samples that the plain CNN needs for this CPM, over this cell's; an end of its curve if the
-                       CPM lies outside
-    data_factor_range: the ends of the plain CNN's curve as factors, beyond which nothing was measured
-    steps_to_loss:     median over seeds of the steps to the plain CNN's lowest validation loss; inf if never reached
+    budget:          CPU seconds of training after which it was measured; empty: at the end of the training
+    deviation:       standard deviation over seeds; NaN for a single seed
+    to_plain:        minus the plain CNN's at as many samples; NaN if it was not trained with the same seeds
+    to_tenfold:      minus the plain CNN's at ten times as many samples
+    reaches_tenfold: share of resamples in which the score is at least the plain CNN's at ten times as many samples
+    factor:          data factor by interpolation (`factors`), `factor_range` its largest and smallest possible value
+    fitted:          data factor by power laws
+    steps:           median over seeds of the steps until the training ended
+    steps_to_loss:   median over seeds of the steps to the plain CNN's lowest validation loss; inf if never reached
     """
 
+    context: str
+    budget: str
     arm: str
     samples: int
-    context: str
+    measure: str
     seeds: int
-    cpm: float
-    seed_deviation: float
-    interval: tuple[float, float]
-    auc: float
-    to_baseline: float
-    to_baseline_interval: tuple[float, float]
-    to_tenfold: float
-    to_tenfold_interval: tuple[float, float]
-    data_factor: float
-    data_factor_interval: tuple[float, float]
-    data_factor_range: tuple[float, float]
-    steps_to_loss: float
     parameters: int
+    value: float
+    interval: Interval
+    deviation: float
+    to_plain: float
+    to_plain_interval: Interval
+    to_tenfold: float
+    to_tenfold_interval: Interval
+    reaches_tenfold: float
+    factor: float
+    factor_interval: Interval
+    factor_range: Interval
+    fitted: float
+    fitted_interval: Interval
+    steps: float
+    steps_to_loss: float
 
 
-def nodule_credits(nodules: Floats, false: Floats, scans: int) -> Floats:
-    """Return for each nodule [N] the mean over LUNA16's seven rates of how far it counts as found.
+@dataclass(frozen=True)
+class _Point:
+    """One arm at one number of samples: scores of each seed [S, measures], and resampled means [R, measures]."""
 
-    The mean over nodules is the CPM. A rate of R FPs/scan admits R * scans false positives. A nodule whose score is
-    below `above` false positives, and tied with `within - above`, is found if `above` or more are admitted; within
-    the tie the credit is interpolated.
-    """
-    ordered = np.sort(false)
-    above = len(ordered) - np.searchsorted(ordered, nodules, side="right")
-    within = len(ordered) - np.searchsorted(ordered, nodules, side="left")
-    let_in = np.array(RATES)[:, None] * scans
-    tied = within > above
-    shares = np.clip((let_in - above) / np.where(tied, within - above, 1), 0, 1)
-    return np.asarray(np.where(tied, shares, let_in >= above).mean(axis=0))
+    runs: list[dict[str, Any]]
+    scores: Floats
+    resampled: Floats
+
+    @property
+    def mean(self) -> Floats:
+        return np.asarray(self.scores.mean(axis=0))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(run["seed"] for run in self.runs))
 
 
-def make_cells(test: dict[str, Any], results: list[dict[str, Any]], seed: int = 0) -> list[Cell]:
-    """Compute all cells of the table, by context, samples and arm. Raises InputError without results."""
+def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int = 0) -> list[Cell]:
+    """Compute all cells of the tables, by context, budget, samples and arm. Raises InputError without results."""
     if not results:
         raise InputError("no finished training yet")
-    kinds, labels = np.array(test["kind"]), np.array(test["label"])
-    series, patients = np.array(test["series"]), np.array(test["patient"])
-    negative = kinds == "candidate"
-    scans = len(set(series[negative]))
-    redrawn = _within_scans(series[negative], seed)
+    by_key: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        by_key[result["arm"], result["samples"]].append(result)
+    budgets = set.intersection(*(set(result.get("budgets", {})) for result in results))
     cells: list[Cell] = []
-    for context, positives in CONTEXTS.items():
-        positive = np.isin(kinds, positives) & (labels == 1)
-        if not positive.any():
+    for context, kinds in CONTEXTS.items():
+        if not any(kind in kinds for test in tests.values() for kind in test["kind"]):
             continue
-        names, owner = np.unique(patients[positive], return_inverse=True)
-        drawn = draw_scans(len(names), RESAMPLES, seed)[:, owner].astype(float)
-        drawn /= drawn.sum(axis=1, keepdims=True)
-        by_key: defaultdict[Key, list[dict[str, Any]]] = defaultdict(list)
-        for result in results:
-            by_key[result["arm"], result["samples"]].append(result)
-        of_nodules = {
-            key: np.stack([nodule_credits(_part(r, positive), _part(r, negative), scans) for r in runs])
-            for key, runs in by_key.items()
-        }
-        seeds = {key: tuple(sorted(r["seed"] for r in runs)) for key, runs in by_key.items()}
-        resampled = {
-            key: np.mean(
-                [_resampled(_part(r, positive), _part(r, negative), drawn, redrawn, scans) for r in runs], axis=0
-            )
-            for key, runs in by_key.items()
-        }
-        means = {key: float(values.mean()) for key, values in of_nodules.items()}
-        for key in sorted(of_nodules, key=lambda k: (k[1], k[0])):
-            runs, values = by_key[key], of_nodules[key].mean(axis=1)
-            both = np.concatenate([labels[positive], labels[negative]])
-            aucs = [auc(np.concatenate([_part(r, positive), _part(r, negative)]), both) for r in runs]
-            # Subsets go by the seed: only arms with the same seeds were trained on the same samples.
-            plain = {k: v for k, v in resampled.items() if k[0] == BASELINE and seeds[k] == seeds[key]}
-            same, tenfold = (BASELINE, key[1]), (BASELINE, 10 * key[1])
-            factor, factor_interval, factor_range = _data_factor(key[1], means[key], resampled[key], means, plain)
-            cells.append(
-                Cell(
-                    arm=key[0],
-                    samples=key[1],
-                    context=context,
-                    seeds=len(runs),
-                    cpm=means[key],
-                    seed_deviation=float(values.std(ddof=1)) if len(values) > 1 else np.nan,
-                    interval=interval(resampled[key]),
-                    auc=float(np.mean(aucs)),
-                    to_baseline=means[key] - means[same] if same in plain else np.nan,
-                    to_baseline_interval=_difference(resampled[key], plain.get(same)),
-                    to_tenfold=means[key] - means[tenfold] if tenfold in plain else np.nan,
-                    to_tenfold_interval=_difference(resampled[key], plain.get(tenfold)),
-                    data_factor=factor,
-                    data_factor_interval=factor_interval,
-                    data_factor_range=factor_range,
-                    steps_to_loss=_steps_to_loss(runs, by_key.get(same, [])),
-                    parameters=int(runs[0]["parameters"]),
+        resampler = Resampler(tests, kinds, [r["seed"] for r in results], seed)
+        for budget in ("", *sorted(budgets, key=float)):
+            points = {
+                key: _Point(
+                    runs,
+                    np.array([resampler.score(r["fold"], logits_of(r, budget)) for r in runs]),
+                    resampler.resample(runs, budget),
                 )
-            )
+                for key, runs in by_key.items()
+            }
+            for key in sorted(points, key=lambda k: (k[1], k[0])):
+                cells += [_cell(context, budget, key, points, n) for n in range(len(MEASURES))]
     return cells
 
 
-def _within_scans(series: NDArray[np.str_], seed: int) -> NDArray[np.intp]:
-    """Draw candidates with replacement within every scan, [RESAMPLES, candidates], the same ones for every arm.
+def _cell(context: str, budget: str, key: tuple[str, int], points: dict[tuple[str, int], _Point], n: int) -> Cell:
+    (arm, samples), point = key, points[key]
+    resampled = point.resampled[:, n]
 
-    At low rates a few candidates decide, which drawing nodules alone would hide. The scans themselves stay fixed.
-    """
-    rng = np.random.default_rng([seed, 1])
-    drawn = np.empty((RESAMPLES, len(series)), dtype=np.intp)
-    for name in np.unique(series):
-        members = np.flatnonzero(series == name)
-        drawn[:, members] = rng.choice(members, (RESAMPLES, len(members)))
-    return drawn
+    def comparable(wanted: str) -> dict[int, _Point]:
+        """Return an arm's points by samples, those that were trained with the same seeds: on the same samples."""
+        return {k[1]: p for k, p in sorted(points.items()) if k[0] == wanted and p.seeds == point.seeds}
 
-
-def _resampled(nodules: Floats, false: Floats, drawn: Floats, redrawn: NDArray[np.intp], scans: int) -> Floats:
-    """Return the CPM [RESAMPLES] over nodules weighted by `drawn` [RESAMPLES, N] and the candidates of `redrawn`."""
-    return np.array(
-        [weights @ nodule_credits(nodules, false[ids], scans) for weights, ids in zip(drawn, redrawn, strict=True)]
+    plain, own = comparable(BASELINE), comparable(arm)
+    counts = np.array([*plain], dtype=float)
+    means = np.array([p.mean[n] for p in plain.values()])
+    curves = np.array([p.resampled[:, n] for p in plain.values()])
+    factor, factor_interval, factor_range = np.nan, NONE, NONE
+    power, power_interval = np.nan, NONE
+    usable = np.isfinite(resampled) & (np.isfinite(curves).all(axis=0) if len(plain) else False)
+    if len(plain) >= 2:
+        factor = interpolated(samples, point.mean[n], counts, means)
+        values = [interpolated(samples, resampled[r], counts, curves[:, r]) for r in np.flatnonzero(usable)]
+        factor_interval = interval(np.array(values))
+        factor_range = (counts[0] / samples, counts[-1] / samples)
+        if len(own) >= 2 and arm != BASELINE:
+            own_counts = np.array([*own], dtype=float)
+            own_curves = np.array([p.resampled[:, n] for p in own.values()])
+            power = fitted(samples, own_counts, np.array([p.mean[n] for p in own.values()]), counts, means)
+            usable &= np.isfinite(own_curves).all(axis=0)
+            values = [
+                fitted(samples, own_counts, own_curves[:, r], counts, curves[:, r]) for r in np.flatnonzero(usable)
+            ]
+            power_interval = interval(np.array(values))
+    same, tenfold = plain.get(samples), plain.get(10 * samples)
+    over_tenfold = (resampled - tenfold.resampled[:, n]) if tenfold else np.array([])
+    over_tenfold = over_tenfold[np.isfinite(over_tenfold)]
+    return Cell(
+        context=context,
+        budget=budget,
+        arm=arm,
+        samples=samples,
+        measure=MEASURES[n],
+        seeds=len(point.runs),
+        parameters=int(point.runs[0]["parameters"]),
+        value=float(point.mean[n]),
+        interval=interval(resampled),
+        deviation=float(point.scores[:, n].std(ddof=1)) if len(point.runs) > 1 else np.nan,
+        to_plain=float(point.mean[n] - same.mean[n]) if same else np.nan,
+        to_plain_interval=interval(resampled - same.resampled[:, n]) if same else NONE,
+        to_tenfold=float(point.mean[n] - tenfold.mean[n]) if tenfold else np.nan,
+        to_tenfold_interval=interval(over_tenfold),
+        reaches_tenfold=float((over_tenfold >= 0).mean()) if len(over_tenfold) else np.nan,
+        factor=factor,
+        factor_interval=factor_interval,
+        factor_range=factor_range,
+        fitted=power,
+        fitted_interval=power_interval,
+        steps=float(np.median([run["steps"] for run in point.runs])),
+        steps_to_loss=_steps_to_loss(point.runs, same.runs if same else []),
     )
-
-
-def _part(result: dict[str, Any], chosen: NDArray[np.bool_]) -> Floats:
-    return np.asarray(result["logits"], dtype=float)[chosen]
-
-
-def _difference(values: Floats, others: Floats | None) -> tuple[float, float]:
-    return (np.nan, np.nan) if others is None else interval(values - others)
-
-
-def _data_factor(
-    samples: int, mean: float, resampled: Floats, means: dict[Key, float], plain: dict[Key, Floats]
-) -> tuple[float, tuple[float, float], tuple[float, float]]:
-    """Return the factor, its interval over the resamples, and the ends of the plain CNN's curve as factors."""
-    points = sorted(plain)
-    if len(points) < 2:
-        return np.nan, (np.nan, np.nan), (np.nan, np.nan)
-    counts = np.array([count for _, count in points], dtype=float)
-    factor = _samples_for(mean, counts, np.array([means[p] for p in points])) / samples
-    curves = np.stack([plain[p] for p in points], axis=1)
-    factors = [_samples_for(v, counts, curve) / samples for v, curve in zip(resampled, curves, strict=True)]
-    return factor, interval(np.array(factors)), (counts[0] / samples, counts[-1] / samples)
-
-
-def _samples_for(wanted: float, counts: Floats, scores: Floats) -> float:
-    """Return the samples at which a curve first reaches a score; its first or last point if the score lies outside.
-
-    The curve is linear between its points over the logarithm of the samples, and made non-decreasing: more samples
-    never count as worse.
-    """
-    rising = np.maximum.accumulate(scores)
-    reached = int(np.searchsorted(rising, wanted))  # the first point at or above
-    if reached == 0 or reached == len(rising):
-        return float(counts[min(reached, len(rising) - 1)])
-    low, high = rising[reached - 1], rising[reached]
-    share = (wanted - low) / (high - low)
-    return float(counts[reached - 1] * (counts[reached] / counts[reached - 1]) ** share)
 
 
 def _steps_to_loss(runs: list[dict[str, Any]], baseline: list[dict[str, Any]]) -> float:
@@ -203,3 +178,64 @@ def _steps_to_loss(runs: list[dict[str, Any]], baseline: list[dict[str, Any]]) -
         if r["seed"] in lowest
     ]
     return float(np.median(steps)) if steps else float("nan")
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """One arm at one number of samples, measured on a part of the nodules: of one size or at one place.
+
+    values: mean over seeds by each of `MEASURES`
+    """
+
+    context: str
+    part: str
+    nodules: int
+    arm: str
+    samples: int
+    values: tuple[float, ...]
+
+
+_SIZES_MM = ((0, 6), (6, 10), (10, 100))
+_PLACES = ("free", "wall", "vessel")
+
+
+def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> list[Stratum]:
+    """Measure each arm on the nodules of each size and, of transplants, at each kind of place."""
+    strata: list[Stratum] = []
+    described = {fold: test for fold, test in tests.items() if "diameter_mm" in test}
+    keys = sorted({(r["samples"], r["arm"]) for r in results if r["fold"] in described})
+    for context, kinds in CONTEXTS.items():
+        resampler = Resampler(tests, kinds, [r["seed"] for r in results])
+        parts: list[tuple[str, dict[int, Any]]] = [
+            (f"{low}-{high} mm" if high < 100 else f"from {low} mm", _of_size(described, kinds, low, high))
+            for low, high in _SIZES_MM
+        ]
+        if context == "transplants":
+            parts += [(place, _at_place(described, kinds, place)) for place in _PLACES]
+        for part, chosen in parts:
+            count = sum(int(c.sum()) for c in chosen.values())
+            for samples, arm in keys if count else ():
+                scores = [
+                    resampler.score(r["fold"], r["logits"], chosen[r["fold"]])
+                    for r in results
+                    if (r["samples"], r["arm"]) == (samples, arm) and r["fold"] in described
+                ]
+                means = np.nanmean(scores, axis=0)
+                strata.append(Stratum(context, part, count, arm, samples, tuple(float(v) for v in means)))
+    return strata
+
+
+def _of_size(tests: dict[int, Test], kinds: Sequence[str], low: float, high: float) -> dict[int, Any]:
+    return {
+        fold: np.array([low <= (d or -1) < high for d, *_ in _nodules(test, kinds)], bool)
+        for fold, test in tests.items()
+    }
+
+
+def _at_place(tests: dict[int, Test], kinds: Sequence[str], place: str) -> dict[int, Any]:
+    return {fold: np.array([p == place for _, p in _nodules(test, kinds)], bool) for fold, test in tests.items()}
+
+
+def _nodules(test: Test, kinds: Sequence[str]) -> list[tuple[float | None, str]]:
+    columns = zip(test["kind"], test["label"], test["diameter_mm"], test["place"], strict=True)
+    return [(diameter, place) for kind, label, diameter, place in columns if label and kind in kinds]

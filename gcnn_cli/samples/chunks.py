@@ -6,6 +6,7 @@ nodule therefore reaches beyond it, where the box's border is repeated. `rims` d
 classes, equally often.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,4 +96,5 @@ def _sample(chunk: Chunk, center: NDArray[np.float64], label: int, kind: str, co
         return np.asarray(chunk.hu[np.ix_(*index)], np.int16)
 
     # The border is repeated on every side, so no slice is marked missing.
-    return Sample(cut, config.side, label, kind, chunk.patient, chunk.name, 0, config.sides[0])
+    diameter_mm = 2 * chunk.radius_mm if label else math.nan
+    return Sample(cut, config.side, label, kind, chunk.patient, chunk.name, 0, config.sides[0], diameter_mm)

@@ -1,5 +1,6 @@
 """Nodule cut-outs -> samples in their own surroundings, and donors for transplants into scans."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ class Donor:
     cube: Cube  # [side, side, side]; beyond the cut-out its border is repeated
     weight: NDArray[np.float16]  # [side, side, side], the mask with a softened rim
     noise: NoiseLevels | None
+    diameter_mm: float  # of the disc with the area of the mask's largest axial section
 
     def turned(self, axes: NDArray[np.int64], flips: tuple[int, ...]) -> tuple[Cube, NDArray[np.float16]]:
         """Return cube and weight turned by an element of Oh that keeps the shape of the cube."""
@@ -77,7 +79,13 @@ def read_donor(entry: CutoutEntry, config: SampleConfig) -> Donor | None:
         cube=cube,
         weight=weight,
         noise=noise_levels(voxels) if config.match_noise else None,
+        diameter_mm=_diameter_mm(inside, config.spacing_zyx),
     )
+
+
+def _diameter_mm(mask: Mask, spacing_zyx: Sequence[float]) -> float:
+    pixel_mm2 = spacing_zyx[1] * spacing_zyx[2]
+    return float(2 * np.sqrt(mask.sum(axis=(1, 2)).max() * pixel_mm2 / np.pi))
 
 
 def donor_samples(donor: Donor, config: SampleConfig, rng: np.random.Generator) -> list[Sample]:
@@ -118,7 +126,8 @@ def _sample(donor: Donor, center: NDArray[np.float64], label: int, kind: str, co
 
     first = max(0, int(half[0] - index[0]))
     stop = min(config.sides[0], int(half[0] - index[0]) + donor.hu.shape[0])
-    return Sample(cut, config.side, label, kind, donor.patient, donor.name, first, stop)
+    diameter_mm = donor.diameter_mm if label else math.nan
+    return Sample(cut, config.side, label, kind, donor.patient, donor.name, first, stop, diameter_mm)
 
 
 def _with_border(hu: NDArray[Any], start: NDArray[np.int64], sides: Sequence[int]) -> Cube:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gcnn_cli.labels.entries import CutoutEntry, DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
@@ -16,19 +15,11 @@ from gcnn_cli.samples.sample import Sample, SampleConfig
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOutNodule:
-    """A nodule cut-out as a sample with its nodule in the center. diameter_mm: the readers', or that of the mask."""
-
-    sample: Sample
-    diameter_mm: float
-
-
-@dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Data that one fold holds out: labeled scans, and nodules in cut-outs."""
+    """Data that one fold holds out: labeled scans, and nodules of cut-outs as samples, each in the center."""
 
     scans: tuple[ScanEntry, ...]
-    nodules: tuple[HeldOutNodule, ...]
+    nodules: tuple[Sample, ...]
 
 
 def read_held_out(
@@ -43,7 +34,7 @@ def read_held_out(
     """
     found = read_index(folders)
     index = DataIndex(found.scans, tuple(identify_patients(list(found.cutouts), cache)))
-    nodules: list[list[HeldOutNodule]] = [[] for _ in held]
+    nodules: list[list[Sample]] = [[] for _ in held]
     for entry in index.cutouts:
         folds = [n for n, patients in enumerate(held) if entry.patient in patients]
         if folds and (nodule := _read_nodule(entry, samples)):
@@ -55,19 +46,10 @@ def read_held_out(
     ]
 
 
-def _read_nodule(entry: CutoutEntry, config: SampleConfig) -> HeldOutNodule | None:
+def _read_nodule(entry: CutoutEntry, config: SampleConfig) -> Sample | None:
     """Return the nodule of a cut-out; None if its mask is empty on the training grid."""
     rng = np.random.default_rng(0)
     if not entry.masked:
-        chunk = read_chunk(entry, config)
-        return HeldOutNodule(chunk_samples(chunk, config, rng)[0], 2 * chunk.radius_mm)
+        return chunk_samples(read_chunk(entry, config), config, rng)[0]
     donor = read_donor(entry, config)
-    if donor is None:
-        return None
-    return HeldOutNodule(donor_samples(donor, config, rng)[0], _diameter_mm(donor.mask, config.spacing_zyx))
-
-
-def _diameter_mm(mask: NDArray[np.bool_], spacing_zyx: Sequence[float]) -> float:
-    """Return the diameter of the disc with the area of the largest axial section."""
-    pixel_mm2 = spacing_zyx[1] * spacing_zyx[2]
-    return float(2 * np.sqrt(mask.sum(axis=(1, 2)).max() * pixel_mm2 / np.pi))
+    return None if donor is None else donor_samples(donor, config, rng)[0]

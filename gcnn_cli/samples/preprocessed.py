@@ -34,8 +34,8 @@ from gcnn_cli.scan.lattice import Lattice
 from gcnn_cli.scan.resample import resample, resample_mask, search_spacing
 from gcnn_cli.scan.volume import Volume
 
-_FORMAT = 1  # raised when an entry's arrays change their meaning
-_ARRAYS = ("to_world", "candidates", "places", "pieces", "spacing_mm")  # of rest.npz
+_FORMAT = 2  # raised when an entry's arrays change their meaning
+_ARRAYS = ("to_world", "candidates", "places", "place_kinds", "pieces", "spacing_mm")  # of rest.npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,7 @@ class PreprocessedScan:
     to_world:   float64 [4, 4], (z, y, x, 1) voxels -> (x, y, z, 1) LPS mm
     candidates: float64 [N, 3], (z, y, x) voxels, strongest first: what training takes its negatives from
     places:     int64 [M, 3], voxels for transplants and shams: free, at the wall, at vessels in turn
+    place_kinds: int64 [M], indices of `transplant.PLACE_KINDS`
     pieces:     int64 [M, 3], voxels whose surroundings are pasted as shams
     spacing_mm: largest voxel spacing of the scan as it was read
     scored:     float64 [K, 3], (z, y, x) voxels of the candidates that detection scores; empty without a detector
@@ -55,6 +56,7 @@ class PreprocessedScan:
     to_world: NDArray[np.float64]
     candidates: NDArray[np.float64]
     places: NDArray[np.int64]
+    place_kinds: NDArray[np.int64]
     pieces: NDArray[np.int64]
     spacing_mm: float
     scored: NDArray[np.float64]
@@ -118,7 +120,8 @@ def _preprocess(
     scored = detection_candidates(volume, search, lungs, detector) if detector else []
     rng = np.random.default_rng([seed, 3])
     count = config.transplants_per_scan + config.shams_per_scan
-    places, pieces = (choose_places(search.hu, lungs, count, rng)[0] for _ in range(2))
+    places, place_kinds = choose_places(search.hu, lungs, count, rng)
+    pieces, _ = choose_places(search.hu, lungs, count, rng)
     grid = search
     if len(set(config.spacing_zyx)) > 1:  # voxels that are no cubes: all was found on another grid
         grid = resample(volume, config.spacing_zyx)
@@ -132,6 +135,7 @@ def _preprocess(
         grid.lattice.cropped(box).to_world,
         _indices(found, grid) - low,
         places - low,
+        place_kinds,
         pieces - low,
         float(volume.spacing_zyx.max()),
         _indices(scored, grid) - low,

@@ -7,6 +7,7 @@ shams (`transplant`).
 A sample holds a function that makes its cube, not the cube itself: scans stay on disk, and a batch reads its part.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -67,7 +68,11 @@ class SampleConfig:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One labeled cube, or box. Slices [first, stop) along z were measured; the others are filled in."""
+    """One labeled cube, or box. Slices [first, stop) along z were measured; the others are filled in.
+
+    diameter_mm: of a nodule; NaN if it is not known
+    place:       of a transplant: free, wall or vessel; else empty
+    """
 
     cut: Callable[[], Cube]  # int16 [side, side, side], or [*side]
     side: int | tuple[int, ...]
@@ -77,6 +82,8 @@ class Sample:
     series: str  # name of the scan or cut-out
     first: int
     stop: int
+    diameter_mm: float = math.nan
+    place: str = ""
 
     @property
     def hu(self) -> Cube:

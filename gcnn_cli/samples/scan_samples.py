@@ -5,6 +5,7 @@ left out: they may be nodules that nobody marked.
 """
 
 import logging
+import math
 from functools import partial
 from itertools import permutations
 
@@ -18,7 +19,7 @@ from gcnn_cli.samples.donors import Donor
 from gcnn_cli.samples.preprocessed import PreprocessedScan
 from gcnn_cli.samples.rare_kinds import RareKinds, vary_kind
 from gcnn_cli.samples.sample import Cube, Sample, SampleConfig
-from gcnn_cli.samples.transplant import blend, match_noise
+from gcnn_cli.samples.transplant import PLACE_KINDS, blend, match_noise
 
 log = logging.getLogger("gcnn")
 
@@ -32,7 +33,10 @@ def scan_samples(
 ) -> list[Sample]:
     """Return all samples of one scan: its marks, its candidates, transplants into it and shams."""
     marks = np.array([mark[:3] for mark in entry.nodules]).reshape(-1, 3)
-    samples = [_sample(scan, index, 1, "mark", entry, config) for index in scan.index_zyx(marks)]
+    samples = [
+        _sample(scan, index, 1, "mark", entry, config, nodule[3] if nodule[3] > 0 else math.nan)
+        for index, nodule in zip(scan.index_zyx(marks), entry.nodules, strict=True)
+    ]
     negatives = [*scan.candidates[0 if entry.labelled else _UNLABELED_SKIP :]]
     # LUNA16's own candidates of class 0.
     negatives += [*scan.index_zyx(entry.candidates[entry.candidates[:, 3] == 0][:, :3])]
@@ -65,10 +69,16 @@ def _false_candidates(
 
 
 def _sample(
-    scan: PreprocessedScan, index: NDArray[np.float64], label: int, kind: str, entry: ScanEntry, config: SampleConfig
+    scan: PreprocessedScan,
+    index: NDArray[np.float64],
+    label: int,
+    kind: str,
+    entry: ScanEntry,
+    config: SampleConfig,
+    diameter_mm: float = math.nan,
 ) -> Sample:
     cut = partial(cut_patch, scan.hu, index, config.sides)
-    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.sides[0])
+    return Sample(cut, config.side, label, kind, entry.patient, entry.name, 0, config.sides[0], diameter_mm)
 
 
 def _transplants(
@@ -76,7 +86,7 @@ def _transplants(
 ) -> list[Sample]:
     samples = []
     rare = config.ground_glass_share + config.cavity_share > 0
-    for n, (place, piece) in enumerate(zip(scan.places, scan.pieces, strict=False)):
+    for n, (place, place_kind, piece) in enumerate(zip(scan.places, scan.place_kinds, scan.pieces, strict=False)):
         donor = donors[rng.integers(len(donors))]
         axes, flips = _axes(config, rng), tuple(axis for axis in range(3) if rng.integers(2))
         sham = n >= config.transplants_per_scan
@@ -84,7 +94,10 @@ def _transplants(
         kind_seed = int(rng.integers(2**32)) if rare else None
         cut = partial(_transplanted, scan, place, donor, axes, flips, config, piece if sham else None, kind_seed)
         kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
-        samples.append(Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.sides[0]))
+        diameter_mm, where = (math.nan, "") if sham else (donor.diameter_mm, PLACE_KINDS[place_kind])
+        samples.append(
+            Sample(cut, config.side, int(not sham), kind, patient, entry.name, 0, config.sides[0], diameter_mm, where)
+        )
     return samples
 
 

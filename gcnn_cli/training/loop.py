@@ -1,4 +1,4 @@
-"""Optimization: AdamW with a one-cycle learning rate, balanced batches, an averaged copy of the weights.
+"""Optimization: AdamW with a scheduled learning rate, balanced batches, an averaged copy of the weights.
 
 The same seed gives the same batches: every random choice of a step comes from a generator seeded with (seed, step).
 A run that was stopped or killed continues from its last checkpoint to the same weights, bit for bit on the same CPU
@@ -6,8 +6,9 @@ with the same number of threads.
 """
 
 import copy
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -28,6 +29,8 @@ from gcnn_cli.training.distributed import Process
 from gcnn_cli.training.sampling import BatchSampler, rim_chances, slab_chances
 from gcnn_cli.training.validation import validate
 
+_WARM_UP = 50  # steps of the constant schedule
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -35,6 +38,9 @@ class TrainConfig:
 
     batch_size: patches per step and process
     patience:   validations without a better score before the run ends early; 0: never
+    choose_by:  what is better for patience: a higher "cpm" (AUC where no scan is held out) or a lower "loss"
+    schedule:   "one-cycle" (Smith & Topin 2019), planned over all steps, or "constant" after a warm-up, for runs whose
+                length only patience decides
     """
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -47,6 +53,8 @@ class TrainConfig:
     average_decay: float = 0.99
     validate_every: int = 100
     patience: int = 0
+    choose_by: str = "cpm"
+    schedule: str = "one-cycle"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -54,6 +62,11 @@ class TrainConfig:
             raise InputError(
                 f"[train] must have steps ({self.steps}) >= 1, batch_size ({self.batch_size}) >= 2"
                 f" and validate_every ({self.validate_every}) >= 1"
+            )
+        if self.choose_by not in ("cpm", "loss") or self.schedule not in ("one-cycle", "constant"):
+            raise InputError(
+                f"[train] must have choose_by cpm or loss and schedule one-cycle or constant,"
+                f" got {self.choose_by} and {self.schedule}"
             )
         if not (self.learning_rate > 0 and self.weight_decay >= 0 and 0 <= self.average_decay < 1 and self.seed >= 0):
             raise InputError(
@@ -90,11 +103,14 @@ def train_network(
     process: Process | None = None,
     start: GCNN | None = None,
     frozen: int = 0,
+    keep_at: Collection[int] = (),
+    kept: dict[int, dict[str, torch.Tensor]] | None = None,
 ) -> tuple[GCNN, list[Progress]]:
     """Train from scratch, from `start`, or from the checkpoint.
 
     start:  network with the values to begin with, of the configured shape
     frozen: number of its first convolutions that stay as they are
+    keep_at: steps with a validation at which the best network so far is put into `kept`, as a state dict by step
 
     Return the averaged network, in eval mode on the CPU, and the validations. With patience the network is the
     average at the best validation. Raises InputError if a class is missing, Interrupted when asked to stop.
@@ -116,9 +132,11 @@ def train_network(
         figures = process.broadcast(lambda: validate(run.average, validation, config.input)) if period_ends else {}
         notify(run.progress(figures))
         if period_ends:
-            run.close_period(figures)
+            run.close_period(figures, keep_at)
             if checkpoint and process.is_main:
                 checkpoint.save(run.state())
+    if kept is not None:
+        kept |= run.kept
     return run.result()
 
 
@@ -151,15 +169,14 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2
-        )
+        self.schedule = _schedule(self.optimizer, config)
         self.sampler = BatchSampler(training)
         self.chances = Chances(slab_chances(training, config.augment.slab_share), rim_chances(training))
         self.step = 0
         self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
         self.validations: list[Progress] = []
-        self.best_score, self.without_better = -1.0, 0
+        self.best_score, self.without_better = -math.inf, 0
+        self.kept: dict[int, dict[str, torch.Tensor]] = {}
 
     @property
     def done(self) -> bool:
@@ -198,15 +215,18 @@ class _Run:
         rate = self.since * self.config.batch_size * self.process.world_size / max(self.seconds, 1e-9)
         return Progress(self.step, self.loss_sum / self.since, rate, figures)
 
-    def close_period(self, figures: dict[str, float]) -> None:
+    def close_period(self, figures: dict[str, float], keep_at: Collection[int] = ()) -> None:
         """Record a validation, keep the average if it is the best, and start a new mean of the loss."""
+        by_loss = self.config.choose_by == "loss"
         self.validations.append(self.progress(figures))
-        score = figures.get("cpm", figures.get("auc", -1.0))
+        score = -figures.get("loss", math.inf) if by_loss else figures.get("cpm", figures.get("auc", -math.inf))
         if score > self.best_score:
             self.best_score, self.without_better = score, 0
             self.best = copy.deepcopy(self.average.state_dict())
         else:
             self.without_better += 1
+        if self.step in keep_at:
+            self.kept[self.step] = self.best
         self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
 
     def result(self) -> tuple[GCNN, list[Progress]]:
@@ -226,6 +246,7 @@ class _Run:
             "period": [self.loss_sum, float(self.since), self.seconds],
             "validations": [asdict(line) for line in self.validations],
             "best_score": [self.best_score, float(self.without_better)],
+            "kept": self.kept,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -241,3 +262,10 @@ class _Run:
         self.validations = [Progress(**line) for line in state["validations"]]
         self.best_score, without_better = state["best_score"]
         self.without_better = int(without_better)
+        self.kept = dict(state["kept"])
+
+
+def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
+    if config.schedule == "constant":
+        return torch.optim.lr_scheduler.LinearLR(optimizer, 1 / _WARM_UP, total_iters=_WARM_UP)
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2)

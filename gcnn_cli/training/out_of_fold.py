@@ -25,7 +25,8 @@ from gcnn_cli.evaluation.matching import FALSE, Matches, MatchRule
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel
-from gcnn_cli.samples.held_out import HeldOut, HeldOutNodule
+from gcnn_cli.samples.held_out import HeldOut
+from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.operating_points import calibrate
 from gcnn_cli.training.validation import rate_figures
@@ -50,7 +51,7 @@ class OutOfFold:
 
     matches: Matches
     patients: tuple[str, ...]
-    nodules: tuple[HeldOutNodule, ...]
+    nodules: tuple[Sample, ...]
     nodule_logits: Floats
     candidates: int
 
@@ -75,7 +76,7 @@ def score_out_of_fold(
     """
     scans = [scan for held in held_out for scan in held.scans]
     reports: list[Report] = []
-    nodules: list[HeldOutNodule] = []
+    nodules: list[Sample] = []
     logits = [np.zeros(0)]
     for member, held in zip(members, held_out, strict=True):
         # Probabilities are then the sigmoid of the logit, and all reports have the same sha256.
@@ -97,13 +98,10 @@ def score_out_of_fold(
     )
 
 
-def score_nodules(
-    model: TrainedModel, nodules: Sequence[HeldOutNodule], *, average_over: str, device: torch.device
-) -> Floats:
+def score_nodules(model: TrainedModel, nodules: Sequence[Sample], *, average_over: str, device: torch.device) -> Floats:
     """Return the logits [N] of cut-outs, each scored as one patch around its nodule."""
     scorer = make_scorer(model.network, device, average_over=average_over)
-    samples = [nodule.sample for nodule in nodules]
-    batches = (plain_batch(samples[n : n + _BATCH], model.input) for n in range(0, len(samples), _BATCH))
+    batches = (plain_batch([*nodules[n : n + _BATCH]], model.input) for n in range(0, len(nodules), _BATCH))
     return scorer.score(batches).astype(float)
 
 
@@ -123,7 +121,7 @@ def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibra
         is_nodule=np.concatenate([found.is_nodule, np.ones(len(scored.nodules), bool)]),
         nodules=found.nodules + len(scored.nodules) * (np.arange(len(found.nodules)) == 0),
     )
-    owners = [*(scored.patients[n] for n in found.scan), *(nodule.sample.patient for nodule in scored.nodules)]
+    owners = [*(scored.patients[n] for n in found.scan), *(nodule.patient for nodule in scored.nodules)]
     groups = np.unique(owners, return_inverse=True)[1]
     prior = max(1, int(found.is_nodule.sum())) / max(1, len(found.score))
     calibration, error = calibrate(outcomes, groups, prior, _RATES)

@@ -114,7 +114,7 @@ def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:
         for scan in held.scans
         if scan.name not in other.provenance["training_series"]
     )
-    return HeldOut(scans, tuple(nodule for nodule in held.nodules if nodule.sample.patient not in patients))
+    return HeldOut(scans, tuple(nodule for nodule in held.nodules if nodule.patient not in patients))
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +145,8 @@ def scores_of(scored: OutOfFold, known: Origins | None = None) -> Scores:
     is_false = matches.mark_fate == FALSE
     return Scores(
         np.concatenate([matches.nodule_score, scored.nodule_logits]),
-        np.array(owners + [n.sample.patient for n in scored.nodules]),
-        np.array(kinds + [n.sample.kind for n in scored.nodules]),
+        np.array(owners + [n.patient for n in scored.nodules]),
+        np.array(kinds + [n.kind for n in scored.nodules]),
         np.concatenate([matches.nodules.value, [n.diameter_mm for n in scored.nodules]]),
         matches.predictions.value[is_false],
         patients[matches.mark_scan[is_false]],

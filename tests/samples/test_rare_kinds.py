@@ -65,11 +65,11 @@ def test_transplants_are_varied_by_their_shares_and_made_again_alike(tmp_path):
     hu, mask = ball(12)
     weight = soften(mask).astype(np.float16)
     cube = hu.astype(np.int16)
-    donor = Donor(cube, mask, np.full(3, (SIDE - 1) / 2), "p", "d", 0, SIDE, cube, weight, None)
+    donor = Donor(cube, mask, np.full(3, (SIDE - 1) / 2), "p", "d", 0, SIDE, cube, weight, None, 12.0)
     places = np.full((40, 3), 20, np.int64)
     scan = PreprocessedScan(
-        np.full((40, 40, 40), LUNG, np.int16), np.eye(4)[[2, 1, 0, 3]], np.zeros((0, 3)), places, places, 1.0,
-        np.zeros((0, 3)),
+        np.full((40, 40, 40), LUNG, np.int16), np.eye(4)[[2, 1, 0, 3]], np.zeros((0, 3)), places,
+        places[:, 0] % 3, places, 1.0, np.zeros((0, 3)),
     )  # fmt: skip
     entry = ScanEntry(tmp_path / "a.mha", "a", "q", labelled=False)
     plain = SampleConfig(side=SIDE, transplants_per_scan=40, shams_per_scan=0)

@@ -7,7 +7,6 @@ import pytest
 
 from gcnn_cli.evaluation.matching import FALSE, HIT, IGNORED, Matches
 from gcnn_cli.labels.marks import Marks
-from gcnn_cli.samples.held_out import HeldOutNodule
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold
 
@@ -37,8 +36,9 @@ def scored():
         mark_fate=np.array([HIT] * NODULES + [FALSE] * len(false) + [IGNORED] * SCANS, np.int8),
         double_hits=0,
     )
-    samples = [Sample(lambda: None, 8, 1, "chunk", f"patient-{n // 2}", f"{n}", 0, 8) for n in range(CUTOUTS)]
-    held_out = tuple(HeldOutNodule(sample, 8.0) for sample in samples)
+    held_out = tuple(
+        Sample(lambda: None, 8, 1, "chunk", f"patient-{n // 2}", f"{n}", 0, 8, 8.0) for n in range(CUTOUTS)
+    )
     return OutOfFold(matches, tuple(f"p{n}" for n in scan), held_out, cutouts, SCANS * 100)
 
 

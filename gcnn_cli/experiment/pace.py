@@ -1,0 +1,63 @@
+"""Computing time: what a step of each arm costs, so that arms can be compared after equal time.
+
+Times are CPU seconds of this process, so other processes on the machine hardly change them. They are measured once
+and kept in the folder of the experiment: every process and machine that shares it counts with the same ones.
+"""
+
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from gcnn_cli.errors import InputError
+from gcnn_cli.experiment.arms import Arm
+from gcnn_cli.experiment.results import read_json, write_json
+from gcnn_cli.files import make_folder
+from gcnn_cli.network.architecture import GCNN
+from gcnn_cli.network.devices import autocast
+from gcnn_cli.training.loop import TrainConfig
+
+_STEPS = 4
+_CPU = torch.device("cpu")
+
+
+def read_pace(folder: Path, arms: tuple[Arm, ...], config: TrainConfig) -> dict[str, float]:
+    """Return the CPU seconds of one step of each arm: those in the folder's pace.json, or measured and put there."""
+    path = folder / "pace.json"
+    known = read_json(path) if path.is_file() else {}
+    missing = [arm for arm in arms if arm.name not in known]
+    for arm in missing:
+        known[arm.name] = round(_seconds_per_step(arm.configure(config, 0)), 4)
+    if missing:
+        make_folder(folder)
+        known |= read_json(path) if path.is_file() else {}  # what another process wrote in the meantime counts
+        write_json(path, known)
+    if not all(isinstance(known[arm.name], int | float) and known[arm.name] > 0 for arm in arms):
+        raise InputError(f"{path}: damaged; remove it to measure again")
+    return {arm.name: float(known[arm.name]) for arm in arms}
+
+
+def steps_within(budget: float, seconds_per_step: float, config: TrainConfig) -> int:
+    """Return the last step with a validation within a budget of CPU seconds; at least the first such step."""
+    periods = int(budget / seconds_per_step) // config.validate_every
+    return max(1, periods) * config.validate_every
+
+
+def _seconds_per_step(config: TrainConfig) -> float:
+    """Measure the network's part of a step: forward, backward and update of one batch."""
+    network = GCNN(config.network).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    sides = config.input.sides
+    patches = torch.rand(config.batch_size, 1, *sides).to(memory_format=torch.channels_last_3d)
+    labels = torch.arange(config.batch_size).remainder(2).float()
+    started = 0.0
+    for step in range(-1, _STEPS):
+        if step == 0:
+            started = time.process_time()
+        with autocast(_CPU):
+            logits = network(patches)
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(logits.float(), labels).backward()
+        optimizer.step()
+    return (time.process_time() - started) / _STEPS
