@@ -29,6 +29,7 @@ log = logging.getLogger("gcnn")
 # Voxels of patches per batch on a CPU. The maps of larger batches do not stay in its cache and take up to 1.7 times as
 # long.
 _CACHED_VOXELS = 1 << 17
+_MOST_PATCHES = 8  # on a CPU: more of small patches gain nothing, and the last part is filled up
 _POOL = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
@@ -141,7 +142,7 @@ class Scorer:
                     waiting = [*part.split(most), *waiting]
                     continue
                 try:
-                    logits.append(score(self._moved(part)))
+                    logits.append(score(self._filled(self._moved(part), most))[: len(part)])
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -156,7 +157,18 @@ class Scorer:
         """Split a batch into parts whose maps stay in a CPU's cache; on other devices, return it whole."""
         if self.device.type != "cpu":
             return [batch]
-        return list(batch.split(max(1, _CACHED_VOXELS // max(1, batch[:1].numel()))))
+        return list(batch.split(_cached_patches(batch)))
+
+    def _filled(self, part: Tensor, most: int) -> Tensor:
+        """Fill a part up on a CPU with copies of its last patch, so that all parts have one size.
+
+        Convolutions sum in an order that depends on the size of the batch: a score must not depend on its neighbors.
+        """
+        if self.device.type != "cpu":
+            return part
+        size = _cached_patches(part)
+        missing = (min(size, most) if most else size) - len(part)
+        return part if missing <= 0 else torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
 
     def _half_of(self, batch: Tensor) -> int:
         """Return half the size of a batch that did not fit. Raises DeviceError for a single patch."""
@@ -183,6 +195,12 @@ class Scorer:
         with autocast(self.device, bfloat16=self.bfloat16):
             y: Tensor = network(batch)
         return y.float()
+
+
+def _cached_patches(batch: Tensor) -> int:
+    """Return how many patches of a batch's size a CPU computes at once: a power of two, as detection's batches are."""
+    held = _CACHED_VOXELS // max(1, batch[:1].numel())
+    return min(_MOST_PATCHES, 1 << max(1, held).bit_length() - 1)
 
 
 def make_scorer(
