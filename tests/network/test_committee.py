@@ -64,8 +64,8 @@ def test_a_network_with_o_looks_twice_for_the_mean_over_oh():
 
     scorer = make_scorer(network, CPU, average_over="Oh", bfloat16=False)
     object.__setattr__(scorer, "network", Counting())
-    scorer.score([patches(4)])
-    assert sizes == [4, 4]
+    scorer.score([patches(8)])  # a full part: smaller ones are filled up
+    assert sizes == [8, 8]
 
 
 def test_a_committee_of_invariant_networks_is_invariant():
