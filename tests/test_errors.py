@@ -9,7 +9,8 @@ import torch
 from gcnn_cli.errors import GcnnError, InputError, is_out_of_memory
 from gcnn_cli.evaluation.inputs import _sha256
 from gcnn_cli.experiment.arms import Arm
-from gcnn_cli.experiment.runs import Run, Split, is_done, write_test
+from gcnn_cli.experiment.runs import Experiment, Run, is_done
+from gcnn_cli.experiment.splits import Split, write_test
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.recipe import Recipe
 
@@ -58,10 +59,11 @@ def test_a_file_that_cannot_be_read_is_not_called_unwritten(tmp_path: Path, monk
     for path in (tmp_path / "runs" / f"{run.name}.json", tmp_path / "metrics.jsonl", tmp_path / "test.json"):
         path.mkdir(parents=True)
     monkeypatch.setattr(Path, "is_file", lambda _: True)
-    split, recipe = Split([], [], [], "mark"), Recipe()
+    split = Split([], [], [], "mark")
+    experiment = Experiment(Recipe(), tmp_path, lambda _: split)
     for read in (
         lambda: _sha256(tmp_path / "test.json"),
-        lambda: is_done(run, split, recipe, tmp_path),
+        lambda: is_done(run, experiment),
         lambda: write_test(split, tmp_path),
         lambda: Metrics(tmp_path, tensorboard=False, resume=True),
     ):

@@ -43,7 +43,7 @@ def scene(kind, seed, **values):
     hu = (np.where(inside, 30, -850) + rng.normal(0, 20, SHAPE)).astype(np.int16)
     donor = None
     if kind == "cut-out":
-        donor = Donor(hu, inside, center, "p", "n", 0, 8, hu[:8, :8, :8], np.zeros((8, 8, 8), np.float16), None)
+        donor = Donor(hu, inside, center, "p", "n", 0, 8, hu[:8, :8, :8], np.zeros((8, 8, 8), np.float16), None, 8.0)
     if kind == "scan":
         places = np.argwhere(np.ones(SHAPE, bool)).astype(float)
         values = {"lung": places[::97], "hosts": (places[::101], places[::103], places[::107]), **values}
