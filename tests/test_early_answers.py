@@ -51,6 +51,16 @@ ANSWERS = {  # arguments with {scan}, {here}, {made} (an existing file), the exi
     "evaluation of no table": (
         "evaluate --predictions {here}/nope.csv --annotations {here}/made.txt", 3, "nope.csv",
     ),
+    "exporting nothing": ("export nope", 6, "no weights named 'nope'"),
+    "exporting over a file": ("export --out {here}/made.txt", 2, "made.txt exists already"),
+    "following nothing": ("follow {here}/nope {scan}", 3, "nope: no such file or folder"),
+    "following to nothing": ("follow {scan} {here}/nope.json", 3, "nope.json: no such file or folder"),
+    "following what is no result": ("follow {here}/made.json {scan}", 3, "not a JSON file"),
+    "following to what is no scan": ("follow {scan} {here}/made.txt", 3, "not a supported scan"),
+    "following on no device": ("follow {scan} {dicom} --device gpu", 7, "unknown device 'gpu'"),
+    "following with no weights": ("follow {scan} {dicom} --model nope", 6, "no weights named 'nope'"),
+    "following over a file": ("follow {here}/a.mha {here}/b.mha --out {here}/full", 2, "follow.csv exists already"),
+    "viewing nothing": ("view {here}/nope.json", 3, "nope.json: cannot be read"),
     "converting nothing": ("convert {here}/nope.json --format csv", 3, "nope.json: cannot be read"),
     "converting without the scan": ("convert {here}/made.txt --format html --scan {here}/nope", 3, "no such file"),
 }  # fmt: skip
@@ -61,8 +71,10 @@ def here(tmp_path_factory):
     folder = tmp_path_factory.mktemp("early")
     for name in ("empty", "full"):
         (folder / name).mkdir()
-    (folder / "made.txt").write_text("x" * 600)
-    (folder / "full" / "thorax.nodules.csv").write_text("")
+    for name in ("made.txt", "made.json"):
+        (folder / name).write_text("x" * 600)
+    for name in ("thorax.nodules.csv", "a_to_b.follow.csv"):
+        (folder / "full" / name).write_text("")
     (folder / "bad.mhd").write_text("NDims = 3\n")
     return folder
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, Overwrite, app
+from gcnn_cli.cli.checks import check_weights
 
 
 @app.command(epilog=EXIT_CODES)
@@ -23,6 +24,11 @@ def export(
 
     The file's metadata, `gcnn`, state the input that the network takes and what its output means.
     """
+    from gcnn_cli.files import check_not_existing
+
+    check_weights(model)
+    check_not_existing([out] if out else [], overwrite=overwrite)
+
     from gcnn_cli.network.export import SUFFIXES, export_model
     from gcnn_cli.network.weights import load_model
 

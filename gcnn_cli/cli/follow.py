@@ -20,6 +20,7 @@ from gcnn_cli.cli.app import (
     echo,
     start,
 )
+from gcnn_cli.cli.checks import check_device, check_weights
 
 if TYPE_CHECKING:
     from gcnn_cli.detection.detector import Detector
@@ -57,17 +58,24 @@ def follow(
     verbose: Verbose = False,
 ) -> None:
     """Follow nodules over two scans of a patient: what is new, what is gone, what has grown and how fast."""
+    from gcnn_cli.files import check_not_existing
+    from gcnn_cli.followup.inputs import check_exam, follow_paths
+
+    check_device(device)
+    check_weights(model)
+    paths = follow_paths(prior, current, out)
+    check_not_existing(list(paths.values()), overwrite=overwrite)
+    check_exam(prior, scan=prior_scan, series=prior_series, threshold=threshold)
+    check_exam(current, scan=current_scan, series=current_series, threshold=threshold)
+
     errors = start(quiet, verbose, threads)
 
-    from gcnn_cli.files import check_not_existing
-    from gcnn_cli.followup.files import follow_paths, write_follow_up
+    from gcnn_cli.followup.files import write_follow_up
     from gcnn_cli.followup.run import follow as follow_exams
     from gcnn_cli.followup.run import read_exam
     from gcnn_cli.followup.words import pair_rows
     from gcnn_cli.output.listing import show_rows
 
-    paths = follow_paths(prior, current, out)
-    check_not_existing(list(paths.values()), overwrite=overwrite)
     if not quiet:
         errors.print(NOTICE, style="dim")
     ready: list[Detector] = []

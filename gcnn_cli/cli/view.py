@@ -11,6 +11,7 @@ import typer
 
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import EXIT_CODES, Quiet, Verbose, app, echo, start
+from gcnn_cli.errors import InputError
 
 
 @app.command(epilog=EXIT_CODES)
@@ -44,6 +45,10 @@ def view(
 
     The page is served on this machine alone, until Ctrl-C. --out takes labels for gcnn train and gcnn evaluate.
     """
+    for path in results:
+        if not path.exists():
+            raise InputError("cannot be read: no such file or folder", path=path)
+
     from gcnn_cli.review.cases import find_cases
     from gcnn_cli.review.server import Server
     from gcnn_cli.review.session import Session

@@ -8,11 +8,10 @@ from gcnn_cli import NOTICE, __version__
 from gcnn_cli.detection.findings import Nodule
 from gcnn_cli.files import check_not_existing, csv_text, write_together
 from gcnn_cli.followup.growth import Growth
+from gcnn_cli.followup.inputs import FORMATS
 from gcnn_cli.followup.matching import Pair
 from gcnn_cli.followup.run import Exam, FollowUp
-from gcnn_cli.output.formats import output_name
 
-FORMATS = {"csv": ".follow.csv", "html": ".follow.html", "json": ".follow.json"}
 COLUMNS = (
     "number", "status", "prior_X", "prior_Y", "prior_Z", "prior_diameter_mm", "prior_volume_mm3", "prior_probability",
     "current_X", "current_Y", "current_Z", "current_diameter_mm", "current_volume_mm3", "current_probability",
@@ -20,16 +19,6 @@ COLUMNS = (
     "doubling_slow", "faint",
 )  # fmt: skip
 SCHEMA = {"name": "gcnn-follow-up", "version": "1.0"}
-
-
-def follow_paths(prior: Path, current: Path, folder: Path) -> dict[str, Path]:
-    """Return the file of each format, named after both scans or results."""
-    name = f"{_name(prior)}_to_{_name(current)}"
-    return {fmt: folder / (name + ending) for fmt, ending in FORMATS.items()}
-
-
-def _name(path: Path) -> str:
-    return path.name.removesuffix(".json").removesuffix(".nodules") if path.suffix == ".json" else output_name(path)
 
 
 def write_follow_up(made: FollowUp, paths: dict[str, Path], *, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Nodule, Report
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.followup.inputs import check_options, is_result
 from gcnn_cli.followup.matching import Found, Pair, match_nodules
 from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.network.contract import Calibration
@@ -17,7 +18,6 @@ from gcnn_cli.scan.dicom.dates import scan_date
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
 
-RESULT = ".json"
 _FAINT_RATE = 8.0  # false positives per scan at which a fainter finding still counts as the same nodule
 
 
@@ -67,17 +67,14 @@ def read_exam(
 
     Raises as `detect` and `read_report` do, UsageError for options that do not fit.
     """
-    if path.suffix == RESULT and path.is_file():
-        if series is not None or threshold is not None:
-            raise UsageError("a result has its series and threshold; leave these options out", path=path)
+    check_options(path, scan=scan, series=series, threshold=threshold)
+    if is_result(path):
         report = read_report(path)
         report, volume = read_same_scan(report, scan or Path(report.scan.source.path))
         report = with_lungs(report, volume)
         if report.lungs is None:
             raise InputError("the scan shows no lung to align it by", path=path)
         return Exam(volume, report)
-    if scan is not None:
-        raise UsageError("is a scan itself; the options that name the scan go with a result", path=path)
     volume = read_volume(path, series=series)
     ready = detector()
     calibration = ready.model.calibration

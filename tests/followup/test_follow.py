@@ -21,8 +21,9 @@ from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.followup import registration, run
-from gcnn_cli.followup.files import COLUMNS, follow_csv, follow_data, follow_paths, write_follow_up
+from gcnn_cli.followup.files import COLUMNS, follow_csv, follow_data, write_follow_up
 from gcnn_cli.followup.growth import Growth, growth, volume_sd
+from gcnn_cli.followup.inputs import follow_paths
 from gcnn_cli.followup.matching import Found, Status, match_nodules
 from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.followup.run import Exam, faint_threshold, follow, read_exam
