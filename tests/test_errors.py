@@ -63,7 +63,7 @@ def test_a_file_that_cannot_be_read_is_not_called_unwritten(tmp_path: Path, monk
     experiment = Experiment(Recipe(), tmp_path, lambda _: split)
     for read in (
         lambda: _sha256(tmp_path / "test.json"),
-        lambda: is_done(run, experiment),
+        lambda: is_done(run, split, experiment),
         lambda: write_test(split, tmp_path),
         lambda: Metrics(tmp_path, tensorboard=False, resume=True),
     ):

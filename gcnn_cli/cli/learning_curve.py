@@ -1,5 +1,6 @@
 """`gcnn learning-curve`."""
 
+import math
 import shlex
 import sys
 import time
@@ -88,8 +89,8 @@ def learning_curve(
     try:
         times = tuple(float(seconds) for seconds in budgets.split(",") if seconds.strip())
     except ValueError:
-        times = (-1.0,)
-    if any(not seconds > 0 for seconds in times):
+        times = (math.nan,)
+    if not all(0 < seconds < math.inf for seconds in times):
         raise UsageError(f"--budgets must be comma-separated CPU seconds above 0, got {budgets!r}")
     split = {"hold_out": tuple(hold_out) if hold_out else None, "share": hold_out_share, "seed": split_seed}
     recipe = read_recipe(config, {"train": {"steps": steps}, "split": split})

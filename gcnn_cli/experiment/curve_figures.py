@@ -15,12 +15,14 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.evaluation.froc import interval
 from gcnn_cli.experiment.factors import fitted, interpolated
 from gcnn_cli.experiment.measures import MEASURES, Floats
-from gcnn_cli.experiment.resampling import Resampler, logits_of
+from gcnn_cli.experiment.resampling import Columns, Resampler, logits_of
 from gcnn_cli.experiment.results import Test
+from gcnn_cli.experiment.splits import OWN_SURROUNDINGS
+from gcnn_cli.samples.transplant import PLACE_KINDS
 
 BASELINE = "trivial"
 CONTEXTS: dict[str, tuple[str, ...]] = {
-    "own surroundings": ("stack", "cube", "chunk", "mark"),
+    "own surroundings": OWN_SURROUNDINGS,
     "transplants": ("transplant",),
 }
 
@@ -96,12 +98,13 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
     for context, kinds in CONTEXTS.items():
         if not any(kind in kinds for test in tests.values() for kind in test["kind"]):
             continue
-        resampler = Resampler(tests, kinds, [r["seed"] for r in results], seed)
+        columns = {fold: Columns(test, kinds) for fold, test in tests.items()}
+        resampler = Resampler(columns, [r["seed"] for r in results], seed)
         for budget in ("", *sorted(budgets, key=float)):
             points = {
                 key: _Point(
                     runs,
-                    np.array([resampler.score(r["fold"], logits_of(r, budget)) for r in runs]),
+                    np.array([columns[r["fold"]].score(logits_of(r, budget)) for r in runs]),
                     resampler.resample(runs, budget),
                 )
                 for key, runs in by_key.items()
@@ -125,21 +128,18 @@ def _cell(context: str, budget: str, key: tuple[str, int], points: dict[tuple[st
     curves = np.array([p.resampled[:, n] for p in plain.values()])
     factor, factor_interval, factor_range = np.nan, NONE, NONE
     power, power_interval = np.nan, NONE
-    usable = np.isfinite(resampled) & (np.isfinite(curves).all(axis=0) if len(plain) else False)
     if len(plain) >= 2:
+        # All of them have the same seeds, and lack a score in the same resamples.
+        usable = np.flatnonzero(np.isfinite(resampled))
         factor = interpolated(samples, point.mean[n], counts, means)
-        values = [interpolated(samples, resampled[r], counts, curves[:, r]) for r in np.flatnonzero(usable)]
+        values = [interpolated(samples, resampled[r], counts, curves[:, r]) for r in usable]
         factor_interval = interval(np.array(values))
         factor_range = (counts[0] / samples, counts[-1] / samples)
         if len(own) >= 2 and arm != BASELINE:
             own_counts = np.array([*own], dtype=float)
-            own_curves = np.array([p.resampled[:, n] for p in own.values()])
-            power = fitted(samples, own_counts, np.array([p.mean[n] for p in own.values()]), counts, means)
-            usable &= np.isfinite(own_curves).all(axis=0)
-            values = [
-                fitted(samples, own_counts, own_curves[:, r], counts, curves[:, r]) for r in np.flatnonzero(usable)
-            ]
-            power_interval = interval(np.array(values))
+            own_curves = np.array([p.resampled[usable, n] for p in own.values()])
+            power = float(fitted(samples, own_counts, np.array([p.mean[n] for p in own.values()]), counts, means))
+            power_interval = interval(fitted(samples, own_counts, own_curves, counts, curves[:, usable]))
     same, tenfold = plain.get(samples), plain.get(10 * samples)
     over_tenfold = (resampled - tenfold.resampled[:, n]) if tenfold else np.array([])
     over_tenfold = over_tenfold[np.isfinite(over_tenfold)]
@@ -196,7 +196,6 @@ class Stratum:
 
 
 _SIZES_MM = ((0, 6), (6, 10), (10, 100))
-_PLACES = ("free", "wall", "vessel")
 
 
 def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> list[Stratum]:
@@ -205,18 +204,18 @@ def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> li
     described = {fold: test for fold, test in tests.items() if "diameter_mm" in test}
     keys = sorted({(r["samples"], r["arm"]) for r in results if r["fold"] in described})
     for context, kinds in CONTEXTS.items():
-        resampler = Resampler(tests, kinds, [r["seed"] for r in results])
+        columns = {fold: Columns(test, kinds) for fold, test in described.items()}
         parts: list[tuple[str, dict[int, Any]]] = [
             (f"{low}-{high} mm" if high < 100 else f"from {low} mm", _of_size(described, kinds, low, high))
             for low, high in _SIZES_MM
         ]
         if context == "transplants":
-            parts += [(place, _at_place(described, kinds, place)) for place in _PLACES]
+            parts += [(place, _at_place(described, kinds, place)) for place in PLACE_KINDS]
         for part, chosen in parts:
             count = sum(int(c.sum()) for c in chosen.values())
             for samples, arm in keys if count else ():
                 scores = [
-                    resampler.score(r["fold"], r["logits"], chosen[r["fold"]])
+                    columns[r["fold"]].score(r["logits"], chosen[r["fold"]])
                     for r in results
                     if (r["samples"], r["arm"]) == (samples, arm) and r["fold"] in described
                 ]

@@ -28,21 +28,24 @@ def interpolated(samples: int, score: float, counts: Floats, plain: Floats) -> f
     return float(counts[reached - 1] * (counts[reached] / counts[reached - 1]) ** share / samples)
 
 
-def fitted(samples: int, counts: Floats, scores: Floats, plain_counts: Floats, plain: Floats) -> float:
+def fitted(samples: int, counts: Floats, scores: Floats, plain_counts: Floats, plain: Floats) -> Floats:
     """Return the factor by power laws through the arm's points [A] and the plain CNN's [P], within `LIMIT`.
+
+    scores, plain: [A] and [P], or [A, R] and [P, R] for the factors [R] of resamples
 
     A plain CNN that does not gain by more samples never reaches a better arm: the factor is the limit.
     """
     slope, height = _power_law(plain_counts, plain)
     own_slope, own_height = _power_law(counts, scores)
     error = own_height + own_slope * np.log(samples)
-    if slope >= -1e-9:
-        return LIMIT if error < height + slope * np.log(samples) else 1 / LIMIT
-    needed = (error - height) / slope
-    return float(np.exp(np.clip(needed - np.log(samples), -np.log(LIMIT), np.log(LIMIT))))
+    gains = slope < -1e-9
+    needed = (error - height) / np.where(gains, slope, -1)
+    never = np.where(error < height + slope * np.log(samples), np.inf, -np.inf)
+    power = np.where(gains, needed - np.log(samples), never) / np.log(LIMIT)
+    return np.asarray(LIMIT ** np.clip(power, -1, 1))
 
 
-def _power_law(counts: Floats, scores: Floats) -> tuple[float, float]:
+def _power_law(counts: Floats, scores: Floats) -> tuple[Floats, Floats]:
     """Return slope and height of log(1 - score) over log(samples), by least squares."""
     slope, height = np.polyfit(np.log(counts), np.log(np.maximum(1 - scores, _LEAST_ERROR)), 1)
-    return float(slope), float(height)
+    return slope, height

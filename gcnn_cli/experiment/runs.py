@@ -17,22 +17,19 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.experiment.arms import Arm
 from gcnn_cli.experiment.pace import steps_within
 from gcnn_cli.experiment.results import read_json, write_json
-from gcnn_cli.experiment.splits import Split, fold_of_seed, write_test
+from gcnn_cli.experiment.splits import Split, write_test
 from gcnn_cli.files import make_folder
 from gcnn_cli.locks import claimed
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.devices import precision_name
-from gcnn_cli.network.inference import make_scorer
-from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.split import nested_subset
-from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.recipe import Recipe, stated_settings
+from gcnn_cli.training.scoring import score_averaged
 
 log = logging.getLogger("gcnn")
 
-_BATCH = 64
 _CPU = torch.device("cpu")
 
 
@@ -85,33 +82,40 @@ def run_all(
     """Run every training that is not finished and not claimed by another process. Return the number run here.
 
     `watch` is called with every step: the run, the number of unfinished trainings, the progress. Raises Interrupted,
-    and InputError for a result that comes from other settings.
+    and InputError for a result that comes from other data or settings.
     """
     make_folder(experiment.folder / "runs")
     done = 0
     for run in runs:
+        split = experiment.split_of(run.seed)
+        write_test(split, experiment.folder)
         with claimed(experiment.folder / "runs" / f"{run.name}.lock") as holder:
             if holder:
                 log.info("%s: in progress by %s", run.name, holder)
-            if holder or is_done(run, experiment):
+            if holder or is_done(run, split, experiment):
                 continue
-            left = sum(not is_done(other, experiment) for other in runs)
-            split = experiment.split_of(run.seed)
-            write_test(split, experiment.folder)
+            left = sum(not _is_there(other, experiment) for other in runs)
             _train_one(run, split, experiment, partial(watch, run, left), should_stop)
             done += 1
     return done
 
 
-def is_done(run: Run, experiment: Experiment) -> bool:
-    """Return True if every result of a training exists. Raises InputError if it comes from other settings."""
-    for name, _ in run.result_names():
-        path = experiment.folder / "runs" / f"{name}.json"
-        if not path.is_file():
-            return False
-        if read_json(path).get("settings") != _settings(run, experiment):
-            raise InputError(f"{path}: comes from a different recipe; use another --out")
+def is_done(run: Run, split: Split, experiment: Experiment) -> bool:
+    """Return True if every result of a training exists. Raises InputError if it comes from other data or settings."""
+    if not _is_there(run, experiment):
+        return False
+    for path in _result_paths(run, experiment):
+        if read_json(path).get("fingerprint") != _fingerprint(run, split, experiment):
+            raise InputError(f"{path}: comes from different data or a different recipe; use another --out")
     return True
+
+
+def _is_there(run: Run, experiment: Experiment) -> bool:
+    return all(path.is_file() for path in _result_paths(run, experiment))
+
+
+def _result_paths(run: Run, experiment: Experiment) -> list[Path]:
+    return [experiment.folder / "runs" / f"{name}.json" for name, _ in run.result_names()]
 
 
 def _train_one(
@@ -123,7 +127,7 @@ def _train_one(
 ) -> None:
     recipe, folder = experiment.recipe, experiment.folder
     config = run.arm.configure(recipe.train, run.seed)
-    mark, precision = fingerprint(_settings(run, experiment), split.fingerprint), precision_name(_CPU)
+    mark, precision = _fingerprint(run, split, experiment), precision_name(_CPU)
     checkpoint = Checkpoint(folder / "runs" / f"{run.name}.checkpoint", fingerprint(mark, precision))
     started = time.monotonic()
     training = nested_subset(split.training, run.samples, run.seed)
@@ -140,13 +144,18 @@ def _train_one(
         kept=kept,
     )
     then = GCNN(config.network).eval()
+
+    def logits_of(trained: GCNN, group: str) -> list[float]:
+        logits = score_averaged(trained, split.test, recipe.train.input, group, _CPU)
+        return [round(float(x), 3) for x in logits]
+
     for name, group in run.result_names():
-        logits = score(network, split.test, recipe, group)
+        logits = logits_of(network, group)
         budgets = {}
         for budget, step in steps.items():
             if step in kept:
                 then.load_state_dict(kept[step])
-                budgets[f"{budget:g}"] = score(then, split.test, recipe, group)
+                budgets[f"{budget:g}"] = logits_of(then, group)
             else:  # the training ended within the budget
                 budgets[f"{budget:g}"] = logits
         result = {
@@ -166,7 +175,6 @@ def _train_one(
             "logits": logits,
             "budgets": budgets,
             "precision": precision,
-            "settings": _settings(run, experiment),
             "fingerprint": mark,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -175,16 +183,8 @@ def _train_one(
     log.info("%s: done in %.0f s", run.name, time.monotonic() - started)
 
 
-def score(network: GCNN, samples: list[Sample], recipe: Recipe, pooled_over: str) -> list[float]:
-    """Return the logits [N] of the samples' central patches: means over the copies turned by a group's elements."""
-    scorer = make_scorer(network, _CPU, average_over=pooled_over)
-    spec = recipe.train.input
-    logits = scorer.score(plain_batch(samples[n : n + _BATCH], spec) for n in range(0, len(samples), _BATCH))
-    return [round(float(x), 3) for x in logits]
-
-
-def _settings(run: Run, experiment: Experiment) -> str:
+def _fingerprint(run: Run, split: Split, experiment: Experiment) -> str:
     recipe = experiment.recipe
-    split = {**asdict(recipe.split), "fold": fold_of_seed(recipe.split, run.seed)}
-    config = stated_settings(run.arm.configure(recipe.train, run.seed))
-    return fingerprint(config, asdict(recipe.samples), split, run.samples, [f"{b:g}" for b in experiment.budgets])
+    settings = stated_settings(run.arm.configure(recipe.train, run.seed))
+    made = (settings, asdict(recipe.samples), asdict(recipe.split), run.samples, experiment.budgets)
+    return fingerprint(split.fingerprint, *made)

@@ -5,8 +5,10 @@ tested by networks that have not seen its patient. Scans held out by name are te
 decides when a training ends, takes a part of the training's patients and candidates, never the test's.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from gcnn_cli.training.checkpoint import fingerprint
 
 CANDIDATES = 300  # of a test scan: as many as detection scores
 _WATCHED_SHARE = 0.1  # of a fold's training samples
-_NODULES = {"stack", "cube", "chunk", "mark"}
+OWN_SURROUNDINGS = ("stack", "cube", "chunk", "mark")  # nodules that were not transplanted
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,13 @@ def fold_of_seed(split: SplitConfig, seed: int) -> int:
 
 def splits_by_fold(prepare: Callable[[SplitConfig], Prepared], split: SplitConfig) -> Callable[[int], Split]:
     """Return a function from a seed to its split. The samples of one fold are in memory at a time."""
-    current: list[Split] = []
 
-    def of_seed(seed: int) -> Split:
-        fold = fold_of_seed(split, seed)
-        if not current or current[0].fold != fold:
-            current[:] = [split_samples(prepare(replace(split, fold=fold)), replace(split, fold=fold))]
-        return current[0]
+    @lru_cache(maxsize=1)
+    def of_fold(fold: int) -> Split:
+        held = replace(split, fold=fold)
+        return split_samples(prepare(held), held)
 
-    return of_seed
+    return lambda seed: of_fold(fold_of_seed(split, seed))
 
 
 def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
@@ -62,10 +62,9 @@ def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
     validated on, and all others and the scans are tested on.
     """
     if split.folds:
-        places = enumerate(prepared.training)
-        apart = {n: _watched(sample, n, split.seed + 1) for n, sample in places}
-        training = [s for n, s in enumerate(prepared.training) if not apart[n]]
-        watched = [s for n, s in enumerate(prepared.training) if apart[n]]
+        apart = [_is_watched(sample, n, split.seed + 1) for n, sample in enumerate(prepared.training)]
+        training = [s for s, out in zip(prepared.training, apart, strict=True) if not out]
+        watched = [s for s, out in zip(prepared.training, apart, strict=True) if out]
         test = prepared.validation
     else:
         training = prepared.training
@@ -79,13 +78,13 @@ def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
         test = [s for s in prepared.validation if id(s) not in chosen]
     test = _strongest(test)
     kinds = {s.kind for s in test}
-    if not kinds & _NODULES or "candidate" not in kinds:
+    if kinds.isdisjoint(OWN_SURROUNDINGS) or "candidate" not in kinds:
         raise InputError("the test set needs held-out nodules and a held-out labeled scan; see --hold-out")
     described = [(s.kind, s.patient, s.series, s.label) for s in (*training, *watched, *test)]
     return Split(training, watched, test, fingerprint(described), split.fold)
 
 
-def _watched(sample: Sample, number: int, seed: int) -> bool:
+def _is_watched(sample: Sample, number: int, seed: int) -> bool:
     """Return True for a sample to validate on: all of a patient's cut-outs and transplants, single candidates."""
     if sample.kind in ("candidate", "sham"):
         return is_held_out(str(number), _WATCHED_SHARE, seed)
@@ -113,14 +112,13 @@ def describe_test(split: Split) -> dict[str, Any]:
         "kind": [s.kind for s in split.test],
         "patient": [s.patient for s in split.test],
         "series": [s.series for s in split.test],
-        "diameter_mm": [None if s.diameter_mm != s.diameter_mm else round(s.diameter_mm, 2) for s in split.test],
+        "diameter_mm": [None if math.isnan(s.diameter_mm) else round(s.diameter_mm, 2) for s in split.test],
         "place": [s.place for s in split.test],
     }
 
 
 def write_test(split: Split, folder: Path) -> None:
     """Describe the test set beside the results. Raises InputError if the folder holds that of another one."""
-
     make_folder(folder)
     path, described = test_path(folder, split.fold), describe_test(split)
     if path.is_file() and read_json(path) != described:

@@ -23,17 +23,15 @@ from gcnn_cli.evaluation.froc import RATES, Outcomes, outcomes_of
 from gcnn_cli.evaluation.inputs import from_labelled
 from gcnn_cli.evaluation.matching import FALSE, Matches, MatchRule
 from gcnn_cli.network.contract import Calibration
-from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.samples.held_out import HeldOut
 from gcnn_cli.samples.sample import Sample
-from gcnn_cli.training.augment import plain_batch
 from gcnn_cli.training.operating_points import calibrate
+from gcnn_cli.training.scoring import score_averaged
 from gcnn_cli.training.validation import rate_figures
 
 _RATES = (*RATES, 16.0, 32.0, 64.0)  # toward the number of candidates, so that weak findings have a rate too
 _CERTAIN = 1e-12
-_BATCH = 64
 
 Floats = NDArray[np.float64]
 
@@ -87,7 +85,7 @@ def score_out_of_fold(
             reports.append(detect(scan.read(), detector, threshold=0.0))
         notify(f"{member.name}: {len(held.nodules)} cut-outs")
         nodules += held.nodules
-        logits.append(score_nodules(member, held.nodules, average_over=average_over, device=device))
+        logits.append(score_averaged(member.network, [*held.nodules], member.input, average_over, device))
     matches = from_labelled(scans, reports, Path()).match(MatchRule())
     return OutOfFold(
         _with_logits(matches),
@@ -96,13 +94,6 @@ def score_out_of_fold(
         np.concatenate(logits),
         sum(report.candidates for report in reports),
     )
-
-
-def score_nodules(model: TrainedModel, nodules: Sequence[Sample], *, average_over: str, device: torch.device) -> Floats:
-    """Return the logits [N] of cut-outs, each scored as one patch around its nodule."""
-    scorer = make_scorer(model.network, device, average_over=average_over)
-    batches = (plain_batch([*nodules[n : n + _BATCH]], model.input) for n in range(0, len(nodules), _BATCH))
-    return scorer.score(batches).astype(float)
 
 
 def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibration, dict[str, float]]:
