@@ -55,7 +55,7 @@ def main() -> None:
     if not scans.is_dir():
         provenance = provenance_of(arguments.models[0])
         held, trained = set(provenance["held_out_patients"]), set(provenance["training_series"])
-        make_benchmark(arguments.data, scans, held, trained)
+        make_benchmark([arguments.data], scans, held, trained)
     models = [load_model(name) for name in arguments.models]
     if len({tuple(model.provenance["held_out_patients"]) for model in models}) > 1:
         raise SystemExit("these models were not trained with the same patients held out")

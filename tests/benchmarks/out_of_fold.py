@@ -1,6 +1,6 @@
 """What the networks of a committee do on patients whom they have not seen.
 
-    python tests/benchmarks/out_of_fold.py DATA octahedral [--transplants WORK]
+    python tests/benchmarks/out_of_fold.py DATA committee [--transplants WORK] [--lesions DIR]
     python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] [--beside octahedral]
 
 DATA is the data that the folds were trained on (`gcnn train --fold`). Weights are a committee, whose header names the
@@ -16,6 +16,8 @@ Prints Markdown.
   patients that they come from.
 - `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
   were not trained on, false positives of scans that they were not trained on.
+- `--lesions`: a folder with `annotations_excluded.csv` of lesions in DATA's scans that are neither nodules nor false
+  positives, such as a mass that the readers did not mark because it is too large.
 """
 
 import argparse
@@ -56,23 +58,25 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
+    parser.add_argument("--lesions", type=Path, help="folder that lists lesions to leave out")
     arguments = parser.parse_args()
     members, held = read_members(arguments.weights)
+    data = [arguments.data, *([arguments.lesions] if arguments.lesions else [])]
     if arguments.transplants:
         work = [arguments.transplants / model.name for model in members]
         for patients, out in zip(held, work, strict=True):
             if not out.is_dir():
-                make_benchmark(arguments.data, out, set(patients), set(), COPIES)
+                make_benchmark(data, out, set(patients), set(), COPIES)
         held_out = [HeldOut(read_index([out / "labelled"]).scans, ()) for out in work]
         show("folds", members, held_out, arguments.average_over, origins(work))
         return
-    held_out = read(arguments, members[0], held)
+    held_out = read(data, members[0], held, arguments.cache)
     if not arguments.beside:
         show("folds", members, held_out, arguments.average_over)
         return
     other = load_model(arguments.beside)
     show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
-    others = [unseen(part, other) for part in read(arguments, other, held)]
+    others = [unseen(part, other) for part in read(data, other, held, arguments.cache)]
     show(other.name, [other] * len(members), others, other.calibration.average_over)
 
 
@@ -101,9 +105,9 @@ def origins(work: list[Path]) -> Origins:
     return known
 
 
-def read(arguments: argparse.Namespace, model: TrainedModel, held: list[list[str]]) -> list[HeldOut]:
+def read(data: list[Path], model: TrainedModel, held: list[list[str]], cache: Path | None) -> list[HeldOut]:
     samples = SampleConfig(**model.provenance["recipe"]["samples"])
-    return read_held_out([arguments.data], samples, held, arguments.cache)
+    return read_held_out(data, samples, held, cache)
 
 
 def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:

@@ -63,19 +63,20 @@ def main() -> None:
     arguments = parser.parse_args()
     provenance = provenance_of(arguments.model)
     held_out, trained_on = set(provenance["held_out_patients"]), set(provenance["training_series"])
-    make_benchmark(arguments.data, arguments.out, held_out, trained_on)
+    make_benchmark([arguments.data], arguments.out, held_out, trained_on)
 
 
 def make_benchmark(
-    data: Path, out: Path, held_out: set[str], trained_on: set[str], sets: dict[bool, int] = SETS
+    data: list[Path], out: Path, held_out: set[str], trained_on: set[str], sets: dict[bool, int] = SETS
 ) -> None:
     """Write both folders.
 
+    data:       folders of the scans, cut-outs and labels
     held_out:   patients of the nodules and of the scans
     trained_on: scans that are left out
     sets:       copies of a scan, by whether it is labeled
     """
-    index = read_index([data])
+    index = read_index(data)
     donors = [entry for entry in index.cutouts if entry.masked and entry.patient in held_out]
     nodules = [nodule for entry in donors if (nodule := read_nodule(entry.path, entry.patient))]
     hosts = [scan for scan in index.scans if scan.name not in trained_on and scan.patient in held_out]
