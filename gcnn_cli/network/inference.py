@@ -183,6 +183,8 @@ class Scorer:
 
     def _moved(self, batch: Tensor) -> Tensor:
         # Patches are cut on the host and then moved: they have fewer voxels than the scan.
+        if batch.device.type == self.device.type:
+            return batch
         batch = batch.pin_memory() if self.device.type == "cuda" else batch
         return batch.to(self.device, non_blocking=self.device.type == "cuda")
 

@@ -101,7 +101,7 @@ def plan_run(
     """Measure what a run would need. Raises InputError as `prepare`, and if no scan of the data can be read."""
     data = look_over(folders, recipe.split, strict=strict)
     prepare_s, cache_bytes = time_one(data, recipe.samples, recipe.split, future_detector(recipe.train, proposals))
-    step_s = _step_seconds(recipe, device)
+    step_s = step_seconds(recipe, device)
     negatives = recipe.samples.candidates_per_scan * data.held_out.labelled
     scored = negatives + data.held_out.nodules + data.held_out.cutouts * (1 + recipe.samples.stack_negatives)
     validations = -(-recipe.train.steps // recipe.train.validate_every)
@@ -119,22 +119,26 @@ def plan_run(
     )
 
 
-def _step_seconds(recipe: Recipe, device: torch.device) -> float:
-    """Return the seconds of a training step, with augmentation, on patches of noise."""
-    sides = recipe.samples.sides
-    noise = np.random.default_rng(0).normal(-600, 200, sides).astype(np.int16)
-    samples = [
-        Sample(lambda: noise, recipe.samples.side, label, kind, "noise", "noise", 0, sides[0])
-        for label, kind in ((1, "mark"), (0, "candidate"))
-    ]
-    config = replace(recipe.train, steps=1 + _STEPS, validate_every=1 + _STEPS, patience=0)
+def step_seconds(recipe: Recipe, device: torch.device, steps: int = _STEPS) -> float:
+    """Return the seconds of a training step, with augmentation, on patches of noise: the mean after one to warm up."""
+    config = replace(recipe.train, steps=1 + steps, validate_every=1 + steps, patience=0)
     ends: list[float] = []
 
     def note(_: Progress) -> None:
         ends.append(time.monotonic())
 
-    train_network(samples, [], config, note, process=Process(device=device))
-    return (ends[-1] - ends[0]) / _STEPS
+    train_network(noise_samples(recipe), [], config, note, process=Process(device=device))
+    return (ends[-1] - ends[0]) / steps
+
+
+def noise_samples(recipe: Recipe) -> list[Sample]:
+    """Return a nodule and a candidate of noise, with cubes of the recipe's size."""
+    sides = recipe.samples.sides
+    noise = np.random.default_rng(0).normal(-600, 200, sides).astype(np.int16)
+    return [
+        Sample(lambda: noise, recipe.samples.side, label, kind, "noise", "noise", 0, sides[0])
+        for label, kind in ((1, "mark"), (0, "candidate"))
+    ]
 
 
 def _peak_bytes(device: torch.device) -> int:

@@ -51,6 +51,15 @@ def test_the_gpu_agrees_with_the_cpu(network):
     assert np.allclose(on_gpu, make_scorer(network, CPU, bfloat16=False).score([x]), atol=1e-3)
 
 
+@pytest.mark.gpu
+def test_patches_on_the_gpu_are_scored_where_they_are(network):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    scorer = make_scorer(network, choose_device("cuda"), bfloat16=False)
+    x = patches("O", torch.float32, count=16)
+    assert np.array_equal(scorer.score([x.cuda()]), scorer.score([x]))
+
+
 def test_scores_that_are_not_finite_are_an_error(network):
     with torch.no_grad():
         network.linear.weight.fill_(3e38)
