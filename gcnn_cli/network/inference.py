@@ -183,10 +183,9 @@ class Scorer:
 
     def _moved(self, batch: Tensor) -> Tensor:
         # Patches are cut on the host and then moved: they have fewer voxels than the scan.
-        if batch.device.type == self.device.type:
-            return batch
-        batch = batch.pin_memory() if self.device.type == "cuda" else batch
-        return batch.to(self.device, non_blocking=self.device.type == "cuda")
+        pinned = self.device.type == "cuda" and batch.device.type == "cpu"
+        batch = batch.pin_memory() if pinned else batch
+        return batch.to(self.device, non_blocking=pinned)
 
     def _score_batch(self, batch: Tensor) -> Tensor:
         looks = coset_representatives(self.group, self.average_over)

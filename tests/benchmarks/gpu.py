@@ -82,7 +82,8 @@ def measure(arguments: argparse.Namespace, parts: list[str]) -> None:
         )
     for part, rows_of in measurements.items():
         found[part] = rows_of()
-        found["largest memory, GB"] = max(found.get("largest memory, GB", 0.0), peak_gb(device))
+        peaks = [row.get("largest memory, GB", 0.0) for row in found[part]]
+        found["largest memory, GB"] = max(found.get("largest memory, GB", 0.0), peak_gb(device), *peaks)
         found["complete"] = part == list(measurements)[-1]
         write_bytes(arguments.out, (json.dumps(found, indent=2) + "\n").encode(), overwrite=True)
         print_table(part, found[part])
