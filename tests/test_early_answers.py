@@ -23,6 +23,7 @@ main()
 MODEL = str(models_folder() / "octahedral.safetensors")
 ANSWERS = {  # arguments with {scan}, {here}, {made} (an existing file), the exit code, a part of the line
     "no such scan": ("detect {here}/nope.mhd", 3, "nope.mhd: no such file or folder"),
+    "several missing scans": ("detect {here}/nope.mhd {here}/no.mhd", 3, "nope.mhd: not found, nor any other of the 2"),
     "a folder without scans": ("detect {here}/empty", 3, "no DICOM series in this folder"),
     "not a scan": ("detect {here}/made.txt", 3, "not a supported scan"),
     "a header that is damaged": ("detect {here}/bad.mhd", 3, "not a MetaImage header, or damaged"),

@@ -69,12 +69,14 @@ def find_cohort(
 ) -> Cohort:
     """Find the scans of all arguments: scans, folders of scans, and lists (`@FILE` or `-`) with one path per line.
 
-    series: SeriesInstanceUID or '#N'; requires a single scan. Raises InputError for a list that cannot be read,
-    UsageError for an empty list, or for a series with several scans.
+    series: SeriesInstanceUID or '#N'; requires a single scan. Raises InputError for a list that cannot be read, or for
+    several paths of which none exists, UsageError for an empty list, or for a series with several scans.
     """
+    if len(arguments) > 1 and not any(_is_list(argument) or os.path.lexists(argument) for argument in arguments):
+        raise InputError(f"not found, nor any other of the {len(arguments)} scans", path=arguments[0])
     parts = []
     for argument in arguments:
-        if str(argument) == "-" or str(argument).startswith("@"):
+        if _is_list(argument):
             paths = _read_list(argument, read_stdin)
             listed = [_look(path, series, alone=len(paths) == 1) for path in paths]
             parts.append(replace(_joined(listed), is_batch=True))
@@ -84,6 +86,10 @@ def find_cohort(
     if series is not None and len(cohort.scans) > 1:
         raise UsageError(f"--series applies to a single scan, not to {len(cohort.scans)}")
     return cohort
+
+
+def _is_list(argument: Path) -> bool:
+    return str(argument) == "-" or str(argument).startswith("@")
 
 
 def _joined(parts: Sequence[Cohort]) -> Cohort:

@@ -24,6 +24,7 @@ Mask = NDArray[np.bool_]
 
 ROOM_HU = -970.0  # air of a room is below it, and hardly any lung, however emphysematous
 GAS_HU = -930.0
+PURE_GAS = "are pure gas, as in a bowel"
 _TISSUE_HU = -300.0
 _NEAR_MM, _MOST_NEAR = 8.0, 0.4
 _DEEP_MM, _LEAST_DEEP = 4.0, 0.1
@@ -48,7 +49,7 @@ def why_not_lung(piece: Mask, hu: NDArray[np.float32], open_air: Mask, voxel_mm:
         return "are a rim without depth"
     inside = hu[deep]
     if (inside < GAS_HU).mean() > _MOST_GAS:
-        return "are pure gas, as in a bowel"
+        return PURE_GAS
     low, high = np.percentile(inside, (5, 95))
     return "are as even as foam" if high - low < _LEAST_RANGE_HU else ""
 

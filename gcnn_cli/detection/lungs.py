@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.morphology import isotropic_dilation, isotropic_erosion
 
-from gcnn_cli.detection.chest import ROOM_HU, why_not_lung
+from gcnn_cli.detection.chest import PURE_GAS, ROOM_HU, why_not_lung
 from gcnn_cli.detection.chest import Mask as Mask
 from gcnn_cli.detection.pyramid import STEP, double, halve
 from gcnn_cli.errors import InputError
@@ -86,12 +86,18 @@ def _lung_pieces(air: Mask, hu: NDArray[np.float32], voxel_mm: float, config: Lu
     voxels = np.bincount(labels.ravel(), minlength=count + 1)
     gas = np.bincount(labels[hu < config.pure_air_hu], minlength=count + 1)
     voxels[0] = 0
-    voxels[gas > config.max_gas_share * voxels] = 0
     volumes_ml = voxels * voxel_mm**3 / 1000
+    largest_ml = volumes_ml.max()
+    volumes_ml[gas > config.max_gas_share * voxels] = 0
     reasons = _discard_others(volumes_ml, labels, hu, voxel_mm, config)
     if volumes_ml.max() < config.min_volume_ml:
-        found = reasons[0] if reasons else f"the largest piece of air inside the body holds {volumes_ml.max():.0f} mL"
-        raise InputError(f"no lung found in the scan ({found}); is it a chest CT? A mask can be given with --lung-mask")
+        if largest_ml < config.min_volume_ml:
+            reasons = [f"the largest piece of air inside the body holds {largest_ml:.0f} mL"]
+        elif not reasons:
+            reasons = [f"{largest_ml:.0f} mL of air inside the body {PURE_GAS}"]
+        raise InputError(
+            f"no lung found in the scan ({reasons[0]}); is it a chest CT? A mask can be given with --lung-mask"
+        )
     kept = _kept(volumes_ml, config)
     return np.asarray(kept[labels])
 

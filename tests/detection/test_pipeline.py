@@ -81,6 +81,12 @@ def test_the_order_is_by_probability(report):
     assert probabilities == sorted(probabilities, reverse=True)
 
 
+def test_the_stated_volume_is_that_of_the_searched_lungs(report):
+    voxel_ml = float(np.prod(report.lungs.spacing_zyx)) / 1000
+    assert report.lungs_ml == pytest.approx((report.lungs.hu > 0).sum() * voxel_ml)
+    assert 1000 < report.lungs_ml < 10000
+
+
 def test_index_slice_and_position_agree(report, volume):
     for nodule in report.nodules:
         assert np.allclose(volume.position_mm(np.array(nodule.index_zyx)), nodule.position_mm)

@@ -6,16 +6,18 @@ import io
 import json
 import os
 from contextlib import suppress
+from dataclasses import replace
 
 import jsonschema
 import pytest
+from output.reports import report_of
 from rich.console import Console
 
 from gcnn_cli.detection.findings import ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.errors import InputError, OutputError, UsageError
 from gcnn_cli.files import csv_text, write_bytes, write_together
 from gcnn_cli.output.csv_format import LUNA16_COLUMNS, RICH_COLUMNS, luna16_csv, rich_csv
-from gcnn_cli.output.formats import output_paths, parse_formats, write_report
+from gcnn_cli.output.formats import output_paths, parse_formats, render_report, write_report
 from gcnn_cli.output.json_format import report_data, report_json, report_schema
 from gcnn_cli.output.rates import rate_text
 from gcnn_cli.output.table import show_report
@@ -109,6 +111,17 @@ def test_the_table_names_every_nodule():
     assert "0.988" in buffer.getvalue()
     show_report(make_report(()), Console(file=buffer, width=100))
     assert "No nodules at or above probability 0.4" in buffer.getvalue()
+
+
+@pytest.mark.parametrize("nodules", [NODULES, ()])
+def test_every_report_for_people_states_the_volume_of_the_lungs(phantom, nodules):
+    """Air that was taken for lung shows there."""
+    report = replace(report_of(phantom.volume, ()), lungs_ml=4321.4)
+    buffer = io.StringIO()
+    show_report(replace(make_report(nodules), lungs_ml=4321.4), Console(file=buffer, width=100))
+    assert "lungs 4321 mL" in buffer.getvalue()
+    assert "4321 mL searched" in render_report(report, ("html",), phantom.volume)["html"].decode()
+    assert json.loads(report_json(report))["lungs_ml"] == 4321.4
 
 
 def test_a_probability_is_one():
