@@ -25,7 +25,7 @@ _CHUNK = {"hu.npy", "spacing_zyx.npy", "centre_zyx.npy", "diameter_mm.npy"}
 class FoundScan:
     """One scan, not yet joined with its labels.
 
-    ids:       names that labels may use: `seriesuid` first, then for DICOM the folder's name
+    ids:       names that labels may use: `seriesuid` first, then for DICOM the folder's name, then aliases
     in_subset: True if it lies in one of LUNA16's subsets
     grid:      None if the scan cannot be read
     series:    DICOM only

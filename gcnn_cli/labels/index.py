@@ -16,8 +16,8 @@ cut-outs   .npz with `hu` int16 and `mask`: stacks of slices through one nodule 
 `scopes` says which CSV files label which scans. The CSV files of one folder label a scan: the nearest ones come
 first, then those further up, then an XML. Marks in the other files are excluded.
 
-Labels name a scan by its SeriesInstanceUID or its file's stem. They may name a DICOM series by its folder, if no
-other series lies in a folder of that name.
+Labels name a scan by its SeriesInstanceUID, its file's stem or another name that aliases.csv gives it. They may name
+a DICOM series by its folder, if no other series lies in a folder of that name.
 
 The following problems are listed and counted (`problems`) and left out, or with `strict` raise an error:
 

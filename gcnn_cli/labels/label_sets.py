@@ -5,6 +5,8 @@
 - candidates_V2.csv          candidates with their class; candidates.csv is read where the former is missing
                              (LUNA16's second list holds the nodules of the first and more)
 - seriesuids.csv, scans.csv  scans that readers looked at, and their patients
+- aliases.csv                other names by which labels call a scan, such as its SeriesInstanceUID after the file was
+                             renamed; labels in any folder may use them
 """
 
 from collections.abc import Collection, Iterable
@@ -16,13 +18,14 @@ import numpy as np
 
 from gcnn_cli.labels.marks import Mark, Row
 from gcnn_cli.labels.problems import Problem
-from gcnn_cli.labels.tables import read_candidates, read_excluded, read_nodules, read_series
+from gcnn_cli.labels.tables import read_aliases, read_candidates, read_excluded, read_nodules, read_series
 from gcnn_cli.scan.volume import Array
 
 ANNOTATIONS = "annotations.csv"
 EXCLUDED = "annotations_excluded.csv"
 CANDIDATES = ("candidates_V2.csv", "candidates.csv")
 LISTS = ("seriesuids.csv", "scans.csv")
+ALIASES = "aliases.csv"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,7 @@ class LabelSet:
     nodules, excluded: marks of each scan
     listed:            scans of seriesuids.csv and scans.csv, with the file that lists them first
     patients:          patients, of the scans whose patient is listed
+    aliases:           other names of scans
     problems:          rows that were left out
     """
 
@@ -40,6 +44,7 @@ class LabelSet:
     excluded: dict[str, tuple[Mark, ...]]
     listed: dict[str, Path]
     patients: dict[str, str]
+    aliases: dict[str, tuple[str, ...]]
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -69,7 +74,7 @@ class LabelSet:
 
 def read_label_sets(folder: Path) -> list[LabelSet]:
     """Return the label sets at any depth, those nearest to the top first. Raises InputError."""
-    names = (ANNOTATIONS, EXCLUDED, *LISTS)
+    names = (ANNOTATIONS, EXCLUDED, *LISTS, ALIASES)
     holders = {path.parent for name in names for path in folder.rglob(name) if path.is_file()}
     return [_read_label_set(holder) for holder in sorted(holders, key=lambda p: (len(p.parts), p))]
 
@@ -80,6 +85,7 @@ def _read_label_set(folder: Path) -> LabelSet:
     if (folder / ANNOTATIONS).is_file():
         nodules, problems = read_nodules(folder / ANNOTATIONS)
     excluded = read_excluded(folder / EXCLUDED) if (folder / EXCLUDED).is_file() else []
+    aliases = read_aliases(folder / ALIASES) if (folder / ALIASES).is_file() else {}
     listed: dict[str, Path] = {}
     patients: dict[str, str] = {}
     for path in (folder / name for name in LISTS):
@@ -88,7 +94,7 @@ def _read_label_set(folder: Path) -> LabelSet:
             problems += repeated
             listed |= {name: path for name in series if name not in listed}
             patients |= {name: patient for name, patient in series.items() if patient}
-    return LabelSet(folder, _by_series(nodules), _by_series(excluded), listed, patients, tuple(problems))
+    return LabelSet(folder, _by_series(nodules), _by_series(excluded), listed, patients, aliases, tuple(problems))
 
 
 def _by_series(rows: Iterable[Row]) -> dict[str, tuple[Mark, ...]]:

@@ -4,8 +4,8 @@ CSV files apply to the scans in the nearest folder above them that holds any. Th
 to the scans in all folders (LUNA16's CSVFILES beside its subsets).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gcnn_cli.errors import InputError
@@ -63,7 +63,9 @@ def read_folders(folders: Sequence[Path]) -> list[LabelledFolder]:
             raise InputError(f"{path}: no such folder")
     resolved = {folder.resolve(): folder for folder in reversed(folders)}
     outermost = [f for r, f in reversed(resolved.items()) if not any(other in r.parents for other in resolved)]
-    return [_read_folder(folder) for folder in outermost]
+    found = [_read_folder(folder) for folder in outermost]
+    aliases = [labels.aliases for folder in found for labels in folder.label_sets if labels.aliases]
+    return [replace(folder, scans=[_named(scan, aliases) for scan in folder.scans]) for folder in found]
 
 
 def find_scopes(folders: Sequence[LabelledFolder]) -> list[Scope]:
@@ -81,6 +83,12 @@ def find_scopes(folders: Sequence[LabelledFolder]) -> list[Scope]:
             all_read = labels.has_annotations and not labels.listed and not known.isdisjoint(labels.nodules)
             scopes.append(Scope(labels, holds[0] if holds else None, all_read))
     return sorted(scopes, key=lambda s: (-len(s.path.parts) if s.path else 0, len(s.labels.folder.parts)))
+
+
+def _named(scan: FoundScan, aliases: Sequence[Mapping[str, tuple[str, ...]]]) -> FoundScan:
+    """Return the scan with its other names behind its own."""
+    others = (alias for names in aliases for name in scan.ids for alias in names.get(name, ()))
+    return replace(scan, ids=tuple(dict.fromkeys((*scan.ids, *others))))
 
 
 def _read_folder(folder: Path) -> LabelledFolder:

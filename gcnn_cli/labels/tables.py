@@ -4,6 +4,7 @@
     candidates                seriesuid,coordX,coordY,coordZ,class         1: nodule, 0: something else
     predictions               seriesuid,coordX,coordY,coordZ,probability
     lists of scans            seriesuid[,patient]                          the heading is optional
+    other names of scans      seriesuid,alias
 
 Positions are LPS mm. Columns may stand in any order and others may stand between them; their names may have other
 capitals. Commas, tabs or semicolons separate them: the first line decides. A seriesuid is a string:
@@ -109,6 +110,23 @@ def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
         else:
             raise InputError(f"{path}, line {line}: the scan of line {lines[series]} with another patient")
     return listed, problems
+
+
+def read_aliases(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the other names of scans. Raises InputError for a row without both names, or one alias of two scans."""
+    owners: dict[str, str] = {}
+    lines = _read_fields(path)
+    _, heading = next(lines, (0, []))
+    if [name.strip().lower() for name in heading] != ["seriesuid", "alias"]:
+        raise InputError(f"{path}: expected the heading seriesuid,alias")
+    for line, fields in lines:
+        cells = [field.strip() for field in fields]
+        if len(cells) != 2 or not all(cells):
+            raise InputError(f"{path}, line {line}: expected seriesuid,alias")
+        series, alias = cells
+        if owners.setdefault(alias, series) != series:
+            raise InputError(f"{path}, line {line}: {alias} is the alias of another scan already")
+    return {series: tuple(a for a, owner in owners.items() if owner == series) for series in owners.values()}
 
 
 def read_rows(path: Path, column: str) -> Iterator[tuple[int, Row]]:

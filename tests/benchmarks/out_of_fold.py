@@ -1,6 +1,6 @@
 """What the networks of a committee do on patients whom they have not seen.
 
-    python tests/benchmarks/out_of_fold.py DATA committee [--transplants WORK] [--lesions DIR]
+    python tests/benchmarks/out_of_fold.py DATA committee [--transplants WORK] [--labels models/labels]
     python tests/benchmarks/out_of_fold.py DATA FOLD.safetensors [FOLD.safetensors ...] [--beside octahedral]
 
 DATA is the data that the folds were trained on (`gcnn train --fold`). Weights are a committee, whose header names the
@@ -16,8 +16,8 @@ Prints Markdown.
   patients that they come from.
 - `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
   were not trained on, false positives of scans that they were not trained on.
-- `--lesions`: a folder with `annotations_excluded.csv` of lesions in DATA's scans that are neither nodules nor false
-  positives, such as a mass that the readers did not mark because it is too large.
+- `--labels`: a folder with further labels of DATA's scans. `models/labels` joins LUNA16's lists of marks that are
+  neither nodules nor false positives with the scans in `../shared/data`.
 """
 
 import argparse
@@ -58,10 +58,10 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
-    parser.add_argument("--lesions", type=Path, help="folder that lists lesions to leave out")
+    parser.add_argument("--labels", type=Path, help="folder with further labels of the scans")
     arguments = parser.parse_args()
     members, held = read_members(arguments.weights)
-    data = [arguments.data, *([arguments.lesions] if arguments.lesions else [])]
+    data = [arguments.data, *([arguments.labels] if arguments.labels else [])]
     if arguments.transplants:
         work = [arguments.transplants / model.name for model in members]
         for patients, out in zip(held, work, strict=True):
