@@ -23,6 +23,7 @@ from gcnn_cli.evaluation.evaluation import EvaluationConfig
 from gcnn_cli.evaluation.inputs import from_files, from_reports
 from gcnn_cli.evaluation.run import EvaluationRun, run_evaluation
 from gcnn_cli.network.devices import choose_device
+from gcnn_cli.network.weight_files import DEFAULT_MODEL
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.output.formats import check_formats, named_paths, output_name, parse_formats, write_report
 from gcnn_cli.output.json_format import report_data
@@ -93,7 +94,7 @@ def detect(
 
     scan:        path, Volume, SimpleITK image, or array [D, H, W] of HU with `spacing_zyx`; see `as_volume`
     detector:    networks that are ready, for many scans (`make_detector`); then without `model` and `device`
-    model:       name of shipped weights, path of a weights file, or loaded weights (default: octahedral)
+    model:       name of shipped weights, path of a weights file, or loaded weights (default: that of `gcnn detect`)
     threshold:   lowest probability that is reported (default: that of the weights)
     fp_per_scan: operating point of the weights instead of a threshold
     spacing_zyx, origin_mm, name: of an array, as in `as_volume`
@@ -153,4 +154,4 @@ def evaluate(
 
 
 def _weights(model: str | Path | TrainedModel | None) -> TrainedModel:
-    return model if isinstance(model, TrainedModel) else load_model(str(model or "octahedral"))
+    return model if isinstance(model, TrainedModel) else load_model(str(model or DEFAULT_MODEL))

@@ -22,8 +22,6 @@ EXIT_CODES = (
     " 130 interrupted."
 )
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-DEFAULT_MODEL = "octahedral"
-DEFAULT_PROPOSALS = "proposals"
 
 
 class ErrorGroup(TyperGroup):

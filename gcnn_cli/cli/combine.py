@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from gcnn_cli.cli.app import (
-    DEFAULT_PROPOSALS,
     EXIT_CODES,
     Device,
     Overwrite,
@@ -19,6 +18,7 @@ from gcnn_cli.cli.app import (
 )
 from gcnn_cli.cli.checks import check_device, check_folders, check_group, check_weights
 from gcnn_cli.errors import UsageError
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 
 
 @app.command(epilog=EXIT_CODES)

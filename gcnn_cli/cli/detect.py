@@ -13,8 +13,6 @@ import typer
 
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
-    DEFAULT_MODEL,
-    DEFAULT_PROPOSALS,
     EXIT_CODES,
     AllowGaps,
     Device,
@@ -32,6 +30,7 @@ from gcnn_cli.cli.app import (
 )
 from gcnn_cli.cli.checks import check_device, check_files, check_group, check_weights
 from gcnn_cli.errors import UsageError, printable
+from gcnn_cli.network.weight_files import DEFAULT_MODEL, DEFAULT_PROPOSALS
 
 if TYPE_CHECKING:
     from gcnn_cli.cohort.batch import FinishedScan

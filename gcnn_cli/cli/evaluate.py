@@ -9,8 +9,6 @@ import typer
 
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
-    DEFAULT_MODEL,
-    DEFAULT_PROPOSALS,
     EXIT_CODES,
     AsJson,
     Device,
@@ -25,6 +23,7 @@ from gcnn_cli.cli.app import (
 )
 from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_weights
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.network.weight_files import DEFAULT_MODEL, DEFAULT_PROPOSALS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +65,8 @@ def evaluate(
             "--model",
             "-m",
             envvar="GCNN_MODEL",
-            help="Shipped name or path of a weights file. Default: octahedral, or the weights that the reports name.",
+            help="Shipped name or path of a weights file. Default: that of gcnn detect, or the weights that the reports"
+            " name.",
         ),
     ] = None,
     proposals: ProposalsOption = DEFAULT_PROPOSALS,

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, Overwrite, app
+from gcnn_cli.cli.app import EXIT_CODES, Overwrite, app
 from gcnn_cli.cli.checks import check_weights
+from gcnn_cli.network.weight_files import DEFAULT_MODEL
 
 
 @app.command(epilog=EXIT_CODES)

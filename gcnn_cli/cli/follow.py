@@ -7,7 +7,6 @@ import typer
 
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import (
-    DEFAULT_MODEL,
     EXIT_CODES,
     Device,
     ModelOption,
@@ -21,6 +20,7 @@ from gcnn_cli.cli.app import (
     start,
 )
 from gcnn_cli.cli.checks import check_device, check_weights
+from gcnn_cli.network.weight_files import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from gcnn_cli.detection.detector import Detector

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from gcnn_cli.cli.app import DEFAULT_MODEL, EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
+from gcnn_cli.cli.app import EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
 from gcnn_cli.cli.checks import check_group, check_weights
 from gcnn_cli.errors import ModelError, UsageError
+from gcnn_cli.network.weight_files import DEFAULT_MODEL
 
 
 @app.command(epilog=EXIT_CODES)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import (
-    DEFAULT_PROPOSALS,
     EXIT_CODES,
     Device,
     HoldOut,
@@ -25,6 +24,7 @@ from gcnn_cli.cli.app import (
 from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_group, check_weights
 from gcnn_cli.cli.stopping import stop_requests
 from gcnn_cli.errors import UsageError
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 
 if TYPE_CHECKING:
     import torch

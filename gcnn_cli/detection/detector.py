@@ -7,9 +7,10 @@ import torch
 
 from gcnn_cli.detection.lungs import LungConfig
 from gcnn_cli.detection.merge import MergeConfig
-from gcnn_cli.detection.proposals import SHIPPED, ProposalConfig, Proposer, load_proposer
+from gcnn_cli.detection.proposals import ProposalConfig, Proposer, load_proposer
 from gcnn_cli.errors import InputError
 from gcnn_cli.network.inference import Scorer, make_scorer
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.scan.resample import search_spacing
 
@@ -75,7 +76,7 @@ def make_detector(
     device: torch.device,
     *,
     average_over: str | None = None,
-    proposals: str = SHIPPED,
+    proposals: str = DEFAULT_PROPOSALS,
     config: DetectionConfig | None = None,
 ) -> Detector:
     """Return the detector of these weights. Raises ModelError for unusable proposal weights.

@@ -20,9 +20,8 @@ from gcnn_cli.errors import InputError
 from gcnn_cli.network.proposal_map import Logits, ProposalMapper, make_mapper
 from gcnn_cli.network.proposal_weights import ProposalModel, load_proposal_model
 from gcnn_cli.network.proposals import STRIDE
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS as DEFAULT_PROPOSALS
 from gcnn_cli.scan.volume import Array, Volume
-
-SHIPPED = "proposals"
 
 _AIR = -1.0  # beyond the scan, in the scale of the network
 
@@ -80,7 +79,7 @@ class Proposer:
         ]
 
 
-def load_proposer(device: torch.device, weights: str = SHIPPED, *, bfloat16: bool | None = None) -> Proposer:
+def load_proposer(device: torch.device, weights: str = DEFAULT_PROPOSALS, *, bfloat16: bool | None = None) -> Proposer:
     """Return a proposer on a device. Raises ModelError for missing or damaged weights.
 
     weights:  name of shipped weights, or path of a weights file

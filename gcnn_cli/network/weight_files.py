@@ -5,6 +5,8 @@ from pathlib import Path
 from gcnn_cli.errors import ModelError
 
 SUFFIX = ".safetensors"
+DEFAULT_MODEL = "octahedral"
+DEFAULT_PROPOSALS = "proposals"
 
 
 def models_folder() -> Path:

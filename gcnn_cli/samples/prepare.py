@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from gcnn_cli.detection.detector import Detector
-from gcnn_cli.detection.proposals import SHIPPED, load_proposer
+from gcnn_cli.detection.proposals import DEFAULT_PROPOSALS, load_proposer
 from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
@@ -51,7 +51,7 @@ def prepare(
     cache: Path | None = None,
     held_out_transplants: bool = False,
     detector: Detector | None = None,
-    proposals: str = SHIPPED,
+    proposals: str = DEFAULT_PROPOSALS,
 ) -> Prepared:
     """Read labeled folders and make their samples; with a cache, scans are preprocessed once.
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import Committee
 from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import read_held_out
 from gcnn_cli.samples.sample import SampleConfig
@@ -64,7 +64,7 @@ def combine_folds(
     *,
     average_over: str,
     device: torch.device,
-    proposals: str = SHIPPED,
+    proposals: str = DEFAULT_PROPOSALS,
     cache: Path | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> tuple[TrainedModel, Names]:

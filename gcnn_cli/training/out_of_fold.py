@@ -18,11 +18,11 @@ from scipy.special import logit
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.findings import Report
 from gcnn_cli.detection.pipeline import detect
-from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.evaluation.froc import RATES, Outcomes, outcomes_of
 from gcnn_cli.evaluation.inputs import from_labelled
 from gcnn_cli.evaluation.matching import FALSE, Matches, MatchRule
 from gcnn_cli.network.contract import Calibration
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.samples.held_out import HeldOut
 from gcnn_cli.samples.sample import Sample
@@ -65,7 +65,7 @@ def score_out_of_fold(
     *,
     average_over: str,
     device: torch.device,
-    proposals: str = SHIPPED,
+    proposals: str = DEFAULT_PROPOSALS,
     notify: Callable[[str], None] = lambda _: None,
 ) -> OutOfFold:
     """Score the held-out data of each member; `held_out` is in the order of the members. Raises as `detect` does.

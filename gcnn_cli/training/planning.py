@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gcnn_cli.detection.proposals import SHIPPED
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.samples.overview import Overview, look_over, time_one
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.distributed import Process
@@ -96,7 +96,7 @@ def plan_run(
     parent: Parent | None = None,
     *,
     strict: bool = False,
-    proposals: str = SHIPPED,
+    proposals: str = DEFAULT_PROPOSALS,
 ) -> Plan:
     """Measure what a run would need. Raises InputError as `prepare`, and if no scan of the data can be read."""
     data = look_over(folders, recipe.split, strict=strict)

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from gcnn_cli.detection.detector import Detector, make_detector
-from gcnn_cli.detection.proposals import SHIPPED
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import Committee, Network
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import precision_name
+from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.samples.montage import draw_montage
 from gcnn_cli.samples.prepare import Prepared, prepare
@@ -67,7 +67,7 @@ class RunConfig:
     resume: bool = False
     strict: bool = False
     name_data: bool = False
-    proposals: str = SHIPPED
+    proposals: str = DEFAULT_PROPOSALS
     parent: Parent | None = None
 
     def __post_init__(self) -> None:
@@ -189,7 +189,7 @@ def _nothing(_: Progress) -> None:
     """Rank 0 alone reports."""
 
 
-def future_detector(train: TrainConfig, proposals: str = SHIPPED) -> Detector:
+def future_detector(train: TrainConfig, proposals: str = DEFAULT_PROPOSALS) -> Detector:
     """Return the detector that the new weights will have, but for the weights: it finds the same candidates."""
     untrained = TrainedModel("untrained", GCNN(train.network).eval(), train.input, Calibration())
     return make_detector(untrained, torch.device("cpu"), proposals=proposals)
