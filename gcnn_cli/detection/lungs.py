@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.morphology import isotropic_dilation, isotropic_erosion
 
+from gcnn_cli.detection.balls import closed, dilated, eroded, opened
 from gcnn_cli.detection.chest import PURE_GAS, ROOM_HU, why_not_lung
 from gcnn_cli.detection.chest import Mask as Mask
 from gcnn_cli.detection.pyramid import STEP, double, halve
@@ -61,7 +61,7 @@ def segment_lungs(grid: Volume, config: LungConfig) -> Mask:
     voxel_mm = float(grid.spacing_zyx[0]) * STEP
     body = _largest(_open(hu > config.tissue_hu, config.table_mm / 2, voxel_mm))
     air = (hu < config.air_hu) & _enclosed(body)
-    air &= ~_dilate(_room(hu < config.pure_air_hu), voxel_mm, voxel_mm)
+    air &= ~dilated(_room(hu < config.pure_air_hu), 1)
     lungs = _lung_pieces(air, hu, voxel_mm, config)
     return double(_close(lungs, config.closing_mm, voxel_mm), grid.shape)
 
@@ -75,10 +75,13 @@ def _enclosed(body: Mask) -> Mask:
 
 def _room(pure_air: Mask) -> Mask:
     """Return the pure air connected to the border of the image by passages wider than a bronchus."""
-    labels, _ = ndimage.label(ndimage.binary_erosion(pure_air, border_value=1))
-    faces = [np.take(labels, side, axis) for axis in range(3) for side in (0, -1)]
-    outside = np.unique(np.concatenate([face.ravel() for face in faces]))
-    return np.asarray(np.isin(labels, outside[outside > 0]))
+    labels, count = ndimage.label(eroded(pure_air, 1))
+    outside = np.zeros(count + 1, bool)
+    for axis in range(3):
+        for side in (0, -1):
+            outside[np.take(labels, side, axis)] = True
+    outside[0] = False
+    return np.asarray(outside[labels])
 
 
 def _lung_pieces(air: Mask, hu: NDArray[np.float32], voxel_mm: float, config: LungConfig) -> Mask:
@@ -139,34 +142,18 @@ def _largest(mask: Mask) -> Mask:
 
 def _open(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     """Open with a small ball. Outside the image counts as inside the mask, so cut edges stay sharp."""
-    eroded = np.asarray(ndimage.binary_erosion(mask, _ball(radius_mm / voxel_mm), border_value=1))
-    return _dilate(eroded, radius_mm, voxel_mm)
-
-
-def _dilate(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
-    """Return every voxel whose center lies within the radius of one in the mask; for radii of a few voxels."""
-    return np.asarray(ndimage.binary_dilation(mask, _ball(radius_mm / voxel_mm)))
-
-
-def _ball(radius_vox: float) -> Mask:
-    """Return the voxels whose centers lie within a radius, whole or not, of the middle voxel's."""
-    reach = int(radius_vox)
-    z, y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1, -reach : reach + 1]
-    return np.asarray(z**2 + y**2 + x**2 <= radius_vox**2)
+    return opened(mask, radius_mm / voxel_mm)
 
 
 def _close(mask: Mask, radius_mm: float, voxel_mm: float) -> Mask:
     """Close with a large ball, without shrinking at the image border.
 
-    Distances are cheaper here than a footprint of many voxels. A box around the mask suffices: no
-    voxel outside it is nearer to a place inside than the box's own rim.
+    A box around the mask suffices: no voxel outside it is nearer to a place inside than the box's own rim.
     """
     box = bounding_box(mask, int(np.ceil(radius_mm / voxel_mm)) + 1)
-    closed = np.zeros_like(mask)
-    dilated = isotropic_dilation(mask[box], radius_mm, spacing=voxel_mm)
-    # Where the box has no outside, there is no distance to it.
-    closed[box] = dilated.all() or isotropic_erosion(dilated, radius_mm, spacing=voxel_mm)
-    return closed
+    made = np.zeros_like(mask)
+    made[box] = closed(mask[box], radius_mm / voxel_mm)
+    return made
 
 
 def bounding_box(mask: Mask, margin: int | Sequence[int]) -> tuple[slice, slice, slice]:

@@ -18,11 +18,14 @@ import SimpleITK as sitk
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.lattice import Array, make_affine
+from gcnn_cli.scan.separable import axis_map, map_axes
 from gcnn_cli.scan.volume import Volume
 
 AIR_HU = -1024.0
 SEARCH_MM = 1.0  # spacing for lungs and candidates where a network's own voxels are no cubes
+_HIGHEST_HU = 32767.0  # of int16; a float32 scan may hold more
 _FWHM_PER_SIGMA = 2.3548
+_FEWEST_SMOOTHED = 4  # voxels along an axis that ITK's recursive Gaussian takes
 
 
 def orient(volume: Volume) -> Volume:
@@ -50,35 +53,25 @@ def resample(volume: Volume, spacing_mm: float | Sequence[float]) -> Volume:
 
     HU are float32 and at least -1024.
 
-    Raises InputError when the scan would shrink to less than one voxel along an axis.
+    Raises InputError when the scan would shrink to less than one voxel along an axis, or has too few to be smoothed.
     """
     oriented = orient(volume)
     extent_mm = np.array(oriented.shape) * oriented.spacing_zyx
     spacing = _axes_mm(spacing_mm)
     shape = np.round(extent_mm / spacing).astype(int)
-    if (shape < 1).any():
+    sigmas_mm = _antialiasing_sigmas(oriented.spacing_zyx, spacing)
+    if (shape < 1).any() or (np.array(oriented.shape)[sigmas_mm > 0] < _FEWEST_SMOOTHED).any():
         raise InputError(f"the scan measures {extent_mm.round(1).tolist()} mm (z, y, x): too small to resample")
     center = oriented.position_mm((np.array(oriented.shape) - 1) / 2)
     affine = make_affine(spacing, oriented.direction, np.zeros(3))
     affine[:3, 3] = center - affine[:3, :3] @ ((shape - 1) / 2)
 
-    image = sitk.Clamp(as_image(oriented), sitk.sitkFloat32, AIR_HU, 32767.0)
-    for axis, sigma_mm in enumerate(_antialiasing_sigmas(oriented.spacing_zyx, spacing)):
-        if sigma_mm > 0:
-            image = sitk.RecursiveGaussian(image, float(sigma_mm), direction=2 - axis)
-    resampled = sitk.Resample(
-        image,
-        [int(n) for n in shape[::-1]],
-        sitk.Transform(3, sitk.sitkIdentity),
-        sitk.sitkLinear,
-        affine[:3, 3].tolist(),
-        spacing[::-1].tolist(),
-        oriented.direction[:, ::-1].ravel().tolist(),
-        AIR_HU,
-        sitk.sitkFloat32,
-        True,  # extrapolate: the outer half voxel takes the border's value instead of air
+    old_mm = oriented.spacing_zyx
+    along_z, along_y, along_x = (
+        axis_map(oriented.shape[axis], int(shape[axis]), old_mm[axis], spacing[axis], float(sigmas_mm[axis]))
+        for axis in range(3)
     )
-    return Volume(sitk.GetArrayFromImage(resampled), affine, volume.source)
+    return Volume(map_axes(oriented.hu, (AIR_HU, _HIGHEST_HU), (along_z, along_y, along_x)), affine, volume.source)
 
 
 def resample_mask(mask: Volume, like: Volume) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
