@@ -85,7 +85,9 @@ def doubts(lungs: Mask, grid: Volume) -> tuple[str, ...]:
 def _left_share(lungs: Mask, grid: Volume) -> float:
     """Return the share of the lungs left of the middle of the tissue in their slices."""
     columns = np.arange(lungs.shape[2])
-    tissue = (grid.hu[lungs.any(axis=(1, 2))] > _TISSUE_HU).sum(axis=(0, 1))
+    # Slice by slice: their selection from the grid would be a copy of nearly all of it.
+    slices = np.flatnonzero(lungs.any(axis=(1, 2)))
+    tissue = np.sum([(grid.hu[n] > _TISSUE_HU).sum(axis=0) for n in slices], axis=0)
     area = lungs.sum(axis=(0, 1))
     middle = (tissue @ columns) / max(int(tissue.sum()), 1)
     return float(area[columns > middle].sum() / area.sum())

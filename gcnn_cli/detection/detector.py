@@ -16,7 +16,7 @@ from gcnn_cli.scan.resample import search_spacing
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.
-PIPELINE = 3
+PIPELINE = 4
 
 
 @dataclass(frozen=True)

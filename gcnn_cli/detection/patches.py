@@ -40,7 +40,7 @@ def cut_patch(hu: NDArray[Any], center_zyx: Array, side: int | Sequence[int], be
 
 def scale_hu(hu: Tensor, spec: InputSpec) -> Tensor:
     """Scale HU from the window to [-1, 1], clipped."""
-    return ((hu - spec.hu_low) * (2 / (spec.hu_high - spec.hu_low)) - 1).clamp(-1, 1)
+    return (hu - spec.hu_low).mul_(2 / (spec.hu_high - spec.hu_low)).sub_(1).clamp_(-1, 1)
 
 
 def patch_batches(

@@ -58,6 +58,9 @@ def detect(
         if probability >= threshold
     ]
     nodules = tuple(_report_nodule(volume, s, model.calibration) for s in merge_duplicates(scored, config.merge))
+    unusual = doubts(lungs, grid) if lung_mask is None else ()
+    to_world = grid.to_world
+    del grid  # the largest array, which nothing needs any more
     return Report(
         scan=ScanSummary.of(volume),
         model=ModelSummary(model.name, model.sha256, model.group),
@@ -67,9 +70,9 @@ def detect(
         options=report_options(detector, volume, lung_mask),
         device=str(scorer.device) + (" bfloat16" if scorer.bfloat16 else " float32"),
         seconds=time.monotonic() - started,
-        warnings=volume.source.warnings + (doubts(lungs, grid) if lung_mask is None else ()),
+        warnings=volume.source.warnings + unusual,
         lungs_ml=lung_volume_ml(lungs, detector.spacing_mm),
-        lungs=Volume(lungs.astype(np.int16), grid.to_world),
+        lungs=Volume(lungs.astype(np.int16), to_world),
     )
 
 

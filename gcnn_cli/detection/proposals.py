@@ -6,6 +6,8 @@ are listed highest first, without those close to a higher one.
 """
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,13 +19,13 @@ from gcnn_cli.detection.lungs import Mask, bounding_box
 from gcnn_cli.detection.patches import scale_hu
 from gcnn_cli.detection.peaks import keep_apart, local_maxima
 from gcnn_cli.errors import InputError
+from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.proposal_map import Logits, ProposalMapper, make_mapper
 from gcnn_cli.network.proposal_weights import ProposalModel, load_proposal_model
 from gcnn_cli.network.proposals import STRIDE
 from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS as DEFAULT_PROPOSALS
+from gcnn_cli.scan.resample import AIR_HU
 from gcnn_cli.scan.volume import Array, Volume
-
-_AIR = -1.0  # beyond the scan, in the scale of the network
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,10 @@ class Proposer:
             return []
         # A place in the lungs sees no farther than a receptive field.
         box = bounding_box(lungs, self.model.network.config.receptive_field)
-        image = scale_hu(torch.from_numpy(np.array(grid.hu[box], np.float32)), self.model.input).numpy()
         voxel_mm = float(grid.spacing_zyx[0])
-        index, logits = find_peaks(self.mapper, image, lungs[box], config.apart_mm / voxel_mm, config.kept)
+        index, logits = find_peaks(
+            self.mapper, self.model.input, grid.hu[box], lungs[box], config.apart_mm / voxel_mm, config.kept
+        )
         index += [span.start for span in box]
         diameters = blob_diameters(grid.hu, lungs, index, voxel_mm)
         return [
@@ -90,18 +93,19 @@ def load_proposer(device: torch.device, weights: str = DEFAULT_PROPOSALS, *, bfl
 
 
 def find_peaks(
-    mapper: ProposalMapper, image: NDArray[np.float32], lungs: Mask, apart_vox: float, most: int
+    mapper: ProposalMapper, spec: InputSpec, hu: NDArray[Any], lungs: Mask, apart_vox: float, most: int
 ) -> tuple[Array, Array]:
     """Return the highest peaks in the lungs, without those close to a higher one: voxels [N, 3] and logits [N].
 
-    image:     [D, H, W] in the scale of the network
+    spec:      input of the network
+    hu:        HU [D, H, W]
     lungs:     [D, H, W], with at least one true voxel
     apart_vox: smallest distance of a peak to a higher one
     most:      largest number of peaks
 
     Voxels are (z, y, x), in fractions of a voxel.
     """
-    logits, first = mapper.logits(image, lungs, beyond=_AIR)
+    logits, first = mapper.logits(hu, lungs, beyond=AIR_HU, scale=partial(scale_hu, spec=spec))
     index, strength = _peaks(logits, first, lungs)
     kept = keep_apart(index, strength, apart_vox, most)
     return index[kept], strength[kept]

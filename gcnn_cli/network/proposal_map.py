@@ -7,6 +7,7 @@ Blocks far from the wanted places are left out. Kernels are expanded over the gr
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ Logits = NDArray[np.float32]
 NOWHERE = -np.inf  # logit of places where the map was not computed
 _BLOCK = 8  # cells along each side of a block
 _BATCH = 4  # blocks at once: more do not stay in a processor's cache
+_SLAB = 90  # cells along z whose maps are held at once: the lungs of most patients, in 360 mm
 _PLACES = 2  # places of the map along each side of a cell
 
 
@@ -52,37 +54,61 @@ class ProposalMapper:
     layers: tuple[_Layer, ...]
 
     @torch.inference_mode()
-    def logits(self, image: NDArray[np.float32], wanted: Mask, beyond: float) -> tuple[Logits, NDArray[np.float64]]:
+    def logits(
+        self, image: NDArray[Any], wanted: Mask, beyond: float, scale: Callable[[Tensor], Tensor]
+    ) -> tuple[Logits, NDArray[np.float64]]:
         """Return the logits [D', H', W'] of a scan and the voxel (z, y, x) of their first place.
 
         Places are 2 voxels apart.
 
-        image:  [D, H, W], scaled as the network takes it
+        image:  [D, H, W]
         wanted: [D, H, W], with at least one true voxel; every place in a cell with a true voxel gets its logit, and
                 places far from all of them are NOWHERE
         beyond: value of the image outside the scan
+        scale:  from values of the image to those that the network takes; done block by block, to spare a scaled copy
         """
         corner, cells = _wanted_cells(wanted)
-        encode, *middle, decode = self._stages()
+        steps = range(0, len(cells), _SLAB)
+        starts = [corner + np.array([CELL * step, 0, 0]) for step in steps]
+        parts = [
+            self._slab(image, start, cells[step : step + _SLAB], beyond, scale)
+            for step, start in zip(steps, starts, strict=True)
+        ]
+        return np.concatenate(parts), np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
+
+    def _slab(
+        self,
+        image: NDArray[Any],
+        corner: NDArray[np.int64],
+        cells: Mask,
+        beyond: float,
+        scale: Callable[[Tensor], Tensor],
+    ) -> Logits:
+        """Return the logits of the cells from a voxel on."""
+        if not cells.any():
+            return np.full([_PLACES * n for n in cells.shape], NOWHERE, np.float32)
+        encode, *middle, decode = self._stages(scale)
         rings = len(middle) + 1  # rings of cells around the wanted ones that the layers reach
         blocks = -(-(np.array(cells.shape) + 2 * rings) // _BLOCK)
         size = tuple(int(n) * _BLOCK + 2 for n in blocks)
         margin = (self.network.config.receptive_field - CELL) // 2
-        padded = _cut_out(image, corner - margin, CELL * (np.array(size) + 1), beyond)
-        features = torch.from_numpy(padded).to(self.device).unsqueeze(-1)
-        features = _by_blocks(encode, features, size, _around(cells, rings), step=CELL, halo=CELL)
+
+        def cut(start: NDArray[np.int64], side: int) -> Tensor:
+            return _cut_out(image, corner - margin + start, side, beyond).to(self.device).unsqueeze(-1)
+
+        features = _by_blocks(encode, cut, size, _around(cells, rings), step=CELL, halo=CELL)
         for stage in middle:
             rings -= 1
-            features = _by_blocks(stage, features, size, _around(cells, rings), halo=2)
-        places = _by_blocks(decode, features, size, cells, halo=2, places=_PLACES).squeeze(-1)
-        inner = tuple(slice(_PLACES * n) for n in cells.shape)
-        logits: Logits = places[inner].float().cpu().numpy()
-        return logits, np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
+            features = _by_blocks(stage, _blocks_of(features), size, _around(cells, rings), halo=2)
+        places = _by_blocks(decode, _blocks_of(features), size, cells, halo=2, places=_PLACES).squeeze(-1)
+        logits: Logits = places[tuple(slice(_PLACES * n) for n in cells.shape)].float().cpu().numpy()
+        return logits
 
-    def _stages(self) -> list[Callable[[Tensor], Tensor]]:
+    def _stages(self, scale: Callable[[Tensor], Tensor]) -> list[Callable[[Tensor], Tensor]]:
         """Return the network in steps from cells to cells: three layers, then one each, then the last two and head."""
 
         def encode(x: Tensor) -> Tensor:
+            x = scale(x)
             for layer in self.layers[:3]:
                 x = layer(x)
             return x
@@ -139,20 +165,28 @@ def _around(cells: Mask, rings: int) -> Mask:
     return np.asarray(ndimage.binary_dilation(padded, np.ones((3, 3, 3)), iterations=rings)) if rings else padded
 
 
-def _cut_out(
-    image: NDArray[np.float32], start: NDArray[np.int64], size: NDArray[np.int64], beyond: float
-) -> NDArray[np.float32]:
-    """Return a box of the image from `start`. Parts outside the image have the value `beyond`."""
-    box = np.full(size, beyond, np.float32)
-    low, high = np.maximum(start, 0), np.minimum(start + size, image.shape)
+def _cut_out(image: NDArray[Any], start: NDArray[np.int64], side: int, beyond: float) -> Tensor:
+    """Return a cube of the image from `start`, float32. Parts outside the image have the value `beyond`."""
+    cube = np.full((side,) * 3, beyond, np.float32)
+    low, high = np.clip(start, 0, image.shape), np.clip(start + side, 0, image.shape)
     target = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-    box[target] = image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-    return box
+    cube[target] = image[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    return torch.from_numpy(cube)
+
+
+def _blocks_of(features: Tensor) -> Callable[[NDArray[np.int64], int], Tensor]:
+    """Return a function that cuts cubes out of a map [D, H, W, C]."""
+
+    def cut(start: NDArray[np.int64], side: int) -> Tensor:
+        z, y, x = start
+        return features[z : z + side, y : y + side, x : x + side]
+
+    return cut
 
 
 def _by_blocks(
     stage: Callable[[Tensor], Tensor],
-    source: Tensor,
+    cut: Callable[[NDArray[np.int64], int], Tensor],
     size: tuple[int, ...],
     needed: Mask,
     *,
@@ -162,6 +196,7 @@ def _by_blocks(
 ) -> Tensor:
     """Apply a stage to a map [D, H, W, C] in the blocks that hold a needed cell.
 
+    cut:    returns the cube of the source from a place on, with a number of places along each side
     step:   places of the source along each side of a cell
     halo:   places of the source that the stage reads beyond a block
     places: places of the target along each side of a cell
@@ -169,7 +204,7 @@ def _by_blocks(
     target: Tensor | None = None
     side = _BLOCK * step + halo
     for corners in _blocks(needed):
-        boxes = [source[z : z + side, y : y + side, x : x + side] for z, y, x in corners * _BLOCK * step]
+        boxes = [cut(corner, side) for corner in corners * _BLOCK * step]
         values = stage(torch.stack(boxes).permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1)
         if target is None:
             shape = [places * n for n in size]

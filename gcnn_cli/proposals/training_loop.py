@@ -194,10 +194,8 @@ class _Run:
         mapper = make_mapper(self.average, torch.device("cpu"))
         for number, scene in enumerate(self.sampler.scenes):
             if scene.kind == "scan":
-                image = scale_hu(torch.from_numpy(scene.hu.astype(np.float32)), self.config.input).numpy()
-                found, _ = find_peaks(
-                    mapper, image, scene.searched, _APART_MM / search_spacing(self.config.input.spacing_mm), 2 * _MINED
-                )
+                apart_vox = _APART_MM / search_spacing(self.config.input.spacing_mm)
+                found, _ = find_peaks(mapper, self.config.input, scene.hu, scene.searched, apart_vox, 2 * _MINED)
                 self.sampler.hard[number] = _clear_of_marks(found, scene)[:_MINED]
 
     def state(self) -> dict[str, Any]:

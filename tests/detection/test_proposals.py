@@ -30,17 +30,16 @@ class FixedMap:
 
     peaks: list[tuple[tuple[float, float, float], float]]
 
-    def logits(self, image, wanted, beyond):
-        assert image.min() >= -1
-        assert image.max() <= 1
-        assert beyond == -1
+    def logits(self, image, wanted, beyond, scale):
+        assert image.min() >= -1024
+        assert scale(torch.tensor([beyond, -300.0])).tolist() == pytest.approx([-1, 0])  # of a window of -1000 to 400
         index = 2 * np.indices((28, 28, 28)).transpose(1, 2, 3, 0) + FIRST
         maps = [height - ((index - at) ** 2).sum(axis=3) / 8 for at, height in self.peaks]
         return np.max(maps, axis=0).astype(np.float32), FIRST
 
 
 def peaks(found, most=10, lungs=LUNGS, apart=5):
-    return find_peaks(FixedMap(found), np.zeros((SIDE,) * 3, np.float32), lungs, apart, most)
+    return find_peaks(FixedMap(found), InputSpec(), np.full((SIDE,) * 3, -700, np.float32), lungs, apart, most)
 
 
 def test_peaks_are_found_between_the_places_of_the_map():

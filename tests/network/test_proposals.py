@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gcnn_cli.errors import ModelError
+from gcnn_cli.network import proposal_map
 from gcnn_cli.network.proposal_map import make_mapper
 from gcnn_cli.network.proposals import ProposalNetwork, ProposalNetworkConfig
 from gcnn_cli.symmetry.actions import act_on_image
@@ -69,13 +70,17 @@ def test_a_planar_group_is_refused():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("slab", [90, 9, 3])
 @pytest.mark.parametrize("fields", [(1, 1, 1, 2), (2, 1, 1, 1, 2)])
-def test_a_map_by_blocks_is_the_map_of_the_whole(fields):
+def test_a_map_by_blocks_is_the_map_of_the_whole(fields, slab, monkeypatch):
+    monkeypatch.setattr(proposal_map, "_SLAB", slab)  # with 3, the slabs between the wanted places hold none
     made = network(ProposalNetworkConfig(fields=fields)).float()
     image = scan(110, 50, 45)[0, 0].float().numpy()
     wanted = np.zeros(image.shape, bool)
     wanted[9:20, 3:30, 7:9] = wanted[85:92, 30:44, 30:33] = True  # the blocks between are left out
-    logits, first = make_mapper(made, torch.device("cpu"), bfloat16=False).logits(image, wanted, beyond=-0.5)
+    logits, first = make_mapper(made, torch.device("cpu"), bfloat16=False).logits(
+        image / 2, wanted, beyond=-0.25, scale=lambda x: 2 * x
+    )
     margin = (made.config.receptive_field - 4) // 2
     low, size = np.array([9, 3, 7]), 2 * np.array(logits.shape)
     assert np.array_equal(first, low + 0.5)
