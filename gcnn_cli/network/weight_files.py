@@ -5,7 +5,7 @@ from pathlib import Path
 from gcnn_cli.errors import ModelError
 
 SUFFIX = ".safetensors"
-DEFAULT_MODEL = "octahedral"
+DEFAULT_MODEL = "committee"
 DEFAULT_PROPOSALS = "proposals"
 
 

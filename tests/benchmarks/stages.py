@@ -52,12 +52,13 @@ def run(scan: Path, begun: float, threads: int) -> dict[str, float]:
     from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.detection.pipeline import detect
     from gcnn_cli.network.devices import choose_device
+    from gcnn_cli.network.weight_files import DEFAULT_MODEL
     from gcnn_cli.network.weights import load_model
     from gcnn_cli.output.formats import output_paths, write_report
     from gcnn_cli.scan.reading import read_volume
 
     torch.set_num_threads(threads)
-    detector = make_detector(load_model("octahedral"), choose_device("cpu"))
+    detector = make_detector(load_model(DEFAULT_MODEL), choose_device("cpu"))
     tell("reading")
     volume = read_volume(scan)
     report = detect(volume, detector, notify=tell)
