@@ -20,6 +20,7 @@ from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.detection.findings import Nodule
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.network.devices import choose_device
+from gcnn_cli.network.weight_files import DEFAULT_MODEL
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import as_image, orient
@@ -170,7 +171,7 @@ def main() -> None:
         for line in arguments.out.read_text().splitlines():
             entry = json.loads(line)
             results[entry["scan"], entry["change"]] = entry["findings"]
-    detector = make_detector(load_model("octahedral"), choose_device("auto"))
+    detector = make_detector(load_model(DEFAULT_MODEL), choose_device("auto"))
     for scan in arguments.scans:
         volume = orient(read_volume(scan))
         for change in CHANGES:
