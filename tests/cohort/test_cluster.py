@@ -204,3 +204,12 @@ def test_paths_are_those_of_who_asks_in_any_folder(thin, weights, tmp_path, monk
         else:
             assert away.report.scan == at_home.report.scan
             assert away.report.scan.source.path == "scan01.mhd"
+
+
+def test_workers_of_this_machine_keep_the_memory_that_they_free():
+    from gcnn_cli.cohort.cluster import _local_client
+
+    with _local_client(1) as client:
+        environment = client.submit(lambda: dict(os.environ)).result()
+    assert int(environment["MALLOC_TRIM_THRESHOLD_"]) >= 2**28
+    assert int(environment["MALLOC_MMAP_THRESHOLD_"]) >= 2**28
