@@ -68,11 +68,9 @@ class ProposalMapper:
         scale:  from values of the image to those that the network takes; done block by block, to spare a scaled copy
         """
         corner, cells = _wanted_cells(wanted)
-        steps = range(0, len(cells), _SLAB)
-        starts = [corner + np.array([CELL * step, 0, 0]) for step in steps]
         parts = [
-            self._slab(image, start, cells[step : step + _SLAB], beyond, scale)
-            for step, start in zip(steps, starts, strict=True)
+            self._slab(image, corner + np.array([CELL * step, 0, 0]), cells[step : step + _SLAB], beyond, scale)
+            for step in range(0, len(cells), _SLAB)
         ]
         return np.concatenate(parts), np.asarray(corner + (CELL / _PLACES - 1) / 2, np.float64)
 

@@ -31,7 +31,9 @@ class FixedMap:
     peaks: list[tuple[tuple[float, float, float], float]]
 
     def logits(self, image, wanted, beyond, scale):
-        assert image.min() >= -1024
+        scaled = scale(torch.tensor(image))
+        assert scaled.min() >= -1
+        assert scaled.max() <= 1
         assert scale(torch.tensor([beyond, -300.0])).tolist() == pytest.approx([-1, 0])  # of a window of -1000 to 400
         index = 2 * np.indices((28, 28, 28)).transpose(1, 2, 3, 0) + FIRST
         maps = [height - ((index - at) ** 2).sum(axis=3) / 8 for at, height in self.peaks]
