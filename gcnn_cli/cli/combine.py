@@ -33,6 +33,15 @@ def combine(
             " element of this group."
         ),
     ] = "Oh",
+    other: Annotated[
+        str | None,
+        typer.Option(
+            "--with",
+            help="A network of another recipe and the same shape that joins them: name of shipped weights, or path of"
+            " a weights file.",
+        ),
+    ] = None,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Part of the network of --with in the mean.")] = 0.5,
     proposals: ProposalsOption = DEFAULT_PROPOSALS,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, as for gcnn train; it saves time.")
@@ -54,23 +63,27 @@ def combine(
     check_group(average_over)
     for fold in folds:
         check_weights(str(fold))
+    if other is not None:
+        check_weights(other)
     check_folders(data)
     check_weights(proposals)
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.network.devices import choose_device
     from gcnn_cli.network.weights import save_model
-    from gcnn_cli.training.combine import combine_folds, read_fold
+    from gcnn_cli.training.combine import combine_folds, read_fold, read_other
     from gcnn_cli.training.provenance import write_names
     from gcnn_cli.training.run_files import run_folder
 
     members = [read_fold(path) for path in folds]
+    joining = None if other is None else read_other(other, share)
     with errors.status("") as status:
         committee, names = combine_folds(
             members,
             list(data),
             out.stem,
             average_over=average_over,
+            other=joining,
             proposals=proposals,
             device=choose_device(device),
             cache=cache,
@@ -79,4 +92,4 @@ def combine(
     sha256 = save_model(committee, out, overwrite=overwrite)
     write_names(names, run_folder(out), sha256)
     if not quiet:
-        typer.echo(f"{out}: {len(members)} networks, sha256 {sha256}", err=True)
+        typer.echo(f"{out}: {len(members) + (joining is not None)} networks, sha256 {sha256}", err=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gcnn_cli.errors import DeviceError, ModelError, is_out_of_memory
 from gcnn_cli.network.architecture import GCNN, ConvBlock
-from gcnn_cli.network.committee import Network, members_of
+from gcnn_cli.network.committee import Network, mean_logit, members_of, shares_of
 from gcnn_cli.network.devices import autocast, has_fast_bfloat16
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.cosets import coset_representatives
@@ -66,18 +66,19 @@ class FoldedGCNN(nn.Module):
 class FoldedCommittee(nn.Module):
     """The inference form of a committee: patches [B, 1, *grid] -> the mean of its members' logits [B]."""
 
-    def __init__(self, members: Iterable[GCNN]) -> None:
+    def __init__(self, members: Iterable[GCNN], shares: tuple[float, ...]) -> None:
         super().__init__()
         self.members = nn.ModuleList(FoldedGCNN(member) for member in members)
+        self.shares = shares
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([member(x) for member in self.members]).mean(dim=0)
+        return mean_logit([member(x) for member in self.members], self.shares)
 
 
 def fold(network: Network) -> nn.Module:
     """Return the inference form of a network or committee in eval mode."""
     members = members_of(network)
-    return FoldedGCNN(members[0]) if len(members) == 1 else FoldedCommittee(members)
+    return FoldedGCNN(members[0]) if len(members) == 1 else FoldedCommittee(members, shares_of(network))
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ def list_models() -> list[dict[str, Any]]:
     """
     rows = []
     for path in sorted(weights.models_folder().glob(f"*{weights.SUFFIX}")):
-        formats = (weights.FORMAT, weights.COMMITTEE_FORMAT, PROPOSAL_FORMAT)
+        formats = (*weights.SCORING_FORMATS, PROPOSAL_FORMAT)
         proposes = weights.read_weights(path, formats)[0]["format"] == PROPOSAL_FORMAT
         row = _proposal_row(path.stem) if proposes else _scoring_row(path.stem)
         card = path.with_suffix(".md")

@@ -11,7 +11,7 @@ from gcnn_cli.network.committee import Network
 from gcnn_cli.network.inference import fold
 from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_model
 from gcnn_cli.network.proposals import CELL, ProposalNetwork
-from gcnn_cli.network.weights import COMMITTEE_FORMAT, FORMAT, find_weights, load_model, read_weights
+from gcnn_cli.network.weights import SCORING_FORMATS, find_weights, load_model, read_weights
 from gcnn_cli.symmetry.actions import act_on_image, turns_grid
 from gcnn_cli.symmetry.groups import Group, make_group
 from gcnn_cli.symmetry.laws import Action, invariant, relative_error
@@ -58,7 +58,7 @@ def verify_weights(model: str, group: str | None = None) -> Verification:
 
     Raises ModelError for unusable weights.
     """
-    formats = (FORMAT, COMMITTEE_FORMAT, PROPOSAL_FORMAT)
+    formats = (*SCORING_FORMATS, PROPOSAL_FORMAT)
     if read_weights(find_weights(model), formats)[0]["format"] == PROPOSAL_FORMAT:
         proposing = load_proposal_model(model).network
         return Verification("equivariant", group or proposing.config.group, map_errors(proposing, group=group))

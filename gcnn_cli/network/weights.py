@@ -25,7 +25,7 @@ from torch import Tensor
 from gcnn_cli.errors import DeviceError, ModelError, UsageError, is_out_of_memory
 from gcnn_cli.files import write_bytes
 from gcnn_cli.network.architecture import NetworkConfig, stated
-from gcnn_cli.network.committee import Network, build_network, check_values, members_of
+from gcnn_cli.network.committee import Network, build_network, check_values, equal_shares, members_of, shares_of
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.invariance import check_symmetric_voxels, limits_of
 from gcnn_cli.network.weight_files import SUFFIX as SUFFIX
@@ -34,6 +34,8 @@ from gcnn_cli.network.weight_files import models_folder as models_folder
 
 FORMAT = 1  # of one network
 COMMITTEE_FORMAT = 2  # of several; the header says how many (`members`), tensors are named `members.N.` first
+SHARES_FORMAT = 4  # of a committee whose members count unequally (`shares`); a version without shares refuses it
+SCORING_FORMATS = (FORMAT, COMMITTEE_FORMAT, SHARES_FORMAT)
 MANIFEST = "manifest.json"
 
 _KEY = "gcnn"
@@ -87,7 +89,7 @@ def load_model(model: str) -> TrainedModel:
     The network is in eval mode on the CPU.
     """
     path = find_weights(model)
-    header, state, sha256 = read_weights(path, (FORMAT, COMMITTEE_FORMAT))
+    header, state, sha256 = read_weights(path, SCORING_FORMATS)
     with checked_contents(path):
         return _make_model(header, state, sha256)
 
@@ -110,7 +112,7 @@ def read_weights(path: Path, formats: tuple[int, ...]) -> tuple[dict[str, Any], 
     if header.get("format") not in formats:
         raise ModelError(
             f"{path}: weights of format {header.get('format')!r}; must be format {' or '.join(map(str, formats))} here"
-            " (1: a scoring network, 2: a committee, 3: a proposal network)"
+            " (1: a scoring network, 2 and 4: a committee, 3: a proposal network)"
         )
     if tensors_sha256(state) != header.get("tensors_sha256"):
         raise ModelError(f"{path}: the tensors do not match the header's checksum: the file was altered")
@@ -148,11 +150,11 @@ def _make_model(header: Mapping[str, Any], state: Mapping[str, Tensor], sha256: 
     spec = InputSpec(**header["input"])
     if spec.sides != config.sides:
         raise ValueError(f"patches of side {spec.side} for a network of side {config.side}")
-    members = header["members"] if header["format"] == COMMITTEE_FORMAT else 1
-    if type(members) is not int or (header["format"] == COMMITTEE_FORMAT and members < 2):
+    members = 1 if header["format"] == FORMAT else header["members"]
+    if type(members) is not int or (header["format"] != FORMAT and members < 2):
         raise TypeError(f"members {members!r}")
     check_values(config, members, state)
-    network = build_network(config, members)
+    network = build_network(config, members, tuple(header["shares"]) if header["format"] == SHARES_FORMAT else None)
     if {k: v.shape for k, v in network.state_dict().items()} != {k: v.shape for k, v in state.items()}:
         raise ValueError("the network and the tensors differ in size")
     network.load_state_dict(state)
@@ -165,9 +167,10 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
     Among the shipped weights, its line of the manifest is written too. The other lines stay as they are: files that
     were altered are still refused. Raises ModelError for a damaged manifest.
     """
-    members = len(members_of(model.network))
+    members, shares = len(members_of(model.network)), shares_of(model.network)
+    unequal = shares != equal_shares(members)
     header = {
-        "format": FORMAT if members == 1 else COMMITTEE_FORMAT,
+        "format": FORMAT if members == 1 else SHARES_FORMAT if unequal else COMMITTEE_FORMAT,
         "name": model.name,
         "network": stated(model.network.config),
         "input": asdict(model.input),
@@ -176,6 +179,8 @@ def save_model(model: TrainedModel, path: Path, *, overwrite: bool = False) -> s
     }
     if members > 1:
         header["members"] = members
+    if unequal:
+        header["shares"] = list(shares)
     return write_weights(header, model.network.state_dict(), path, overwrite=overwrite)
 
 

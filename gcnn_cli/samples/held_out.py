@@ -1,7 +1,7 @@
 """Folders -> the scans and nodules that each fold holds out, on which its network can be measured."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,18 @@ class HeldOut:
 
     scans: tuple[ScanEntry, ...]
     nodules: tuple[Sample, ...]
+
+    def unseen_by(self, patients: Collection[str], series: Collection[str]) -> "HeldOut":
+        """Return what a network was not trained on that has seen these patients and series.
+
+        Of a scan that it has not seen, but of a patient whom it has, the marks count as excluded.
+        """
+        scans = tuple(
+            replace(scan, nodules=(), excluded=(*scan.nodules, *scan.excluded)) if scan.patient in patients else scan
+            for scan in self.scans
+            if scan.name not in series
+        )
+        return HeldOut(scans, tuple(nodule for nodule in self.nodules if nodule.patient not in patients))
 
 
 def read_held_out(

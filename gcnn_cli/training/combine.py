@@ -1,8 +1,12 @@
-"""The networks of all folds -> one committee, whose scores are calibrated on out-of-fold patients."""
+"""The networks of all folds -> one committee, whose scores are calibrated on out-of-fold patients.
+
+Another network may join them: one of another recipe, whose mistakes are others'. It has no fold. Each fold's network is
+then measured together with it, at the other's share, on what neither has seen.
+"""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +17,13 @@ from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import Committee
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
-from gcnn_cli.network.weights import TrainedModel, load_model
-from gcnn_cli.samples.held_out import read_held_out
+from gcnn_cli.network.weights import TrainedModel, find_weights, load_model
+from gcnn_cli.samples.held_out import HeldOut, read_held_out
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.training.out_of_fold import calibrate_out_of_fold, score_out_of_fold
 from gcnn_cli.training.provenance import NAME_KEYS, names_of
+
+OTHER_KEYS = ("training_patients", "training_series")
 
 Names = dict[str, list[str]]
 
@@ -43,6 +49,63 @@ class FoldWeights:
             raise InputError(f"{self.model.name}: its recipe is of another version of gcnn; train it again") from None
 
 
+@dataclass(frozen=True, eq=False)
+class OtherWeights:
+    """A network of another recipe that joins the folds' networks.
+
+    share: its part in the mean; the folds' networks have equal parts of the rest
+    names: names of its training data
+
+    Raises UsageError for a committee or an impossible share.
+    """
+
+    model: TrainedModel
+    share: float
+    names: Names
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model.network, GCNN):
+            raise UsageError(f"{self.model.name}: a committee; give the weights of a single network")
+        if not 0 < self.share < 1:
+            raise UsageError(f"the share of {self.model.name} must lie between 0 and 1, not at {self.share:g}")
+
+    def paired(self, member: TrainedModel) -> TrainedModel:
+        """Return a fold's network and this one as they count in the committee, at this one's share.
+
+        Raises InputError if their shapes or inputs differ.
+        """
+        if member.input != self.model.input or member.network.config != self.model.network.config:
+            raise InputError(f"{self.model.name} and {member.name} differ in shape or input: they make no committee")
+        return replace(member, network=committee_of([member], self))
+
+    def description(self, *, named: bool) -> dict[str, Any]:
+        """Return what the committee's header says of this network."""
+        about = {"name": self.model.name, "sha256": self.model.sha256, "share": self.share}
+        return {**about, **({key: self.names[key] for key in OTHER_KEYS} if named else {})}
+
+    def unseen(self, held: HeldOut) -> HeldOut:
+        """Return the part of a fold's data that this network was not trained on."""
+        return held.unseen_by(self.names["training_patients"], self.names["training_series"])
+
+
+def read_other(model: str, share: float) -> OtherWeights:
+    """Read a network that joins the folds', by shipped name or path.
+
+    Raises as `OtherWeights`, and InputError if the names of its training data are unknown.
+    """
+    loaded = load_model(model)
+    return OtherWeights(loaded, share, names_of(loaded, find_weights(model)))
+
+
+def committee_of(members: Sequence[TrainedModel], other: OtherWeights | None = None) -> Committee:
+    """Return the members as one network, with another one last: the first of a committee screens the candidates."""
+    share = other.share if other else 0.0
+    models = [*members, *([other.model] if other else [])]
+    networks = [model.network for model in models if isinstance(model.network, GCNN)]
+    shares = [(1 - share) / len(members)] * len(members) + [share] * (other is not None)
+    return Committee(networks, shares)
+
+
 def read_fold(path: Path) -> FoldWeights:
     """Read weights from `gcnn train --fold`.
 
@@ -64,6 +127,7 @@ def combine_folds(
     *,
     average_over: str,
     device: torch.device,
+    other: OtherWeights | None = None,
     proposals: str = DEFAULT_PROPOSALS,
     cache: Path | None = None,
     notify: Callable[[str], None] = lambda _: None,
@@ -71,10 +135,12 @@ def combine_folds(
     """Return the committee of one network for each fold, and the names of all training data.
 
     folders:   data that the members were trained on; each member alone scores the patients that it held out
+    other:     network that joins them; each member then scores with it what neither was trained on
     proposals: network that proposes candidates: name of shipped weights, or path of a weights file
     cache:     cache folder of the trainings
 
-    Raises InputError if the members are not the folds of one split, or if the data lack a labeled scan of a fold.
+    Raises InputError if the members are not the folds of one split, if the data lack a labeled scan of a fold, or if
+    the other network has another shape or has seen every labeled scan.
     """
     Calibration(average_over=average_over)  # raises for an unknown group
     check_folds(members)
@@ -85,15 +151,20 @@ def combine_folds(
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:
             raise InputError(f"{model.name}: the data hold no labeled scan of its held-out patients")
+    measured = models
+    if other:
+        measured, held_out = [other.paired(model) for model in models], [other.unseen(held) for held in held_out]
+        if not any(held.scans for held in held_out):
+            raise InputError(f"{other.model.name} was trained on every labeled scan of the data: none is left to count")
     scored = score_out_of_fold(
-        models, held_out, average_over=average_over, device=device, proposals=proposals, notify=notify
+        measured, held_out, average_over=average_over, device=device, proposals=proposals, notify=notify
     )
     calibration, basis = calibrate_out_of_fold(scored, average_over)
-    network = Committee([model.network for model in models if isinstance(model.network, GCNN)])
-    names = {key: sorted({n for member in members for n in member.names[key]}) for key in sorted(NAME_KEYS)}
+    sources = [*(member.names for member in members), *([other.names] if other else [])]
+    names = {key: sorted({n for source in sources for n in source[key]}) for key in sorted(NAME_KEYS)}
     names["held_out_patients"] = []
-    provenance = _provenance(members, names, basis)
-    return TrainedModel(name, network, models[0].input, calibration, provenance), names
+    provenance = _provenance(members, other, names, basis)
+    return TrainedModel(name, committee_of(models, other), models[0].input, calibration, provenance), names
 
 
 def check_folds(members: Sequence[FoldWeights]) -> None:
@@ -122,10 +193,13 @@ def _shared(recipe: dict[str, Any]) -> dict[str, Any]:
     return {**recipe, "split": {**recipe["split"], "fold": 0}, "train": {**recipe["train"], "seed": 0}}
 
 
-def _provenance(members: Sequence[FoldWeights], names: Names, basis: dict[str, float]) -> dict[str, object]:
-    """Return the provenance of the committee. It names the data only if every member's header does."""
+def _provenance(
+    members: Sequence[FoldWeights], other: OtherWeights | None, names: Names, basis: dict[str, float]
+) -> dict[str, object]:
+    """Return the provenance of the committee. It names the data only if every network's header does."""
     first = members[0].model.provenance
-    named = all(member.model.provenance.keys() >= NAME_KEYS for member in members)
+    models = [*(member.model for member in members), *([other.model] if other else [])]
+    named = all(model.provenance.keys() >= NAME_KEYS for model in models)
     return {
         "tool": first["tool"],
         "torch": first["torch"],
@@ -145,4 +219,5 @@ def _provenance(members: Sequence[FoldWeights], names: Names, basis: dict[str, f
             }
             for member in members
         ],
+        **({"other": other.description(named=named)} if other else {}),
     }

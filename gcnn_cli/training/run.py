@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gcnn_cli.detection.detector import Detector, make_detector
 from gcnn_cli.files import make_folder, write_bytes
 from gcnn_cli.network.architecture import GCNN
-from gcnn_cli.network.committee import Committee, Network
+from gcnn_cli.network.committee import Committee, Network, shares_of
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
@@ -227,7 +227,10 @@ def _train(
             frozen=recipe.init.frozen,
         )
         trained.append(network)
-    return (trained[0] if len(trained) == 1 else Committee(trained).eval()), validations
+    if len(trained) == 1:
+        return trained[0], validations
+    assert config.parent  # for the type checker: a training from scratch is of one network
+    return Committee(trained, shares_of(config.parent.model.network)).eval(), validations
 
 
 def _study(network: Network, prepared: Prepared, recipe: Recipe, parent: Parent | None) -> OperatingStudy:

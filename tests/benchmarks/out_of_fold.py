@@ -14,6 +14,8 @@ Prints Markdown.
 - `--transplants`: nodules of a fold's patients put into the labeled scans of the same fold (`transplants.py`, two
   copies of each scan, in WORK), searched by the whole detection. Kinds are then the places, and nodules count for the
   patients that they come from.
+- A committee with a network of another recipe (`gcnn combine --with`): each fold's network is measured together with
+  it, on what neither has seen.
 - `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
   were not trained on, false positives of scans that they were not trained on.
 - `--labels`: a folder with further labels of DATA's scans. `models/labels` joins LUNA16's lists of marks that are
@@ -39,7 +41,7 @@ from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
 from gcnn_cli.samples.held_out import HeldOut, read_held_out
 from gcnn_cli.samples.sample import SampleConfig
-from gcnn_cli.training.combine import read_fold
+from gcnn_cli.training.combine import OTHER_KEYS, Names, OtherWeights, read_fold
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold, score_out_of_fold
 
 SIZES_MM = (3, 4, 6, 8, 10, 15, 40)
@@ -60,38 +62,53 @@ def main() -> None:
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     parser.add_argument("--labels", type=Path, help="folder with further labels of the scans")
     arguments = parser.parse_args()
-    members, held = read_members(arguments.weights)
+    members, held, other = read_members(arguments.weights)
     data = [arguments.data, *([arguments.labels] if arguments.labels else [])]
+    known = None
     if arguments.transplants:
         work = [arguments.transplants / model.name for model in members]
         for patients, out in zip(held, work, strict=True):
             if not out.is_dir():
                 make_benchmark(data, out, set(patients), set(), COPIES)
+        known = origins(work)
         held_out = [HeldOut(read_index([out / "labelled"]).scans, ()) for out in work]
-        show("folds", members, held_out, arguments.average_over, origins(work))
-        return
-    held_out = read(data, members[0], held, arguments.cache)
+    else:
+        held_out = read(data, members[0], held, arguments.cache)
+    if other:
+        members = [other.paired(model) for model in members]
+        held_out = [unseen(part, other.names, known) for part in held_out]
     if not arguments.beside:
-        show("folds", members, held_out, arguments.average_over)
+        show("folds", members, held_out, arguments.average_over, known)
         return
-    other = load_model(arguments.beside)
-    show("folds", members, [unseen(part, other) for part in held_out], arguments.average_over)
-    others = [unseen(part, other) for part in read(data, other, held, arguments.cache)]
-    show(other.name, [other] * len(members), others, other.calibration.average_over)
+    beside = load_model(arguments.beside)
+    names = {key: list(beside.provenance[key]) for key in OTHER_KEYS}
+    show("folds", members, [unseen(part, names, known) for part in held_out], arguments.average_over, known)
+    if not known:
+        held_out = read(data, beside, held, arguments.cache)
+    others = [unseen(part, names, known) for part in held_out]
+    show(beside.name, [beside] * len(members), others, beside.calibration.average_over, known)
 
 
-def read_members(weights: list[str]) -> tuple[list[TrainedModel], list[list[str]]]:
-    """The networks of a committee or of folds, named for their folds, and the patients that each held out."""
+def read_members(weights: list[str]) -> tuple[list[TrainedModel], list[list[str]], OtherWeights | None]:
+    """The folds' networks, named for their folds, the patients that each held out, and the network that joins them."""
     model = load_model(weights[0])
     if isinstance(model.network, GCNN):
         folds = [read_fold(Path(path)) for path in weights]
         numbered = [replace(fold.model, name=f"fold{fold.recipe['split']['fold']}") for fold in folds]
-        return numbered, [fold.names["held_out_patients"] for fold in folds]
-    members = list(model.provenance["members"])
-    networks = members_of(model.network)
+        return numbered, [fold.names["held_out_patients"] for fold in folds], None
+    *members, last = members_of(model.network)
+    described = list(model.provenance["members"])
+    joining = model.provenance.get("other")
+    other = None
+    if joining:
+        names = {key: list(joining[key]) for key in OTHER_KEYS}
+        other = OtherWeights(replace(model, name=joining["name"], network=last), joining["share"], names)
+    else:
+        members.append(last)
     return (
-        [replace(model, name=f"fold{m['fold']}", network=n) for m, n in zip(members, networks, strict=True)],
-        [m["held_out_patients"] for m in members],
+        [replace(model, name=f"fold{m['fold']}", network=n) for m, n in zip(described, members, strict=True)],
+        [m["held_out_patients"] for m in described],
+        other,
     )
 
 
@@ -110,15 +127,25 @@ def read(data: list[Path], model: TrainedModel, held: list[list[str]], cache: Pa
     return read_held_out(data, samples, held, cache)
 
 
-def unseen(held: HeldOut, other: TrainedModel) -> HeldOut:
-    """What other weights were not trained on. Marks in scans of their patients count as excluded."""
-    patients = set(other.provenance["training_patients"])
-    scans = tuple(
-        replace(scan, nodules=(), excluded=(*scan.nodules, *scan.excluded)) if scan.patient in patients else scan
-        for scan in held.scans
-        if scan.name not in other.provenance["training_series"]
-    )
-    return HeldOut(scans, tuple(nodule for nodule in held.nodules if nodule.patient not in patients))
+def unseen(held: HeldOut, names: Names, known: Origins | None) -> HeldOut:
+    """What other weights were not trained on. Of transplants, the host's scan and the nodule's patient must be new."""
+    patients, series = (set(names[key]) for key in OTHER_KEYS)
+    if known is None:
+        return held.unseen_by(patients, series)
+    scans = []
+    for scan in held.scans:
+        if any(name.startswith(host_of(scan.name)) for name in series):  # hosts are named for their patients
+            continue
+        seen = [known[scan.name, round(float(n.position_mm[0]), 2)][1] in patients for n in scan.nodules]
+        kept = tuple(nodule for nodule, s in zip(scan.nodules, seen, strict=True) if not s)
+        away = tuple(nodule for nodule, s in zip(scan.nodules, seen, strict=True) if s)
+        scans.append(replace(scan, nodules=kept, excluded=(*scan.excluded, *away)))
+    return HeldOut(tuple(scans), ())
+
+
+def host_of(series: str) -> str:
+    """The scan into which the nodules of a transplant scan were put."""
+    return series.rsplit("_host", 1)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +172,7 @@ def scores_of(scored: OutOfFold, known: Origins | None = None) -> Scores:
         ]
         kinds, owners = [known[key][0] for key in keys], [known[key][1] for key in keys]
         # Copies of one host are named for its patient, whom a folder of loose scans does not know.
-        patients = np.array([series.rsplit("_host", 1)[0] for series in matches.series])
+        patients = np.array([host_of(series) for series in matches.series])
     is_false = matches.mark_fate == FALSE
     return Scores(
         np.concatenate([matches.nodule_score, scored.nodule_logits]),

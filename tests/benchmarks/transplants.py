@@ -28,7 +28,7 @@ from scipy.spatial.transform import Rotation
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT
-from gcnn_cli.network.weights import COMMITTEE_FORMAT, FORMAT, find_weights, read_weights
+from gcnn_cli.network.weights import SCORING_FORMATS, find_weights, read_weights
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
 
@@ -105,7 +105,7 @@ def make_benchmark(
 
 def provenance_of(model: str) -> dict[str, list[str]]:
     """Return where weights of any kind come from, those that score candidates and those that propose them."""
-    header, _, _ = read_weights(find_weights(model), (FORMAT, COMMITTEE_FORMAT, PROPOSAL_FORMAT))
+    header, _, _ = read_weights(find_weights(model), (*SCORING_FORMATS, PROPOSAL_FORMAT))
     return dict(header["provenance"])
 
 

@@ -1,6 +1,8 @@
 """Several networks as one: the mean of their logits, in one file, looked at no more often than their symmetry asks."""
 
 import itertools
+import json
+import math
 
 import numpy as np
 import pytest
@@ -11,11 +13,19 @@ from safetensors.torch import save_file
 
 from gcnn_cli.errors import ModelError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
-from gcnn_cli.network.committee import Committee, check_values, members_of
+from gcnn_cli.network.committee import Committee, check_values, members_of, shares_of
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.verify import TOLERANCE, invariance_errors
-from gcnn_cli.network.weights import TrainedModel, load_model, save_model
+from gcnn_cli.network.weights import (
+    COMMITTEE_FORMAT,
+    FORMAT,
+    SCORING_FORMATS,
+    TrainedModel,
+    load_model,
+    read_weights,
+    save_model,
+)
 from gcnn_cli.symmetry.actions import rotate
 from gcnn_cli.symmetry.groups import GENERATORS, make_group
 
@@ -106,3 +116,62 @@ def test_a_large_network_of_few_tensors_is_never_built(monkeypatch):
     monkeypatch.setattr(GCNN, "__init__", lambda *_: pytest.fail("built"))
     with pytest.raises(ValueError, match="differ in size"):
         check_values(NetworkConfig(), 2, {str(n): torch.zeros(1) for n in range(99)})
+
+
+# Members that count unequally
+
+
+SHARES = (0.125, 0.25, 0.625)
+
+
+@pytest.fixture
+def unequal():
+    return TrainedModel("unequal", Committee(networks("O"), SHARES), InputSpec(side=8), Calibration())
+
+
+def test_shares_weigh_the_logits(unequal):
+    x = patches()
+    alone = [make_scorer(member, CPU, bfloat16=False).score([x]) for member in members_of(unequal.network)]
+    wanted = sum(share * scores for share, scores in zip(SHARES, alone, strict=True))
+    assert np.allclose(make_scorer(unequal.network, CPU, bfloat16=False).score([x]), wanted, atol=1e-6)
+    with torch.no_grad():
+        assert np.allclose(unequal.network(x).numpy(), wanted, atol=1e-6)
+    assert np.abs(wanted - np.mean(alone, axis=0)).max() > 1e-3
+
+
+def test_shares_come_back_from_the_file(unequal, model, tmp_path):
+    path, equal = tmp_path / "unequal.safetensors", tmp_path / "equal.safetensors"
+    save_model(unequal, path)
+    assert shares_of(load_model(str(path)).network) == SHARES
+    save_model(model, equal)
+    header, _, _ = read_weights(equal, SCORING_FORMATS)
+    assert header["format"] == COMMITTEE_FORMAT  # as before there were shares
+    assert "shares" not in header
+
+
+def test_a_version_without_shares_refuses_them(unequal, tmp_path):
+    path = tmp_path / "unequal.safetensors"
+    save_model(unequal, path)
+    with pytest.raises(ModelError, match="weights of format 4"):
+        read_weights(path, (FORMAT, COMMITTEE_FORMAT))
+
+
+@pytest.mark.parametrize(
+    "shares", [(0.5, 0.5), (0.5, 0.5, 0.0), (0.5, 0.5, 0.5), (-0.5, 0.5, 1.0), (0.5, math.nan, 0.5)]
+)
+def test_impossible_shares_are_refused(shares):
+    with pytest.raises(ModelError, match="share"):
+        Committee(networks("O"), shares)
+
+
+@pytest.mark.parametrize("shares", ["[0.5, 0.5]", "[1, 1, 1]", "3", "null", '["a", "b", "c"]', "[[0.5], 0.25, 0.25]"])
+def test_a_header_with_other_shares_is_refused(unequal, tmp_path, shares):
+    path = tmp_path / "unequal.safetensors"
+    save_model(unequal, path)
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()["gcnn"].replace(f'"shares": {json.dumps(SHARES)}', f'"shares": {shares}')
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    assert f'"shares": {shares}' in header
+    save_file(state, path, metadata={"gcnn": header})
+    with pytest.raises(ModelError):
+        load_model(str(path))

@@ -6,17 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from training.recipes import QUICK_RECIPE
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
 from gcnn_cli.errors import InputError
 from gcnn_cli.labels.entries import CutoutEntry, DataIndex, ScanEntry
-from gcnn_cli.network.committee import members_of
-from gcnn_cli.network.weights import load_model
+from gcnn_cli.network.committee import members_of, shares_of
+from gcnn_cli.network.contract import InputSpec
+from gcnn_cli.network.weights import load_model, save_model
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples.split import SplitConfig, held_out_patients
-from gcnn_cli.training.combine import check_folds, read_fold
+from gcnn_cli.training.combine import check_folds, read_fold, read_other
+from gcnn_cli.training.provenance import NAME_KEYS
 
 WITH_LABELS = ("a", "b", "b", "c")  # two dates of b
 WITHOUT = ("host", "b")
@@ -116,6 +119,47 @@ def test_the_folds_become_one_file(trained, tmp_path):
     assert model.provenance["validation"]["validation"]["cpm"] == basis["cpm"]
     assert basis["nodules_in_scans"] == 14
     assert "exists already" in combine(trained, out, 1, 2).stderr
+
+
+def other_weights(trained, out, series):
+    """Weights of the folds' shape that were trained on these series."""
+    model = load_model(str(trained / "fold-2.safetensors"))
+    names = {key: [] for key in sorted(NAME_KEYS)} | {"training_series": series, "training_patients": ["someone"]}
+    save_model(replace(model, name="other", provenance=names), out)
+    return out
+
+
+def test_a_network_of_another_recipe_joins_the_folds(trained, tmp_path):
+    out, other = tmp_path / "three.safetensors", other_weights(trained, tmp_path / "o.safetensors", ["LIDC-IDRI-0001"])
+    done = combine(trained, out, 1, 2, more=("--with", other, "--share", 0.25))
+    assert done.exit_code == 0, done.output
+    assert "3 networks" in done.stderr
+    model, joined = load_model(str(out)), load_model(str(other))
+    assert shares_of(model.network) == (0.375, 0.375, 0.25)
+    last = members_of(model.network)[-1].state_dict()
+    assert all(torch.equal(last[name], value) for name, value in joined.network.state_dict().items())
+    assert model.provenance["out_of_fold"]["scans"] == 1  # it has seen the other
+    assert model.provenance["other"] == {"name": "other", "sha256": joined.sha256, "share": 0.25}
+    assert "someone" in json.loads((tmp_path / "three.run" / "data.json").read_text())["training_patients"]
+
+
+def test_each_fold_is_measured_with_the_network_that_joins(trained, tmp_path):
+    fold, spec = read_fold(trained / "fold-1.safetensors"), InputSpec(side=64)
+    other = read_other(str(other_weights(trained, tmp_path / "o.safetensors", [])), 0.25)
+    assert shares_of(other.paired(fold.model).network) == (0.75, 0.25)
+    with pytest.raises(InputError, match="differ in shape or input"):
+        other.paired(replace(fold.model, input=spec))
+
+
+def test_networks_that_cannot_join_are_refused(trained, tmp_path):
+    out = tmp_path / "none.safetensors"
+    seen = other_weights(trained, tmp_path / "o.safetensors", ["LIDC-IDRI-0001", "LIDC-IDRI-0002"])
+    assert "trained on every labeled scan" in combine(trained, out, 1, 2, more=("--with", seen)).stderr
+    assert "differ in shape or input" in combine(trained, out, 1, 2, more=("--with", "octahedral")).stderr
+    assert "give the weights of a single network" in combine(trained, out, 1, 2, more=("--with", "committee")).stderr
+    assert "must lie between 0 and 1" in combine(trained, out, 1, 2, more=("--with", seen, "--share", 1)).stderr
+    assert "no weights named 'nothing'" in combine(trained, out, 1, 2, more=("--with", "nothing")).stderr
+    assert not out.exists()
 
 
 def test_what_is_no_committee_is_refused(trained, tmp_path):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from gcnn_cli.cli import app
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.evaluation.leakage import find_leakage
-from gcnn_cli.network.committee import Committee, members_of
+from gcnn_cli.network.committee import Committee, members_of, shares_of
 from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.phantom import write_phantom
@@ -27,6 +27,7 @@ from gcnn_cli.training.provenance import NAME_KEYS
 from gcnn_cli.training.recipe import read_recipe, recipe_text
 from gcnn_cli.training.validation import auc, froc_figures
 
+SHARES = (0.25, 0.75)
 SPEC = InputSpec(spacing_mm=3.0, side=16)
 # Of a recipe, what does not follow from the parent.
 QUICK = QUICK_RECIPE[QUICK_RECIPE.index("[samples]") :]
@@ -48,7 +49,7 @@ def folder(phantom, tmp_path_factory):
         write_phantom(phantom, made / "data" / name, name=name)
     known = {"training_series": ["x"], "training_patients": ["LIDC-IDRI-0002"]}
     save_model(model_of(single()), made / "one.safetensors")
-    save_model(model_of(Committee([single(0), single(1)]), **known), made / "two.safetensors")
+    save_model(model_of(Committee([single(0), single(1)], SHARES), **known), made / "two.safetensors")
     (made / "quick.toml").write_text(QUICK)
     return made
 
@@ -108,6 +109,7 @@ def test_a_committee_is_trained_on_member_by_member_and_is_one_again(folder, tmp
     done = run(folder, tmp_path / "mine.safetensors", "two.safetensors", "--name-data", "--steps", 4)
     assert done.exit_code == 0, done.output
     old, new = (load_model(str(f)) for f in (folder / "two.safetensors", tmp_path / "mine.safetensors"))
+    assert shares_of(new.network) == SHARES
     pairs = list(zip(members_of(old.network), members_of(new.network), strict=True))
     assert len(pairs) == 2
     for before, after in pairs:  # each goes on from its own
@@ -170,7 +172,7 @@ def test_a_committee_of_folds_names_the_parent_of_its_members():
     split, train = {"folds": 2, "fold": 1}, {"seed": 0}
     given = {"tool": "gcnn", "torch": "2", "recipe": {"split": split, "train": train}, "parent": {"name": "x"}}
     members = [FoldWeights(model_of(single(), **given), {key: [] for key in NAME_KEYS}) for _ in range(2)]
-    made = _provenance(members, {key: [] for key in NAME_KEYS}, {"cpm": 0.5, "sensitivity_at_1": 0.5})
+    made = _provenance(members, None, {key: [] for key in NAME_KEYS}, {"cpm": 0.5, "sensitivity_at_1": 0.5})
     assert made["parent"] == {"name": "x"}
 
 
