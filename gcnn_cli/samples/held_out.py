@@ -16,22 +16,30 @@ from gcnn_cli.samples.sample import Sample, SampleConfig
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:
-    """Data that one fold holds out: labeled scans, and nodules of cut-outs as samples, each in the center."""
+    """Data that one fold holds out.
+
+    scans:     labeled scans
+    nodules:   nodules of cut-outs as samples, each in the center
+    set_aside: number of nodules in the scans that do not count, since their patient was trained on (`unseen_by`)
+    """
 
     scans: tuple[ScanEntry, ...]
     nodules: tuple[Sample, ...]
+    set_aside: int = 0
 
     def unseen_by(self, patients: Collection[str], series: Collection[str]) -> "HeldOut":
         """Return what a network was not trained on that has seen these patients and series.
 
         Of a scan that it has not seen, but of a patient whom it has, the marks count as excluded.
         """
-        scans = tuple(
-            replace(scan, nodules=(), excluded=(*scan.nodules, *scan.excluded)) if scan.patient in patients else scan
-            for scan in self.scans
-            if scan.name not in series
+        new = [scan for scan in self.scans if scan.name not in series]
+        known = [scan for scan in new if scan.patient in patients]
+        scans = [replace(s, nodules=(), excluded=(*s.nodules, *s.excluded)) if s in known else s for s in new]
+        return HeldOut(
+            tuple(scans),
+            tuple(nodule for nodule in self.nodules if nodule.patient not in patients),
+            self.set_aside + sum(len(scan.nodules) for scan in known),
         )
-        return HeldOut(scans, tuple(nodule for nodule in self.nodules if nodule.patient not in patients))
 
 
 def read_held_out(

@@ -45,6 +45,7 @@ class OutOfFold:
     nodules:       nodules in cut-outs
     nodule_logits: float [N], logits of these nodules
     candidates:    number of candidates scored in all scans
+    set_aside:     number of nodules in the scans that do not count (`HeldOut.set_aside`)
     """
 
     matches: Matches
@@ -52,6 +53,7 @@ class OutOfFold:
     nodules: tuple[Sample, ...]
     nodule_logits: Floats
     candidates: int
+    set_aside: int = 0
 
     @property
     def false_positives(self) -> Floats:
@@ -93,14 +95,16 @@ def score_out_of_fold(
         tuple(nodules),
         np.concatenate(logits),
         sum(report.candidates for report in reports),
+        sum(held.set_aside for held in held_out),
     )
 
 
 def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibration, dict[str, float]]:
     """Return the calibration of the committee and the figures on which it rests.
 
-    A probability is that of a candidate that detection scores. The prior is the share of nodules among the candidates
-    of the labeled scans, about one or two in a hundred. A smaller prior would hold clear findings below one half.
+    A probability is that of a candidate that detection scores. The prior is the share of nodules among the findings of
+    the labeled scans, a few in a hundred; nodules that were set aside are among them. A smaller prior would hold clear
+    findings below one half.
     Scans hold few nodules, so Platt's map is fitted to the cut-outs too. Nodules in cut-outs are larger than those of
     unselected scans, so the probabilities of small nodules may be too high. The rates of false positives are counted in
     all labeled scans.
@@ -114,11 +118,12 @@ def calibrate_out_of_fold(scored: OutOfFold, average_over: str) -> tuple[Calibra
     )
     owners = [*(scored.patients[n] for n in found.scan), *(nodule.patient for nodule in scored.nodules)]
     groups = np.unique(owners, return_inverse=True)[1]
-    prior = max(1, int(found.is_nodule.sum())) / max(1, len(found.score))
+    prior = max(1, int(found.is_nodule.sum()) + scored.set_aside) / max(1, len(found.score) + scored.set_aside)
     calibration, error = calibrate(outcomes, groups, prior, _RATES)
     basis = {
         "scans": float(len(found.nodules)),
         "nodules_in_scans": float(found.nodules.sum()),
+        "nodules_set_aside": float(scored.set_aside),
         "nodules_in_cutouts": float(len(scored.nodules)),
         "false_positives": float((~found.is_nodule).sum()),
         "candidates_per_scan": scored.candidates / len(found.nodules),

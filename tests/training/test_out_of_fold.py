@@ -1,12 +1,15 @@
 """What scores mean, from what no network has seen: probabilities at the candidates' prior, rates of false positives."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gcnn_cli.evaluation.matching import FALSE, HIT, IGNORED, Matches
+from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.marks import Marks
+from gcnn_cli.samples.held_out import HeldOut
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.out_of_fold import OutOfFold, calibrate_out_of_fold
 
@@ -48,6 +51,28 @@ def test_the_prior_is_that_of_the_candidates(scored):
     assert basis["candidates_per_scan"] == 100
     assert (basis["scans"], basis["nodules_in_scans"], basis["nodules_in_cutouts"]) == (SCANS, NODULES, CUTOUTS)
     assert basis["expected_calibration_error"] < 0.01
+
+
+def test_nodules_set_aside_count_for_the_prior_alone(scored):
+    _, basis = calibrate_out_of_fold(replace(scored, set_aside=7), "Oh")
+    assert basis["prior"] == pytest.approx(14 / 707)
+    assert basis["nodules_in_scans"] == NODULES
+    assert basis["cpm"] == calibrate_out_of_fold(scored, "Oh")[1]["cpm"]
+
+
+def test_what_another_network_has_seen_does_not_count():
+    nodule, other = (((float(n), 0.0, 0.0), 6.0) for n in range(2))
+    new, known, seen = (
+        ScanEntry(Path(f"{name}.mha"), name, f"patient-{name}", True, (nodule,), (other,))
+        for name in ("new", "known", "seen")
+    )
+    cutouts = tuple(Sample(lambda: None, 8, 1, "chunk", f"patient-{n}", n, 0, 8, 8.0) for n in ("new", "known"))
+    left = HeldOut((new, known, seen), cutouts).unseen_by({"patient-known", "patient-seen"}, {"seen"})
+    assert [scan.name for scan in left.scans] == ["new", "known"]
+    assert (left.scans[0].nodules, left.scans[1].nodules) == ((nodule,), ())
+    assert left.scans[1].excluded == (nodule, other)  # neither a hit nor a false positive
+    assert left.nodules == cutouts[:1]
+    assert left.set_aside == 1
 
 
 def test_figures_are_over_scans_and_cutouts_and_know_of_the_missed(scored):
