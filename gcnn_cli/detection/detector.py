@@ -16,7 +16,7 @@ from gcnn_cli.scan.resample import search_spacing
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.
-PIPELINE = 4
+PIPELINE = 5
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,21 @@ class DetectionConfig:
 
     screened: where a score takes several passes (a committee, test-time averaging), one pass of one network comes
               first, and only this many of its best candidates are scored in full. The others are no findings.
+    unlikely: nor are those of the best whose probability after that pass is below this
     """
 
     lungs: LungConfig = field(default_factory=LungConfig)
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     screened: int = 64
+    unlikely: float = 5e-4
     batch_size: int = 32
 
     def __post_init__(self) -> None:
         if self.screened < 1 or self.batch_size < 1:
             raise InputError(f"detection: need screened ({self.screened}) and batch_size ({self.batch_size}) >= 1")
+        if not 0 <= self.unlikely < 1:
+            raise InputError(f"detection: need 0 <= unlikely ({self.unlikely}) < 1")
 
 
 @dataclass(frozen=True, eq=False)

@@ -89,7 +89,9 @@ def report_options(detector: Detector, volume: Volume, lung_mask: Volume | None 
 
 
 def _score(grid: Volume, proposed: list[Candidate], detector: Detector) -> tuple[list[Candidate], NDArray[np.float32]]:
-    """Return the candidates that are scored in full, in their order, with their logits (`DetectionConfig.screened`).
+    """Return the candidates that are scored in full, in their order, with their logits.
+
+    Which they are, `DetectionConfig` says (`screened`, `unlikely`).
 
     grid: the scan on the grid of the scoring network
     """
@@ -99,8 +101,9 @@ def _score(grid: Volume, proposed: list[Candidate], detector: Detector) -> tuple
         return patch_batches(grid, [c.position_mm for c in candidates], detector.model.input, config.batch_size)
 
     if scorer.passes > 1 and len(candidates) > config.screened:
-        best = np.argsort(-scorer.screen(patches()), kind="stable")[: config.screened]
-        candidates = [proposed[n] for n in np.sort(best)]
+        logits, probability = scorer.screen(patches()), detector.model.calibration.probability
+        best = np.sort(np.argsort(-logits, kind="stable")[: config.screened])
+        candidates = [proposed[n] for n in best if probability(float(logits[n])) >= config.unlikely]
     return candidates, scorer.score(patches())
 
 

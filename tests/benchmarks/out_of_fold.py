@@ -136,7 +136,7 @@ def unseen(held: HeldOut, names: Names, known: Origins | None) -> HeldOut:
     for scan in held.scans:
         if any(name.startswith(host_of(scan.name)) for name in series):  # hosts are named for their patients
             continue
-        seen = [known[scan.name, round(float(n.position_mm[0]), 2)][1] in patients for n in scan.nodules]
+        seen = [known[scan.name, round(nodule[0], 2)][1] in patients for nodule in scan.nodules]
         kept = tuple(nodule for nodule, s in zip(scan.nodules, seen, strict=True) if not s)
         away = tuple(nodule for nodule, s in zip(scan.nodules, seen, strict=True) if s)
         scans.append(replace(scan, nodules=kept, excluded=(*scan.excluded, *away)))

@@ -31,8 +31,8 @@ def committee():
     return TrainedModel("two", network, SPEC, Calibration(average_over="Oh"), sha256="abc")
 
 
-def found(volume, model, screened):
-    detector = make_detector(model, CPU, config=DetectionConfig(screened=screened))
+def found(volume, model, screened, unlikely=0.0):
+    detector = make_detector(model, CPU, config=DetectionConfig(screened=screened, unlikely=unlikely))
     report = detect(volume, detector, threshold=0.0)
     return {n.position_mm: n.probability for n in report.nodules}, report
 
@@ -64,6 +64,28 @@ def test_those_that_pass_have_their_full_score(volume, committee):
     assert all(few[place] == pytest.approx(every[place], abs=1e-6) for place in shared)
 
 
+def test_the_unlikely_are_not_scored_in_full(volume, committee):
+    """By the probability of the first pass; what is left keeps its full score."""
+    detector = make_detector(committee, CPU, config=DetectionConfig(screened=12))
+    logits = []
+    screen = detector.scorer.screen
+
+    def watched(batches):
+        logits.append(screen(batches))
+        return logits[-1]
+
+    object.__setattr__(detector.scorer, "screen", watched)
+    detect(volume, detector, threshold=0.0)
+    best = np.sort(logits[0])[::-1][:12]
+    between = float(1 / (1 + np.exp(-(best[5] + best[6]) / 2)))
+    many, few = found(volume, committee, 12)[0], found(volume, committee, 12, unlikely=between)[0]
+    assert 0 < len(few) <= 6 < len(many)
+    shared = [place for place in few if place in many]
+    assert len(shared) > 3
+    assert all(few[place] == pytest.approx(many[place], abs=1e-6) for place in shared)
+    assert found(volume, committee, 12, unlikely=0.999999)[0] == {}
+
+
 def test_a_single_pass_is_not_made_twice(volume, committee):
     plain = dataclasses.replace(committee, network=make_network("O"), calibration=Calibration())
     assert found(volume, plain, screened=1)[0] == found(volume, plain, screened=10_000)[0]
@@ -72,3 +94,5 @@ def test_a_single_pass_is_not_made_twice(volume, committee):
 def test_no_candidates_at_all_is_refused():
     with pytest.raises(InputError, match="screened"):
         DetectionConfig(screened=0)
+    with pytest.raises(InputError, match="unlikely"):
+        DetectionConfig(unlikely=1.0)
