@@ -35,7 +35,7 @@ class DetectionConfig:
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
     merge: MergeConfig = field(default_factory=MergeConfig)
     screened: int = 64
-    unlikely: float = 5e-4
+    unlikely: float = 1e-3
     batch_size: int = 32
 
     def __post_init__(self) -> None:

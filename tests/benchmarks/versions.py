@@ -1,6 +1,6 @@
 """Another checkout of gcnn against this one, side by side: time, memory and nodules of whole `gcnn detect`.
 
-    python tests/benchmarks/versions.py CHECKOUT SCAN [SCAN ...] [--model octahedral] [--runs 3]
+    python tests/benchmarks/versions.py CHECKOUT SCAN [SCAN ...] [--model NAME] [--other-model NAME] [--runs 3]
 
 Both take turns. Prints for each scan the median seconds and the largest memory of both and their ratios, and how the
 nodules of this checkout at 0.005 and above differ from the other's: pairs are the nearest.
@@ -26,13 +26,15 @@ def main() -> None:
     parser.add_argument("checkout", type=Path)
     parser.add_argument("scans", type=Path, nargs="+")
     parser.add_argument("--model", default="octahedral")
+    parser.add_argument("--other-model", help="weights of the other checkout; default: --model")
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     print("| scan | s, other | s, this | ratio | GB, other | GB, this | ratio | nodules | moved mm | probability |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     for scan in arguments.scans:
-        trees = (arguments.checkout.resolve(), HERE)
-        runs = [[detected(tree, scan.resolve(), arguments.model) for tree in trees] for _ in range(arguments.runs)]
+        model = arguments.model
+        versions = ((arguments.checkout.resolve(), arguments.other_model or model), (HERE, model))
+        runs = [[detected(tree, scan.resolve(), name) for tree, name in versions] for _ in range(arguments.runs)]
         seconds, memory = (np.array([[one[n] for one in pair] for pair in runs]) for n in (0, 1))
         (s_other, s_this), (gb_other, gb_this) = np.median(seconds, axis=0), memory.max(axis=0)
         other, this = (one[2] for one in runs[0])
