@@ -7,7 +7,6 @@ nothing that differs between two runs, or between one machine and many; times ar
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +22,7 @@ COLUMNS = ("path", "status", "stage", "reason", "seriesuid", "nodules", "lungs_m
 SCHEMA_NAME, SCHEMA_VERSION = "gcnn-cohort", "1.0"
 
 _BETWEEN_WRITES_S = 5.0
+_WRITING_SHARE = 0.05  # of the time at most: the table of 100,000 scans takes seconds to write
 
 
 @dataclass(frozen=True)
@@ -64,21 +64,26 @@ class Summary:
         self._request, self._model = request, model
         self._rows = [Row(str(scan.path), "pending", scan.name) for scan in cohort.scans]
         self._others = [Row(str(s.path), "set aside", stage=Stage.FINDING, reason=s.reason) for s in cohort.set_aside]
-        self._written_at = 0.0
+        self._counts = Counter(row.status for row in (*self._rows, *self._others))
+        self._write_next_at = 0.0
         self.write()
 
     def add(self, job: ScanJob, result: ScanResult) -> None:
         """Record the result of a scan."""
-        self._rows[job.number] = _row(job, result)
-        if time.monotonic() - self._written_at > _BETWEEN_WRITES_S:
+        row = _row(job, result)
+        self._counts.subtract([self._rows[job.number].status])
+        self._counts.update([row.status])
+        self._rows[job.number] = row
+        if time.monotonic() >= self._write_next_at:
             self.write()
 
     def count(self, status: str) -> int:
         """Return the number of scans that have a status."""
-        return self._counts()[status]
+        return self._counts[status]
 
     def write(self) -> None:
         """Write both files. Raises OutputError."""
+        begun = time.monotonic()
         rows = [*self._rows, *self._others]
         data = {
             "schema": {"name": SCHEMA_NAME, "version": SCHEMA_VERSION},
@@ -88,7 +93,7 @@ class Summary:
             "threshold": self._request.threshold,
             "formats": list(self._request.formats),
             "complete": not self.count("pending"),
-            "counts": dict(self._counts()),
+            "counts": dict(sorted((+self._counts).items())),
             "scans": [row.data() for row in rows],
         }
         texts = (
@@ -97,10 +102,8 @@ class Summary:
         )
         for path, text in zip(self._request.summary_paths(), texts, strict=False):  # no paths where nothing is written
             write_bytes(path, text.encode("utf-8", "backslashreplace"), overwrite=True)
-        self._written_at = time.monotonic()
-
-    def _counts(self) -> Mapping[str, int]:
-        return Counter(row.status for row in (*self._rows, *self._others))
+        now = time.monotonic()
+        self._write_next_at = now + max(_BETWEEN_WRITES_S, (now - begun) / _WRITING_SHARE)
 
 
 def _row(job: ScanJob, result: ScanResult) -> Row:

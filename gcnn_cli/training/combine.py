@@ -144,16 +144,16 @@ def combine_folds(
     """
     Calibration(average_over=average_over)  # raises for an unknown group
     check_folds(members)
-    notify("reading the data")
     models = [member.model for member in members]
+    measured = [other.paired(model) for model in models] if other else models
+    notify("reading the data")
     samples = members[0].samples
     held_out = read_held_out(folders, samples, [m.names["held_out_patients"] for m in members], cache)
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:
             raise InputError(f"{model.name}: the data hold no labeled scan of its held-out patients")
-    measured = models
     if other:
-        measured, held_out = [other.paired(model) for model in models], [other.unseen(held) for held in held_out]
+        held_out = [other.unseen(held) for held in held_out]
         if not any(held.scans for held in held_out):
             raise InputError(f"{other.model.name} was trained on every labeled scan of the data: none is left to count")
     scored = score_out_of_fold(
