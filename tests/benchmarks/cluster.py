@@ -113,7 +113,8 @@ def draw(rows: list[tuple[int, int, float, float]], path: Path) -> None:
     for workers in sorted({row[0] for row in rows}):
         own = [row for row in rows if row[0] == workers]
         axes.plot([row[1] for row in own], [row[2] for row in own], "o-", label=f"{workers} workers")
-    axes.set(xscale="log", yscale="log", xlabel="scans in the cohort", ylabel="scans per second, at most")
+    axes.set(xscale="log", xlabel="scans in the cohort", ylabel="scans per second, at most")
+    axes.set_ylim(0, 1.2 * max(row[2] for row in rows))
     axes.grid(alpha=0.3, which="both")
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
