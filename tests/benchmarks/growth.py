@@ -31,7 +31,7 @@ from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom.sample import sample_folder
 from gcnn_cli.symmetry.groups import make_group
 
-SLICES = (100, 200, 400, 800)
+SLICES = (100, 200, 400, 800, 1600)
 CANDIDATES = (50, 100, 200, 400, 800)
 GROUPS = ("trivial", "C4", "D4", "D4h", "O", "Oh")
 WORKERS = (1, 2)
