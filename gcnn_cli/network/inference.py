@@ -52,14 +52,17 @@ class FoldedGCNN(nn.Module):
         self.head = network.config.head
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.layers(x).flatten(1).to(self.linear.weight.dtype)
-        pooled = y
+        return self.score_map(self.layers(x))
+
+    def score_map(self, y: Tensor) -> Tensor:
+        """Return the logits [B] of the last convolution's maps, [B, channels, *grid]."""
+        y = y.flatten(1).to(self.linear.weight.dtype)
         if self.head == "span":
             orientations = y.unflatten(1, (-1, self.order))
-            pooled = orientations.amax(dim=2) if self.group_pool == "max" else orientations.mean(dim=2)
-        with torch.autocast(x.device.type, enabled=False):  # the last sum deserves full precision
+            y = orientations.amax(dim=2) if self.group_pool == "max" else orientations.mean(dim=2)
+        with torch.autocast(y.device.type, enabled=False):  # the last sum deserves full precision
             # By row: a matrix product would sum in an order that depends on the size of the batch.
-            logits: Tensor = (pooled * self.linear.weight[0]).sum(dim=1) + self.linear.bias
+            logits: Tensor = (y * self.linear.weight[0]).sum(dim=1) + self.linear.bias
         return logits
 
 

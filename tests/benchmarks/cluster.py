@@ -52,7 +52,7 @@ def main() -> None:
         for scans in arguments.scans:
             seconds, cpu = simulated(workers, scans, arguments.seconds)
             rate = scans / seconds
-            rows.append((workers, scans, rate, 1000 * cpu / scans))
+            rows.append((workers, scans, rate))
             cells = (f"{rate * arguments.seconds / workers:.2f}", f"{1000 * cpu / scans:.1f}", f"{rate * REAL_S:,.0f}")
             print(f"| {workers} | {scans:,} | {rate:.0f} | {' | '.join(cells)} |", flush=True)
     if arguments.plot:
@@ -107,7 +107,7 @@ def serve(workers: int, seconds: float) -> None:
             time.sleep(1e6)
 
 
-def draw(rows: list[tuple[int, int, float, float]], path: Path) -> None:
+def draw(rows: list[tuple[int, int, float]], path: Path) -> None:
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for workers in sorted({row[0] for row in rows}):

@@ -63,15 +63,7 @@ class Grouped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maps = self.layers(x).chunk(len(self.members), dim=1)
-        return mean_logit([pooled(m, y) for m, y in zip(self.members, maps, strict=True)], self.shares)
-
-
-def pooled(member: FoldedGCNN, y: Tensor) -> Tensor:
-    """The head of a member on the map of its last convolution."""
-    y = y.flatten(1).to(member.linear.weight.dtype).unflatten(1, (-1, member.order))
-    y = y.amax(dim=2) if member.group_pool == "max" else y.mean(dim=2)
-    with torch.autocast("cpu", enabled=False):
-        return (y * member.linear.weight[0]).sum(dim=1) + member.linear.bias
+        return mean_logit([m.score_map(y) for m, y in zip(self.members, maps, strict=True)], self.shares)
 
 
 def main() -> None:
@@ -179,7 +171,7 @@ def quantized(shipped: nn.Module, calibration: Tensor) -> Form:
             for part in calibration.split(PART):
                 prepared(part)
         stacks.append(convert_fx(prepared))
-    return lambda x: mean_logit([pooled(m, s(x)) for m, s in zip(members, stacks, strict=True)], shares)
+    return lambda x: mean_logit([m.score_map(s(x)) for m, s in zip(members, stacks, strict=True)], shares)
 
 
 if __name__ == "__main__":
