@@ -88,7 +88,7 @@ def _meaning(parameter: inspect.Parameter, info: Any) -> str:
         parts.append("Required.")
     elif parameter.default is True:
         parts.append("Default: on.")
-    elif parameter.default not in (None, False):
+    elif parameter.default not in (None, "") and not isinstance(parameter.default, bool):
         parts.append(f"Default: `{parameter.default}`.")
     if info.envvar:
         parts.append(f"Variable: `{info.envvar}`.")

@@ -373,3 +373,39 @@ def test_a_full_disk_behind_stdout_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (9, "error: stdout: cannot be written: No space left on device\n")
+
+
+def test_what_looks_like_markup_is_text(run, tmp_path):
+    def edit(_, dataset):
+        dataset.SeriesDescription = "Lung [/b50f] :skull:"
+
+    write_series(tmp_path / "series", some_hu(), axial(), edit=edit)
+    result = run("info", tmp_path / "series")
+    assert result.exit_code == 0
+    assert "Lung [/b50f] :skull:" in result.stdout
+
+
+def test_info_lists_a_folder_in_which_one_slice_cannot_be_read(run, tmp_path):
+    whole = write_series(tmp_path / "a", some_hu(), axial(), series="1.2.3.1")
+    broken = write_series(tmp_path / "b", some_hu(), axial(), series="1.2.3.2")
+    (broken / "copy.dcm").write_bytes((broken / "003.dcm").read_bytes()[:-20])
+    rows = json.loads(run("info", tmp_path, "--json").stdout)
+    assert [row["geometry"].partition(":")[0] for row in rows] == ["sound", "refused"]
+    assert "copy.dcm: its pixels cannot be read" in rows[1]["geometry"]
+    assert whole.is_dir()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_narrow_encoding_ends_no_command(scans, tmp_path, encoding):
+    """Windows writes cp1252 to a file. In tables the other characters are escaped; JSON is in UTF-8 everywhere."""
+    for file in scans.glob("thorax.*raw"):
+        shutil.copy(file, tmp_path)
+    shutil.copy(scans / "thorax.mhd", tmp_path / "Пациент.mhd")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "-m", "gcnn_cli", "info", tmp_path / "Пациент.mhd"]
+    table, as_json = (
+        subprocess.run([*command, *more], env=environment, capture_output=True, check=True).stdout
+        for more in ((), ("--json",))
+    )
+    assert rb"\u041f" in table
+    assert json.loads(as_json.decode("utf-8"))[0]["seriesuid"] == "Пациент"

@@ -3,6 +3,9 @@
 Heavy imports are inside the commands. stdout carries results only; progress, warnings and errors go to stderr.
 """
 
+import io
+import sys
+
 from gcnn_cli.cli import (
     combine,
     convert,
@@ -39,4 +42,7 @@ __all__ = [
 
 def main() -> None:
     """Run the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that the encoding lacks must not end a batch
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -4,6 +4,8 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,7 @@ from gcnn_cli.errors import DeviceError, GcnnError, OutputError, is_out_of_memor
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.status import Status
 
 EXIT_CODES = (
     "Exit codes: 0 done, with or without nodules · 1 a bug · 2 invalid usage · 3 input unreadable or not a chest CT ·"
@@ -137,11 +140,27 @@ def start(quiet: bool, verbose: bool, threads: int | None = None) -> "Console":
 
 
 def console(*, stderr: bool, quiet: bool = False) -> "Console":
-    """Return a rich console. Off a terminal it has no colors and no progress bar, and is 200 columns wide."""
+    """Return a rich console. Off a terminal it has no colors and no progress bar, and is 200 columns wide.
+
+    What looks like markup is text: it comes from file names and headers.
+    """
     from rich.console import Console
 
-    console = Console(stderr=stderr, quiet=quiet)
-    return console if console.is_terminal else Console(stderr=stderr, quiet=quiet, width=200)
+    make = partial(Console, stderr=stderr, quiet=quiet, markup=False, emoji=False)
+    console = make()
+    return console if console.is_terminal else make(width=200)
+
+
+def shown_in(status: "Status") -> Callable[[str], None]:
+    """Return a function that shows a line of progress as it is, without markup."""
+    from rich.text import Text
+
+    return lambda line: status.update(Text(line))
+
+
+def echo_json(text: str) -> None:
+    """Print JSON to stdout in UTF-8, whatever the terminal's encoding is: JSON has no other (RFC 8259)."""
+    typer.echo(text.encode(), nl=False)
 
 
 def echo_error(error: GcnnError) -> None:

@@ -14,6 +14,7 @@ from gcnn_cli.cli.app import (
     Threads,
     Verbose,
     app,
+    shown_in,
     start,
 )
 from gcnn_cli.cli.checks import check_device, check_folders, check_group, check_weights
@@ -87,7 +88,7 @@ def combine(
             proposals=proposals,
             device=choose_device(device),
             cache=cache,
-            notify=status.update,
+            notify=shown_in(status),
         )
     sha256 = save_model(committee, out, overwrite=overwrite)
     write_names(names, run_folder(out), sha256)

@@ -26,6 +26,8 @@ from gcnn_cli.cli.app import (
     console,
     echo,
     echo_error,
+    echo_json,
+    shown_in,
     start,
 )
 from gcnn_cli.cli.checks import check_device, check_files, check_group, check_weights
@@ -58,7 +60,7 @@ def detect(
             "--format",
             "-f",
             envvar="GCNN_FORMAT",
-            help="Comma-separated list of csv, json, luna16, html, png, slicer, grand-challenge, sr.",
+            help="Comma-separated list of csv, json, luna16, html, png, slicer, grand-challenge, mask, seg, sr.",
         ),
     ] = "csv,json",
     model: ModelOption = DEFAULT_MODEL,
@@ -175,7 +177,7 @@ def detect(
         for line in (*cohort.found, *(f"set aside: {entry.path}: {entry.reason}" for entry in cohort.set_aside)):
             echo(line)
     with stderr.status("") as status, running as runner:
-        progress.show, progress.scans = status.update, len(cohort.scans)
+        progress.show, progress.scans = shown_in(status), len(cohort.scans)
         with closing(run_cohort(cohort, request, trained, runner)) as finished:
             for scan in finished:
                 progress.finished, progress.failed = scan.finished, scan.failed
@@ -190,7 +192,9 @@ def _check_cluster(workers: int | None, cluster: str | None) -> None:
     if workers is not None and cluster is not None:
         raise UsageError("--workers starts workers here, --cluster uses those of a scheduler; they exclude each other")
     if (workers is not None or cluster is not None) and find_spec("distributed") is None:
-        raise UsageError("--workers and --cluster need Dask, which is not installed: pip install 'gcnn-cli[cluster]'")
+        raise UsageError(
+            "--workers and --cluster need Dask, which is not installed: install gcnn with its extra 'cluster'"
+        )
 
 
 def _in_this_process(
@@ -244,6 +248,6 @@ def _show(scan: "FinishedScan", *, to_stdout: bool, quiet: bool, is_batch: bool)
     for warning in report.warnings if not quiet else ():
         echo(f"warning: {report.scan.source.path}: {warning}")
     if to_stdout:
-        typer.echo(report_json(report, indent=None if is_batch else 2), nl=False)
+        echo_json(report_json(report, indent=None if is_batch else 2))
     elif not quiet:
         show_report(report, console(stderr=False))

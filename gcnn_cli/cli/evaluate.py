@@ -19,6 +19,8 @@ from gcnn_cli.cli.app import (
     Verbose,
     app,
     console,
+    echo_json,
+    shown_in,
     start,
 )
 from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_weights
@@ -152,7 +154,7 @@ def evaluate(
     if save_calibrated and trained:
         _save_calibrated(trained, run.evaluation, save_calibrated, overwrite)
     if as_json:
-        typer.echo(json.dumps(run.data(), indent=2, ensure_ascii=False))
+        echo_json(json.dumps(run.data(), indent=2, ensure_ascii=False) + "\n")
     else:
         _print_tables(run)
     if not quiet:
@@ -234,7 +236,7 @@ def _detect(
             detector,
             overwrite=overwrite,
             resume=resume,
-            notify=status.update,
+            notify=shown_in(status),
         )
     return from_labelled(scans, reports, folder, index.problems), trained
 

@@ -14,7 +14,7 @@ from gcnn_cli.network.weight_files import DEFAULT_MODEL
 def export(
     model: Annotated[str, typer.Argument(help="Name of shipped weights, or path of a weights file.")] = DEFAULT_MODEL,
     form: Annotated[
-        Literal["onnx", "torchscript"], typer.Option("--format", help="ONNX needs: pip install 'gcnn-cli[export]'.")
+        Literal["onnx", "torchscript"], typer.Option("--format", help="ONNX needs the package's extra 'export'.")
     ] = "onnx",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="File to write (default: the model's name, .onnx or .pt).")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console
+from gcnn_cli.cli.app import EXIT_CODES, AllowGaps, AsJson, Overwrite, app, console, echo_json
 from gcnn_cli.cli.checks import check_group, check_weights
 from gcnn_cli.errors import ModelError, UsageError
 from gcnn_cli.network.weight_files import DEFAULT_MODEL
@@ -55,6 +55,7 @@ def models(as_json: AsJson = False) -> None:
                 "parameters": f"{row['parameters']:,}",
                 "size": f"{row['bytes'] / 1e6:.1f} MB",
                 "measured": row["measured"],
+                "measured on": row["measured_on"],
                 "sha256": row["sha256"],
                 "card": Path(row["card"]).name,
             }
@@ -132,7 +133,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool = False) -> None:
     from gcnn_cli.output.listing import show_rows
 
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        echo_json(json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     else:
         show_rows(rows, console(stderr=False))
 

@@ -73,7 +73,9 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the choice of held-out patients (default: 0).")
     ] = None,
-    fold: Annotated[int | None, typer.Option(min=1, help="Fold of [split] to hold out, from 1.")] = None,
+    fold: Annotated[
+        int | None, typer.Option(min=1, help="Fold to hold out, from 1; the recipe says how many there are.")
+    ] = None,
     proposals: ProposalsOption = DEFAULT_PROPOSALS,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of preprocessed scans, shared by runs (default: OUT.run/cache).")

@@ -57,7 +57,8 @@ def run_cohort(
             summary.write()
     if failed := summary.count("failed"):
         hint = f"; see {request.summary_paths()[0]}" if request.out else ""
-        raise BatchError(f"{failed} of {len(cohort.scans)} scans failed; the others are done{hint}")
+        done = "; the others are done" if failed < len(cohort.scans) else ""
+        raise BatchError(f"{failed} of {len(cohort.scans)} scans failed{done}{hint}")
 
 
 def _written(job: ScanJob, result: ScanResult) -> ScanResult:

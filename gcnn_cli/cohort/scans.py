@@ -16,7 +16,7 @@ from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.output.formats import is_result, output_name
 from gcnn_cli.scan.archives import ENDINGS
 from gcnn_cli.scan.dicom.series import Series, series_among
-from gcnn_cli.scan.folders import is_dicom, select_images, visible_files
+from gcnn_cli.scan.folders import is_bare, is_dicom, select_images, visible_files
 from gcnn_cli.scan.images.image_file import SUFFIXES, stem_of, suffix_of
 
 SUMMARY_FILES = ("cohort.csv", "cohort.json")
@@ -130,10 +130,12 @@ def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
         return Cohort((scan,))
     if series is not None:
         return Cohort((replace(scan, found=tuple(series_among(visible_files(path)))) if alone else scan,))
-    files = visible_files(path)
+    closed: list[Path] = []
+    files = visible_files(path, closed.append)
     found = series_among(files)
     images = select_images(files) + [file for file in files if file.name.lower().endswith(ENDINGS)]
     dicom, others = _dicom_scans(path, found, files)
+    dicom += [_scan(folder, path) for folder in closed]
     if not images and len(dicom) <= 1:
         return Cohort((replace(scan, found=tuple(found)) if alone else scan,))
     scans = sorted([*(_scan(file, path) for file in images), *dicom], key=lambda scan: scan.path)
@@ -145,9 +147,9 @@ def _look(path: Path, series: str | None, *, alone: bool) -> Cohort:
 
 
 def _scan(path: Path, root: Path, series: str | None = None) -> Scan:
-    """Return a scan whose results keep its folders below `root`."""
-    place = path.parent.relative_to(root) if path != root else Path()
-    return Scan(path, (place / output_name(path)).as_posix(), series)
+    """Return a scan whose results keep its folders below `root`, by the names that they have there."""
+    name = output_name(path) if path == root else (path.parent.relative_to(root) / stem_of(path)).as_posix()
+    return Scan(path, name, series)
 
 
 def _dicom_scans(root: Path, found: Iterable[Series], files: Iterable[Path]) -> tuple[list[Scan], list[SetAside]]:
@@ -171,10 +173,13 @@ def _dicom_scans(root: Path, found: Iterable[Series], files: Iterable[Path]) -> 
 
 
 def _is_slice(file: Path) -> bool:
-    try:
-        return not suffix_of(file) and file.name.upper() != "DICOMDIR" and is_dicom(file)
-    except OSError:
+    """Return whether a file is DICOM, with a preamble or without, or is named so and cannot be opened."""
+    if suffix_of(file) or file.name.upper() == "DICOMDIR":
         return False
+    try:
+        return is_dicom(file) or is_bare(file)
+    except OSError:  # reading it reports the reason
+        return file.suffix.lower() in ("", ".dcm", ".ima")
 
 
 def _strangers(files: Iterable[Path], known: set[Path]) -> list[SetAside]:

@@ -32,6 +32,8 @@ _MOST_GAS = 0.75
 _LEAST_RANGE_HU = 60.0  # between the 5th and the 95th percentile
 _USUAL_ML = (1000.0, 10000.0)
 _LEAST_SIDE = 0.15
+_MOST_OUTSIDE = 0.05  # of a mask
+_CHECKED = 100_000  # voxels of a mask
 
 
 def why_not_lung(piece: Mask, hu: NDArray[np.float32], open_air: Mask, voxel_mm: float) -> str:
@@ -79,6 +81,17 @@ def doubts(lungs: Mask, grid: Volume) -> tuple[str, ...]:
             f"{100 * max(left, 1 - left):.0f} % of the lungs ({volume_ml:.0f} mL) lie on the patient's {side}:"
             f" is the {other} lung missing, filled or outside the image?"
         )
+    return tuple(found)
+
+
+def mask_doubts(mask: Volume, grid: Volume) -> tuple[str, ...]:
+    """Return the warnings of a given mask of the lungs, and one where a part of it lies outside the scan."""
+    found = [f"lung mask: {warning}" for warning in mask.source.warnings]
+    inside = np.flatnonzero(mask.hu > 0)
+    some = np.unravel_index(inside[:: max(1, len(inside) // _CHECKED)], mask.shape)
+    outside = float((~grid.lattice.holds(mask.position_mm(np.stack(some, axis=-1)))).mean())
+    if outside > _MOST_OUTSIDE:
+        found.append(f"lung mask: {100 * outside:.0f} % of it lie outside the scan: is it of this scan?")
     return tuple(found)
 
 

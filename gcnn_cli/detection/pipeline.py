@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gcnn_cli.detection.chest import doubts, lung_volume_ml
+from gcnn_cli.detection.chest import doubts, lung_volume_ml, mask_doubts
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Candidate, ModelSummary, Nodule, Report, ScanSummary
 from gcnn_cli.detection.lungs import Mask, segment_lungs
@@ -58,7 +58,7 @@ def detect(
         if probability >= threshold
     ]
     nodules = tuple(_report_nodule(volume, s, model.calibration) for s in merge_duplicates(scored, config.merge))
-    unusual = doubts(lungs, grid) if lung_mask is None else ()
+    unusual = doubts(lungs, grid) if lung_mask is None else mask_doubts(lung_mask, grid)
     to_world = grid.to_world
     del grid  # the largest array, which nothing needs any more
     return Report(

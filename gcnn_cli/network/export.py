@@ -82,7 +82,7 @@ def export_model(model: TrainedModel, path: Path, form: Format, *, overwrite: bo
 def _onnx(network: nn.Module, example: Tensor, contract: str) -> bytes:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"export to ONNX needs {' and '.join(missing)}: pip install 'gcnn-cli[export]'")
+        raise UsageError(f"export to ONNX needs {' and '.join(missing)}: install gcnn with its extra 'export'")
     with _silent():  # the exporter warns of itself, and of libraries that are not needed
         program = torch.onnx.export(
             network,

@@ -7,6 +7,8 @@ from gcnn_cli.network import weights
 from gcnn_cli.network.committee import members_of
 from gcnn_cli.network.proposal_weights import PROPOSAL_FORMAT, load_proposal_model
 
+_SHOWN = ("cpm", "sensitivity_at_1", "auc")
+
 
 def list_models() -> list[dict[str, Any]]:
     """Return the shipped weights as rows: name, group, parameters, size, input, figures, checksum and card.
@@ -38,6 +40,7 @@ def _scoring_row(name: str) -> dict[str, Any]:
         "side": model.input.side,
         "threshold": round(model.calibration.threshold, 4),
         "measured": _measured(model.provenance),
+        "measured_on": _measured_on(model.provenance),
         "limits": model.limits,
         "sha256": model.sha256,
     }
@@ -54,15 +57,28 @@ def _proposal_row(name: str) -> dict[str, Any]:
         "side": model.input.side,
         "threshold": None,
         "measured": {},
+        "measured_on": "",
         "limits": "",
         "sha256": model.sha256,
     }
 
 
 def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
-    """Return the figures of the last validation, by name; empty if the header has no validation."""
+    """Return the main figures of the last validation, by name; empty if the header has no validation."""
     validation = provenance.get("validation")
     figures = validation.get("validation") if isinstance(validation, Mapping) else None
     if not isinstance(figures, Mapping):
         return {}
-    return {str(name): round(float(value), 4) for name, value in figures.items() if isinstance(value, (int, float))}
+    return {name: round(float(figures[name]), 4) for name in _SHOWN if isinstance(figures.get(name), (int, float))}
+
+
+def _measured_on(provenance: Mapping[str, Any]) -> str:
+    """Return what the figures were measured on. Those of patches are higher: they know no candidate that is missed.
+
+    A committee is measured by its parts in whole scans: the network of each fold, or it and the one that joins them.
+    """
+    if not provenance.get("validation"):
+        return ""
+    if "out_of_fold" not in provenance:
+        return "held-out patches"
+    return "scans, by pairs" if "other" in provenance else "scans, by folds"

@@ -124,7 +124,7 @@ def check_formats(formats: tuple[str, ...], scan: Path) -> None:
                 path=scan,
             )
         if find_spec("highdicom") is None:
-            raise UsageError(f"{name} needs highdicom, which is not installed: pip install 'gcnn-cli[dicom]'")
+            raise UsageError(f"{name} needs highdicom, which is not installed: install gcnn with its extra 'dicom'")
 
 
 def output_name(scan: Path) -> str:

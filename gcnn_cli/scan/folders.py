@@ -1,7 +1,9 @@
 """Files below a folder, and the folder behind the path of a scan."""
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,10 @@ from gcnn_cli.scan.images.image_file import SUFFIXES, suffix_of
 MASK_ENDING = ".nodules.nii.gz"  # of the masks that gcnn writes: images, but no scans
 
 _SUBSET = re.compile(r"subset\d+")
+_FIRST_TAGS = [  # in little endian, with which data sets and meta information start
+    struct.pack("<HH", group, element)
+    for group, element in ((2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18))
+]
 
 
 @contextmanager
@@ -65,10 +71,43 @@ def is_dicom(path: Path) -> bool:
         return file.read(4) == b"DICM"
 
 
-def visible_files(folder: Path) -> list[Path]:
-    """List every file at any depth, by path. Hidden files and folders belong to others (snapshots, thumbnails)."""
-    below = (path for path in folder.rglob("*") if not _is_hidden(path.relative_to(folder)))
-    return sorted(path for path in below if path.is_file())
+def is_bare(path: Path) -> bool:
+    """Return whether a file starts with a data set, without the preamble and the mark of a DICOM file."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in _FIRST_TAGS
+    except OSError:
+        return False
+
+
+def visible_files(folder: Path, closed: Callable[[Path], object] | None = None) -> list[Path]:
+    """List every file at any depth, by path. Hidden files and folders belong to others (snapshots, thumbnails).
+
+    Links to folders are followed, into each folder once and into none that holds `folder`.
+
+    closed: called with a folder that cannot be listed. Raises InputError for it by default.
+    """
+
+    def refuse(error: OSError) -> None:
+        if closed is None:
+            raise InputError(f"cannot be listed: {error.strerror}", path=error.filename)
+        closed(Path(error.filename))
+
+    files: list[Path] = []
+    seen: set[str] = set()
+    above = os.path.realpath(folder) + os.sep
+    waiting = [str(folder)]
+    for start in waiting:  # links come after all that lies in the folders themselves
+        for root, names, here in os.walk(start, onerror=refuse):
+            real = os.path.realpath(root)
+            if real in seen or (start != waiting[0] and above.startswith(real.rstrip(os.sep) + os.sep)):
+                names.clear()
+                continue
+            seen.add(real)
+            names[:] = [name for name in names if not name.startswith(".")]
+            waiting += sorted(path for name in names if os.path.islink(path := os.path.join(root, name)))
+            files += [Path(root, name) for name in here if not name.startswith(".")]
+    return sorted(path for path in files if path.is_file())
 
 
 def select_images(files: Iterable[Path]) -> list[Path]:
@@ -81,7 +120,3 @@ def select_images(files: Iterable[Path]) -> list[Path]:
 def is_subset(folder: Path) -> bool:
     """Return whether a folder is one of LUNA16's subsets, by the name given or, for `.` and links, its real name."""
     return any(_SUBSET.fullmatch(name) for name in (folder.name, folder.resolve().name))
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

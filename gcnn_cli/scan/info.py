@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from gcnn_cli.errors import InputError
 from gcnn_cli.scan.dicom.series import Series, fillable_hint, find_series, no_series, numbered
 from gcnn_cli.scan.folders import dicom_folder
 from gcnn_cli.scan.images.image_file import read_image
@@ -25,7 +26,7 @@ def describe_scan(path: Path, *, allow_gaps: bool = False) -> list[dict[str, Any
         if not found and (images := packed_images(path, folder)):
             return [_image_row(number, read_image(image)) for number, image in enumerate(images, start=1)]
         if not found:
-            raise no_series(path)
+            raise no_series(folder)
         return [_series_row(number, series, allow_gaps) for number, series in numbered(found)]
 
 
@@ -46,8 +47,13 @@ def _series_row(number: str, series: Series, allow_gaps: bool) -> dict[str, Any]
     geometry = f"not used: {series.unusable}"
     size: list[int] = []
     warnings: tuple[str, ...] = ()
+    verdict = None
     if not series.unusable:
-        verdict = series.judge(allow_gaps=allow_gaps)
+        try:
+            verdict = series.judge(allow_gaps=allow_gaps)
+        except InputError as error:  # of two slices at one place, one cannot be read
+            geometry = f"refused: {error}"
+    if verdict:
         refusal = f"refused: {verdict.problem}{fillable_hint(verdict)}"
         geometry = refusal if verdict.problem else "sound: " + "; ".join(verdict.checks)
         plane = series.slices[0].plane

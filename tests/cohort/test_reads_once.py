@@ -8,12 +8,15 @@ import pytest
 import torch
 from cohort.thin import run_detect, thin_scan
 
+from gcnn_cli.cohort import scans
 from gcnn_cli.cohort.jobs import make_job, run_job
 from gcnn_cli.cohort.request import Request
 from gcnn_cli.cohort.scans import find_cohort
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.phantom import Phantom
+from gcnn_cli.scan import folders
+from gcnn_cli.scan.dicom import evidence, series
 from gcnn_cli.scan.writing import write_dicom_series
 
 
@@ -28,18 +31,19 @@ def folder(phantom: Phantom, tmp_path: Path) -> Path:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """Counts by file name and by what is read of it, and of searches for files."""
     counted: Counter[tuple[str, str]] = Counter()
-    read, search_files = pydicom.dcmread, Path.rglob
+    read, search_files = pydicom.dcmread, folders.visible_files
 
     def counted_read(file, **options):
         counted[Path(file.name).name, "header" if options.get("stop_before_pixels") else "pixels"] += 1
         return read(file, **options)
 
-    def counted_search(path, pattern):
-        counted["folder", "rglob"] += 1
-        return search_files(path, pattern)
+    def counted_search(*arguments):
+        counted["folder", "files"] += 1
+        return search_files(*arguments)
 
     monkeypatch.setattr(pydicom, "dcmread", counted_read)
-    monkeypatch.setattr(Path, "rglob", counted_search)
+    for module in (scans, series, evidence):
+        monkeypatch.setattr(module, "visible_files", counted_search)
     return counted
 
 
@@ -51,7 +55,7 @@ def expected(folder: Path, headers: int) -> dict[tuple[str, str], int]:
 def test_a_single_folder_is_searched_once_and_each_header_read_once(folder, weights, reads, tmp_path) -> None:
     done = run_detect(folder, "--model", weights, "--out", tmp_path / "out", "--quiet")
     assert done.exit_code == 0, done.output
-    assert reads == {**expected(folder, headers=1), ("folder", "rglob"): 1}
+    assert reads == {**expected(folder, headers=1), ("folder", "files"): 1}
 
 
 def test_an_sr_reads_the_whole_headers_once_more(folder, weights, reads, tmp_path) -> None:
@@ -59,7 +63,7 @@ def test_an_sr_reads_the_whole_headers_once_more(folder, weights, reads, tmp_pat
     pytest.importorskip("highdicom", reason="the dicom extra is not installed")
     done = run_detect(folder, "--model", weights, "--out", tmp_path / "out", "--format", "sr", "--quiet")
     assert done.exit_code == 0, done.output
-    assert reads == {**expected(folder, headers=2), ("folder", "rglob"): 2}
+    assert reads == {**expected(folder, headers=2), ("folder", "files"): 2}
 
 
 def test_a_cohort_keeps_no_headers_of_all_its_scans(folder, phantom, tmp_path) -> None:

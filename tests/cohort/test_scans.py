@@ -1,5 +1,6 @@
 """What is taken for a scan in folders and lists, under which name, and what is set aside with which reason."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from scan.scans import axial, some_hu, write_series
 from gcnn_cli.cohort.scans import find_cohort
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.discovery import find_scans
+from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
 from gcnn_cli.scan.writing import write_metaimage
 
@@ -171,3 +173,46 @@ def test_hidden_folders_hold_nobodys_scans(tmp_path):
     series(tmp_path / ".cache" / "ct", 1)
     series(tmp_path / "ct", 2)
     assert names(find_cohort([tmp_path])) == ["a", "ct"]
+
+
+def test_linked_folders_are_searched_once_and_links_upward_are_not(tmp_path):
+    series(tmp_path / "store" / "p2", 2)
+    series(tmp_path / "cohort" / "p1", 1)
+    series(tmp_path / "cohort" / "p3", 3)
+    (tmp_path / "cohort" / "p2").symlink_to(tmp_path / "store" / "p2")
+    (tmp_path / "cohort" / "again").symlink_to(tmp_path / "store" / "p2")
+    (tmp_path / "cohort" / "p1" / "up").symlink_to(tmp_path)
+    (tmp_path / "cohort" / "gone").symlink_to(tmp_path / "nowhere")
+    assert names(find_cohort([tmp_path / "cohort"])) == ["again", "p1", "p3"]  # p2 is the same folder
+    (tmp_path / "cohort" / "again").unlink()
+    assert names(find_cohort([tmp_path / "cohort"])) == ["p1", "p2", "p3"]
+
+
+def test_a_patient_whose_files_cannot_be_read_is_a_scan_that_fails(tmp_path, monkeypatch):
+    """Not one that is set aside: a set-aside file is no failure."""
+    for number in (1, 2, 3, 4):
+        series(tmp_path / f"p{number}", number)
+    for file in (tmp_path / "p2").iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content[content.index(b"\x08\x00", 140) :])
+    closed = {file.name for file in (tmp_path / "p3").iterdir()} and tmp_path / "p3"
+    open_file, list_folder = Path.open, os.scandir
+
+    def refusing(path, *arguments, **options):
+        if path.parent == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return open_file(path, *arguments, **options)
+
+    def not_listing(path):
+        if Path(path) == tmp_path / "p4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    monkeypatch.setattr(os, "scandir", not_listing)
+    cohort = find_cohort([tmp_path])
+    assert (names(cohort), cohort.set_aside) == (["p1", "p2", "p3", "p4"], ())
+    with pytest.raises(InputError, match="without the preamble"):
+        read_volume(tmp_path / "p2")
+    with pytest.raises(InputError, match="p4: cannot be listed: Permission denied"):
+        read_volume(tmp_path / "p4")

@@ -5,12 +5,12 @@ import pytest
 from detection.bodies import BODIES, belly, box, cylinder, drawn
 
 from gcnn_cli.detection import chest
-from gcnn_cli.detection.chest import doubts, lung_volume_ml
+from gcnn_cli.detection.chest import doubts, lung_volume_ml, mask_doubts
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import orient, resample
-from gcnn_cli.scan.volume import Volume
+from gcnn_cli.scan.volume import Source, Volume
 
 DECEIVED = {  # which check refuses it; the others have no piece of air as large as a lung, or one of gas alone
     "head in a padded holder": "as even as foam",
@@ -131,3 +131,17 @@ def test_the_drawn_bodies_are_what_they_are_called():
     assert abs((inside.hu > -480).sum() * 5 * 1.5**2 / (20 * np.pi * 30**2) - 1) < 0.02
     cube = drawn(lambda grid, hu: hu.__setitem__(box(grid, (-30, -30, -99), (30, 30, 99)), 40.0), (20, 90, 90))
     assert abs((cube.hu > -480).sum() * 5 * 1.5**2 / (20 * 60**2) - 1) < 0.05
+
+
+def test_a_given_mask_passes_on_its_warnings_and_must_lie_in_the_scan():
+    hu = np.zeros((20, 20, 20), np.int16)
+    mask = np.zeros_like(hu)
+    mask[5:15, 5:15, 5:15] = 1
+    grid = Volume(hu, np.eye(4))
+    assert mask_doubts(Volume(mask, np.eye(4)), grid) == ()
+    moved = np.eye(4)
+    moved[0, 3] = 8  # three of ten columns lie outside
+    (text,) = mask_doubts(Volume(mask, moved), grid)
+    assert text == "lung mask: 30 % of it lie outside the scan: is it of this scan?"
+    warned = Volume(mask, np.eye(4), Source("m.nii", "nifti", "m", warnings=("which way is up?",)))
+    assert mask_doubts(warned, grid) == ("lung mask: which way is up?",)

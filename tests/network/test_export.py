@@ -111,5 +111,5 @@ def test_missing_libraries_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_NEEDED", ("onnx", "no_such_library"))
     result = CliRunner().invoke(app, ["export", str(path), "--out", str(tmp_path / "out.onnx")])
     assert result.exit_code == 2
-    assert "needs no_such_library: pip install 'gcnn-cli[export]'" in result.stderr
+    assert "needs no_such_library: install gcnn with its extra 'export'" in result.stderr
     assert not (tmp_path / "out.onnx").exists()

@@ -161,7 +161,7 @@ def test_other_scans_and_a_missing_library_are_refused_before_any_work(tmp_path,
         check_formats(("csv", "sr"), tmp_path / "a.nii.gz")
     check_formats(("csv", "sr"), tmp_path)
     monkeypatch.setattr(formats, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install 'gcnn-cli\\[dicom\\]'"):
+    with pytest.raises(UsageError, match="install gcnn with its extra 'dicom'"):
         check_formats(("csv", "sr"), tmp_path)
     check_formats(("csv", "html"), tmp_path)
 

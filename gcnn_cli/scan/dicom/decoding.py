@@ -169,7 +169,7 @@ def _muted() -> Iterator[None]:
 
 def _why_undecodable(dataset: Any, error: RuntimeError) -> str:
     if "missing dependencies" in str(error):
-        return f"no decoder for {_syntax(dataset)}; try `pip install 'gcnn-cli[dicom]'`"
+        return f"no decoder for {_syntax(dataset)}; install gcnn with its extra 'dicom'"
     return f"its {_syntax(dataset)} pixels are truncated or damaged"
 
 

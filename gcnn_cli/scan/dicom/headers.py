@@ -4,7 +4,6 @@ Headers are read without pixels. Elements are taken as damaged unless they are w
 length lets an element run on into the next ones, the patient's name among them.
 """
 
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,11 @@ from pydicom.uid import UID
 
 from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom, read_dicom
 from gcnn_cli.scan.dicom.geometry import Plane
+from gcnn_cli.scan.folders import is_bare
 from gcnn_cli.scan.lattice import FARTHEST_MM
 
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
-_FIRST_TAGS = [  # in little endian, with which data sets and meta information start
-    struct.pack("<HH", group, element)
-    for group, element in ((2, 0), (2, 1), (2, 2), (8, 0), (8, 1), (8, 5), (8, 8), (8, 0x12), (8, 0x16), (8, 0x18))
-]
 _LONGEST_TEXT = 64  # characters, of a UID or a description
 SERIES_TAGS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
@@ -36,9 +32,12 @@ SERIES_TAGS = (
 def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tuple[dict[Path, Any], int]:
     """Read the headers of the DICOM files among some files, and count the damaged ones.
 
+    A file without content is damaged if it lies beside slices and is named as they are: an interrupted copy leaves it.
+
     tags: the elements to read (default: all but the pixels)
     """
     headers: dict[Path, Any] = {}
+    empty: list[Path] = []
     damaged = 0
     options = {} if tags is None else {"specific_tags": list(tags)}
     with quiet_pydicom():
@@ -47,6 +46,8 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
                 header = read_dicom(path, stop_before_pixels=True, **options)
             except InvalidDicomError:
                 damaged += is_bare(path)
+                if _is_empty(path):
+                    empty.append(path)
                 continue  # not DICOM: readme files, XML, thumbnails
             except DAMAGE:
                 damaged += 1
@@ -55,14 +56,15 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
                 headers[path] = header
             else:
                 damaged += path.name.upper() != "DICOMDIR"
-    return headers, damaged
+    alike = {(path.parent, path.suffix) for path in headers}
+    return headers, damaged + sum((path.parent, path.suffix) in alike for path in empty)
 
 
-def is_bare(path: Path) -> bool:
-    """Return whether a file starts with a data set, without the preamble and the mark of a DICOM file."""
+def _is_empty(path: Path) -> bool:
+    """Return whether a file has no bytes, or zeros where the preamble and the mark of a DICOM file belong."""
     try:
         with path.open("rb") as file:
-            return file.read(4) in _FIRST_TAGS
+            return not file.read(132).strip(b"\0")
     except OSError:
         return False
 

@@ -23,14 +23,13 @@ from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
 from gcnn_cli.scan.dicom.headers import (
     SERIES_TAGS,
     has_frames_without_places,
-    is_bare,
     planes_of,
     read_headers,
     reason_not_ct,
     text_of,
 )
 from gcnn_cli.scan.dicom.pixels import stack_hu
-from gcnn_cli.scan.folders import visible_files
+from gcnn_cli.scan.folders import is_bare, visible_files
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.volume import Source, Volume
 
@@ -239,13 +238,16 @@ def read_series(
 
 
 def no_series(path: Path) -> InputError:
-    """Return the error for a folder without DICOM."""
-    bare = sum(map(is_bare, visible_files(path))) if path.is_dir() else 0
+    """Return the error for a folder without a series that can be read."""
+    files = visible_files(path) if path.is_dir() else []
+    bare = sum(map(is_bare, files))
     if bare:
         return InputError(
             f"{bare} files are DICOM without the preamble of a file; write them anew, as with dcmconv of DCMTK",
             path=path,
         )
+    if damaged := read_headers(files, ())[1]:
+        return InputError(f"no DICOM series in this folder: {damaged} files cannot be read", path=path)
     return InputError("no DICOM series in this folder; give an image file by its own name", path=path)
 
 

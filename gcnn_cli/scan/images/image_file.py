@@ -66,8 +66,14 @@ def read_mask(path: Path) -> Volume:
         raise InputError(f"a mask must be one of {' '.join(SUFFIXES)}", path=path)
     values, stored = _load(path)
     mask = (values > 0).astype(np.int16)
-    sha256 = content_sha256(mask, stored.to_world)
-    return Volume(mask, stored.to_world, Source(str(path), KINDS[suffix_of(path)], stem_of(path), sha256=sha256))
+    source = Source(
+        path=str(path),
+        kind=KINDS[suffix_of(path)],
+        series_uid=stem_of(path),
+        sha256=content_sha256(mask, stored.to_world),
+        warnings=stored.warnings,
+    )
+    return Volume(mask, stored.to_world, source)
 
 
 def read_lattice(path: Path) -> Lattice:

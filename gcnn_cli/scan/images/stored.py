@@ -7,7 +7,7 @@ allocated, so that a damaged header costs a line of text and not the machine's m
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -140,6 +140,21 @@ def _scaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[Any
     if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0 or (slope, intercept) == (1, 0):
         return values
     if values.dtype.kind != "f" and all(v.is_integer() and abs(v) < 2**31 for v in (slope, intercept)):
-        return values.astype(np.int64) * int(slope) + int(intercept)
+        times, plus = int(slope), int(intercept)
+        ends = [int(end) * times + plus for end in (values.min(), values.max())]
+        narrow = np.iinfo(np.int16).min <= min(ends) and max(ends) <= np.iinfo(np.int16).max
+        dtype = np.dtype(np.int16 if narrow else np.int64)
+        return _by_plane(values, lambda plane: plane.astype(np.int64) * times + plus, dtype)
+    factor, offset = np.float32(slope), np.float32(intercept)
     with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
-        return values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+        return _by_plane(values, lambda plane: plane.astype(np.float32) * factor + offset, np.dtype(np.float32))
+
+
+def _by_plane(
+    values: NDArray[Any], scale: Callable[[NDArray[Any]], NDArray[Any]], dtype: np.dtype[Any]
+) -> NDArray[Any]:
+    """Return the scaled values. The wider numbers of the product exist for one plane at a time."""
+    scaled: NDArray[Any] = np.empty(values.shape, dtype)
+    for n in np.ndindex(values.shape[:-2]):
+        scaled[n] = scale(values[n])
+    return scaled

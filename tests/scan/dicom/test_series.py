@@ -292,3 +292,22 @@ def test_a_whole_chest_ct(shared_data: Path) -> None:
     np.testing.assert_allclose(volume.spacing_zyx, [2.5, 0.703125, 0.703125])
     np.testing.assert_allclose(volume.position_mm([132, 0, 0]), [-166.0, -171.699997, -10.0])
     assert volume.hu.min() == -1024
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", bytes(100), bytes(200)], ids=["empty", "cut in the preamble", "without the mark"]
+)
+def test_an_empty_file_at_an_end_of_the_stack_is_not_forgotten(tmp_path: Path, rest: bytes) -> None:
+    """The stack of the others is regular: nothing else shows that a slice is missing."""
+    folder = write_series(tmp_path / "a", some_hu(), axial())
+    sorted(folder.iterdir())[-1].write_bytes(rest)
+    (folder / "notes.txt").write_bytes(b"")
+    assert read_series(folder).source.warnings == ("1 files of the folder cannot be read and were left out",)
+
+
+def test_a_folder_of_damaged_files_is_called_that(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "a", some_hu(), axial())
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes()[:300])
+    with pytest.raises(InputError, match=r"no DICOM series in this folder: 5 files cannot be read"):
+        read_series(folder)

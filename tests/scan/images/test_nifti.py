@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.scan.reading import read_volume
 
 # Offsets in the NIfTI-1 header.
-DIM, PIXDIM, UNITS, QFORM_CODE, SFORM_CODE, SROW, MAGIC = 40, 76, 123, 252, 254, 280, 344
+DIM, PIXDIM, UNITS, QFORM_CODE, SFORM_CODE, SROW, MAGIC, SLOPE = 40, 76, 123, 252, 254, 280, 344, 112
 NAN = float("nan")
 
 
@@ -166,3 +167,24 @@ DAMAGED = {
 def test_damaged_headers_are_refused(scan: Path, change: tuple[int, str, tuple[float, ...]]) -> None:
     with pytest.raises(InputError, match=r"a\.nii: "):
         read_volume(spoiled(scan, change))
+
+
+def test_a_whole_slope_is_applied_plane_by_plane(tmp_path: Path) -> None:
+    """The product of two whole numbers needs eight bytes a voxel, for all planes at once four times the scan."""
+    hu = np.tile(some_hu((20, 100, 100)).clip(-1000, 3000), (2, 1, 1))
+    path = write_file(tmp_path / "a.nii", hu + 1024, axial())
+    spoiled(path, (SLOPE, "2f", (1.0, -1024.0)))
+    tracemalloc.start()
+    volume = read_volume(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(volume.hu, hu)
+    assert peak < 2.3 * volume.hu.nbytes
+
+
+@pytest.mark.parametrize(("slope", "intercept"), [(2.0, -1000.0), (0.5, -900.0)])
+def test_a_slope_that_widens_the_values_is_applied(tmp_path: Path, slope: float, intercept: float) -> None:
+    stored = np.linspace(0, 20000 if slope > 1 else 4000, 210).astype(np.int16).reshape(5, 6, 7)
+    path = spoiled(write_file(tmp_path / "a.nii", stored, axial()), (SLOPE, "2f", (slope, intercept)))
+    wanted = np.clip(stored.astype(float) * slope + intercept, -1024, 32767)
+    np.testing.assert_array_equal(read_volume(path).hu, wanted)
