@@ -64,7 +64,7 @@ def test_the_way_can_be_walked(commands, tmp_path, monkeypatch):
     quick = ("--config", "quick.toml", "--cache", "cache", "--threads", "1")
     held = ("--hold-out", "thorax-1", "--hold-out", "thorax-2", "--hold-out-share", "0")
     told = run(dry_run, *quick, *held)
-    assert "3 scans to preprocess" in told
+    assert "scans to preprocess: 3" in told
     assert not (tmp_path / "mine.safetensors").exists()
     told = run(train, *quick, *held)
     assert "Keep the parent's weights" in told  # two patients decide nothing

@@ -152,11 +152,11 @@ def interval(values: Floats) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Difference:
-    """CPM of one set of predictions minus that of another. p is two-sided."""
+    """CPM of one set of predictions minus that of another. p is two-sided. Without resamples there is the CPM alone."""
 
     cpm: float
-    interval: tuple[float, float]
-    p: float
+    interval: tuple[float, float] | None
+    p: float | None
 
 
 def compare(
@@ -173,6 +173,8 @@ def compare(
     resampled = [resampled_sensitivities(o, counts, rates, interpolation).mean(axis=1) for o in (first, second)]
     differences = resampled[0] - resampled[1]
     differences = differences[np.isfinite(differences)]
+    if len(differences) == 0:
+        return Difference(float(a - b), None, None)
     side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
     return Difference(float(a - b), interval(differences), min(1.0, 2 * (side + 1) / (len(differences) + 1)))
 

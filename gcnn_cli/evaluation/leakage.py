@@ -45,7 +45,7 @@ def find_leakage(provenance: Mapping[str, Any] | None, series: Iterable[str], pa
     Weights that went on from others hold what these have learned, too: their `parent` counts with them. Weights that
     hold the counts alone, or no provenance, cannot be checked.
     """
-    data = _training_data(provenance or {})
+    data = training_data(provenance or {})
     if data is None:
         return Leakage(known=False)
     seen_series, seen_patients = data
@@ -56,12 +56,12 @@ def find_leakage(provenance: Mapping[str, Any] | None, series: Iterable[str], pa
     )
 
 
-def _training_data(provenance: Mapping[str, Any]) -> tuple[set[str], set[str]] | None:
+def training_data(provenance: Mapping[str, Any]) -> tuple[set[str], set[str]] | None:
     """Return the series and patients of the training and of the parents' before it; None if one is unknown."""
     if "training_series" not in provenance and "training_patients" not in provenance:
         return None
     series, patients = set(provenance.get("training_series", ())), set(provenance.get("training_patients", ()))
     if "parent" not in provenance:
         return series, patients
-    inherited = _training_data(provenance["parent"])
+    inherited = training_data(provenance["parent"])
     return None if inherited is None else (series | inherited[0], patients | inherited[1])

@@ -55,7 +55,9 @@ def summary_lines(evaluation: Evaluation, difference: Difference | None) -> list
     ]
     if evaluation.cpm_interval is None:
         lines.append("no intervals: they need at least two scans and --bootstraps above 0")
-    if difference is not None:
+    if difference is not None and difference.interval is None:
+        lines.append(f"CPM difference: {difference.cpm:+.3f}")
+    elif difference is not None:
         lines.append(
             f"CPM difference: {difference.cpm:+.3f}, {CONFIDENCE:.0%} interval {_interval(difference.interval)},"
             f" p = {difference.p:.3g} (paired bootstrap over scans)"

@@ -7,6 +7,7 @@ bootstrap of `resampling`; the standard deviation beside a score is over seeds.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ class Cell:
 
     budget:          CPU seconds of training after which it was measured; empty: at the end of the training
     deviation:       standard deviation over seeds; NaN for a single seed
-    to_plain:        minus the plain CNN's at as many samples; NaN if it was not trained with the same seeds
+    to_plain:        minus the plain CNN's of the same seeds at as many samples; NaN if one of them is missing
     to_tenfold:      minus the plain CNN's at ten times as many samples
     reaches_tenfold: share of resamples in which the score is at least the plain CNN's at ten times as many samples
     factor:          data factor by interpolation (`factors`), `factor_range` its largest and smallest possible value
@@ -71,19 +72,36 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Point:
-    """One arm at one number of samples: scores of each seed [S, measures], and resampled means [R, measures]."""
+    """One arm at one number of samples: its runs, sorted by seed, and their scores.
+
+    scores: [S, measures]
+    draws:  resampled scores of each run, [S, R, measures]
+    """
 
     runs: list[dict[str, Any]]
     scores: Floats
-    resampled: Floats
+    draws: Floats
+    resampler: Resampler
 
     @property
+    def seeds(self) -> list[int]:
+        return [run["seed"] for run in self.runs]
+
+    @cached_property
     def mean(self) -> Floats:
         return np.asarray(self.scores.mean(axis=0))
 
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(sorted(run["seed"] for run in self.runs))
+    @cached_property
+    def resampled(self) -> Floats:
+        """Means over seeds, [R, measures]."""
+        return self.resampler.mean(self.seeds, self.draws)
+
+    def of_seeds(self, seeds: list[int]) -> "_Point":
+        """Return the part of some of the seeds, in their order."""
+        if seeds == self.seeds:
+            return self
+        chosen = [self.seeds.index(seed) for seed in seeds]
+        return _Point([self.runs[n] for n in chosen], self.scores[chosen], self.draws[chosen], self.resampler)
 
 
 def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int = 0) -> list[Cell]:
@@ -93,7 +111,7 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
     by_key: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_key[result["arm"], result["samples"]].append(result)
-    budgets = set.intersection(*(set(result.get("budgets", {})) for result in results))
+    budgets = set.intersection(*(set(r.get("budgets", {})) for r in results if r["pooled_over"] == "trivial"))
     cells: list[Cell] = []
     for context, kinds in CONTEXTS.items():
         if not any(kind in kinds for test in tests.values() for kind in test["kind"]):
@@ -105,9 +123,11 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
                 key: _Point(
                     runs,
                     np.array([columns[r["fold"]].score(logits_of(r, budget)) for r in runs]),
-                    resampler.resample(runs, budget),
+                    np.array([resampler.resample(r, budget) for r in runs]),
+                    resampler,
                 )
                 for key, runs in by_key.items()
+                if not budget or all(budget in r.get("budgets", {}) for r in runs)
             }
             for key in sorted(points, key=lambda k: (k[1], k[0])):
                 cells += [_cell(context, budget, key, points, n) for n in range(len(MEASURES))]
@@ -119,8 +139,12 @@ def _cell(context: str, budget: str, key: tuple[str, int], points: dict[tuple[st
     resampled = point.resampled[:, n]
 
     def comparable(wanted: str) -> dict[int, _Point]:
-        """Return an arm's points by samples, those that were trained with the same seeds: on the same samples."""
-        return {k[1]: p for k, p in sorted(points.items()) if k[0] == wanted and p.seeds == point.seeds}
+        """Return an arm's points by samples, of this point's seeds alone: those that were trained with all of them."""
+        return {
+            k[1]: p.of_seeds(point.seeds)
+            for k, p in sorted(points.items())
+            if k[0] == wanted and set(p.seeds) >= set(point.seeds)
+        }
 
     plain, own = comparable(BASELINE), comparable(arm)
     counts = np.array([*plain], dtype=float)

@@ -53,20 +53,21 @@ class Resampler:
         self._seeds = _drawn(seeds, seed + 2)
         self._draws = {fold: _Draws(test, nodules, hosts) for fold, test in tests.items()}
 
-    def resample(self, results: Sequence[dict[str, Any]], budget: str = "") -> Floats:
-        """Return the mean scores over seeds, [RESAMPLES, measures], of one arm's results at one number of samples.
+    def resample(self, result: dict[str, Any], budget: str = "") -> Floats:
+        """Return the scores of one result, [RESAMPLES, measures]; NaN in a resample without nodules or scans."""
+        return self._draws[result["fold"]].scores(logits_of(result, budget))
 
-        NaN in a resample without any of the results' seeds.
+    def mean(self, seeds: Sequence[int], scores: Floats) -> Floats:
+        """Return the mean over seeds, each as often as it was drawn, [RESAMPLES, measures].
+
+        scores: of one result for each seed, [S, RESAMPLES, measures]
+
+        NaN in a resample without any of the seeds.
         """
-        total, weight = np.zeros((RESAMPLES, len(MEASURES))), np.zeros(RESAMPLES)
-        for result in results:
-            drawn = self._seeds[result["seed"]]
-            scores = self._draws[result["fold"]].scores(logits_of(result, budget))
-            usable = np.isfinite(scores[:, 0]) & (drawn > 0)
-            total[usable] += drawn[usable, None] * scores[usable]
-            weight[usable] += drawn[usable]
+        drawn = np.stack([self._seeds[seed] for seed in seeds])
+        weights = np.where(np.isfinite(scores[..., 0]), drawn, 0)[..., None]
         with np.errstate(invalid="ignore"):
-            return total / weight[:, None]
+            return np.asarray((weights * np.nan_to_num(scores)).sum(axis=0) / weights.sum(axis=0))
 
 
 class _Draws:

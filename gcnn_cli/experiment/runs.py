@@ -26,7 +26,7 @@ from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Progress, train_network
 from gcnn_cli.training.recipe import Recipe, stated_settings
-from gcnn_cli.training.scoring import score_averaged
+from gcnn_cli.training.scoring import score_samples
 
 log = logging.getLogger("gcnn")
 
@@ -61,7 +61,7 @@ class Experiment:
     """What all trainings share.
 
     split_of: from a seed to its samples
-    budgets:  CPU seconds after which each network is also measured as it was then
+    budgets:  CPU seconds after which each network is also measured as it was then, one look at each sample
     pace:     CPU seconds of one step, by arm; all arms of the runs where there are budgets
     """
 
@@ -146,13 +146,13 @@ def _train_one(
     then = GCNN(config.network).eval()
 
     def logits_of(trained: GCNN, group: str) -> list[float]:
-        logits = score_averaged(trained, split.test, recipe.train.input, group, _CPU)
+        logits = score_samples(trained, split.test, recipe.train.input, _CPU, group)
         return [round(float(x), 3) for x in logits]
 
     for name, group in run.result_names():
         logits = logits_of(network, group)
         budgets = {}
-        for budget, step in steps.items():
+        for budget, step in steps.items() if group == "trivial" else ():
             if step in kept:
                 then.load_state_dict(kept[step])
                 budgets[f"{budget:g}"] = logits_of(then, group)

@@ -6,6 +6,7 @@ decides when a training ends, takes a part of the training's patients and candid
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,7 +21,8 @@ from gcnn_cli.samples.sample import Sample
 from gcnn_cli.samples.split import SplitConfig, is_held_out
 from gcnn_cli.training.checkpoint import fingerprint
 
-CANDIDATES = 300  # of a test scan: as many as detection scores
+# Of a test scan. Detection scores as many candidates; more transplants would be more copies of the same nodules.
+MOST = {"candidate": 300, "transplant": 150}
 _WATCHED_SHARE = 0.1  # of a fold's training samples
 OWN_SURROUNDINGS = ("stack", "cube", "chunk", "mark")  # nodules that were not transplanted
 
@@ -58,8 +60,8 @@ def splits_by_fold(prepare: Callable[[SplitConfig], Prepared], split: SplitConfi
 def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
     """Split the samples. Raises InputError if the test set lacks nodules or candidates of labeled scans.
 
-    With folds all that is held out is for the test. Without them half of the held-out patients with cut-outs are
-    validated on, and all others and the scans are tested on.
+    With folds all that is held out is for the test. Without them half of the held-out patients of whom there are
+    cut-outs alone are validated on. The others, and all patients with scans, are tested on.
     """
     if split.folds:
         apart = [_is_watched(sample, n, split.seed + 1) for n, sample in enumerate(prepared.training)]
@@ -68,15 +70,12 @@ def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
         test = prepared.validation
     else:
         training = prepared.training
-        watched = [
-            s
-            for s in prepared.validation
-            if s.kind in ("stack", "cube", "chunk", "beside", "chunk beside")
-            and is_held_out(s.patient, 0.5, split.seed + 1)
-        ]
-        chosen = {id(s) for s in watched}
-        test = [s for s in prepared.validation if id(s) not in chosen]
-    test = _strongest(test)
+        held = prepared.validation
+        tested = {s.patient for s in held if s.kind in ("candidate", "mark")}  # of the scans, which test
+        patients = {s.patient for s in held if s.patient not in tested and is_held_out(s.patient, 0.5, split.seed + 1)}
+        watched = [s for s in held if s.patient in patients and s.kind not in ("transplant", "sham")]
+        test = [s for s in held if s.patient not in patients]
+    test = _measured(test)
     kinds = {s.kind for s in test}
     if kinds.isdisjoint(OWN_SURROUNDINGS) or "candidate" not in kinds:
         raise InputError("the test set needs held-out nodules and a held-out labeled scan; see --hold-out")
@@ -91,15 +90,14 @@ def _is_watched(sample: Sample, number: int, seed: int) -> bool:
     return is_held_out(sample.patient, _WATCHED_SHARE, seed)
 
 
-def _strongest(samples: list[Sample]) -> list[Sample]:
-    """Return the samples with the first `CANDIDATES` of each scan's candidates, which come strongest first."""
-    counts: dict[str, int] = {}
+def _measured(samples: list[Sample]) -> list[Sample]:
+    """Return the samples to test on: of each scan the first, `MOST` of a kind. Candidates come strongest first."""
+    counts: Counter[tuple[str, str]] = Counter()
     kept = []
     for sample in samples:
-        if sample.kind == "candidate":
-            counts[sample.series] = counts.get(sample.series, 0) + 1
-            if counts[sample.series] > CANDIDATES:
-                continue
+        counts[sample.kind, sample.series] += 1
+        if counts[sample.kind, sample.series] > MOST.get(sample.kind, len(samples)):
+            continue
         if sample.kind != "sham" and "beside" not in sample.kind:  # neither nodule nor candidate: not measured
             kept.append(sample)
     return kept

@@ -61,7 +61,7 @@ def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
     Both are sorted by path.
     """
     cutouts, problems = [], []
-    for path in sorted(folder.rglob("*.npz")):
+    for path in (path for path in visible_files(folder) if path.suffix == ".npz"):
         try:
             with zipfile.ZipFile(path) as archive:
                 arrays = set(archive.namelist())

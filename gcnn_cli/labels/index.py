@@ -142,6 +142,9 @@ def _entry(
     if scan.problem or scan.grid is None:
         return None, [Problem(UNREADABLE, f"{scan.problem}; left out")]
     problems: list[Problem] = []
+    if reading is not None and scan.series is None:
+        text = f"{reading.path}: places its marks by DICOM slices, which {scan.path} lacks; these marks are left out"
+        problems.append(Problem(UNREADABLE, text))
     naming = [s for s in scopes if s.names(scan)] or [s for s in scopes if s.applies_to(scan)][:1]
     sources = [_from_tables(folder, scan, scope.labels) for scope in naming]
     if reading is not None and scan.series is not None:
@@ -153,7 +156,8 @@ def _entry(
             if not sources:
                 return None, problems
     if not sources:
-        return ScanEntry(scan.path, scan.ids[0], scan.patient, False, layout=_layout(scan), folder=folder.path), []
+        unlabeled = ScanEntry(scan.path, scan.ids[0], scan.patient, False, layout=_layout(scan), folder=folder.path)
+        return unlabeled, problems
     others = sources[1:]
     patient = next((source.patient for source in sources if source.patient != scan.patient), scan.patient)
     entry = replace(sources[0], patient=patient)

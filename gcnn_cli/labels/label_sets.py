@@ -19,6 +19,7 @@ import numpy as np
 from gcnn_cli.labels.marks import Mark, Row
 from gcnn_cli.labels.problems import Problem
 from gcnn_cli.labels.tables import read_aliases, read_candidates, read_excluded, read_nodules, read_series
+from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.volume import Array
 
 ANNOTATIONS = "annotations.csv"
@@ -75,7 +76,7 @@ class LabelSet:
 def read_label_sets(folder: Path) -> list[LabelSet]:
     """Return the label sets at any depth, those nearest to the top first. Raises InputError."""
     names = (ANNOTATIONS, EXCLUDED, *LISTS, ALIASES)
-    holders = {path.parent for name in names for path in folder.rglob(name) if path.is_file()}
+    holders = {path.parent for path in visible_files(folder) if path.name in names}
     return [_read_label_set(holder) for holder in sorted(holders, key=lambda p: (len(p.parts), p))]
 
 

@@ -14,6 +14,7 @@ from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.label_sets import LabelSet, read_label_sets
 from gcnn_cli.labels.lidc import Reading, read_reading
 from gcnn_cli.labels.problems import Problem
+from gcnn_cli.scan.folders import visible_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,5 +93,6 @@ def _named(scan: FoundScan, aliases: Sequence[Mapping[str, tuple[str, ...]]]) ->
 
 
 def _read_folder(folder: Path) -> LabelledFolder:
-    readings = [reading for path in sorted(folder.rglob("*.xml")) if (reading := read_reading(path)) is not None]
+    pages = (path for path in visible_files(folder) if path.suffix == ".xml")
+    readings = [reading for path in pages if (reading := read_reading(path)) is not None]
     return LabelledFolder(folder, find_scans(folder), read_label_sets(folder), readings, *find_cutouts(folder))

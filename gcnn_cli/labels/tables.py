@@ -40,6 +40,8 @@ _OTHER_NAMES = {  # in lower case, of other tools; their units and frames are no
     "diameter_mm": ("diameter", "diam", "diameter (mm)", "size", "size_mm"),
     "probability": ("score", "confidence", "prob", "p"),
 }
+_SERIES_HEADINGS = ("series_uid", "seriesinstanceuid", "series_instance_uid")  # no scan is called so
+_OTHER_PATIENTS = ("patient_id", "patientid", "patient_name", "subject", "subject_id", "subjectid", "pid")
 
 
 def read_nodules(path: Path) -> tuple[list[Row], list[Problem]]:
@@ -81,7 +83,8 @@ def read_candidates(path: Path) -> list[Row]:
 def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
     """Return the listed scans with their patients, "" where the list names none, and the repetitions left out.
 
-    Raises InputError for two patients of one scan, and for a row that is not `seriesuid` or `seriesuid,patient`.
+    Raises InputError for two patients of one scan, for a row that is not `seriesuid` or `seriesuid,patient`, and for a
+    heading that names one of them otherwise: a patient's scans must not be taken for those of several.
     """
     listed: dict[str, str] = {}
     lines: dict[str, int] = {}
@@ -91,6 +94,7 @@ def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
         cells = [field.strip() for field in fields]
         names = [cell.lower() for cell in cells]
         if not heading:
+            _check_heading(path, names)
             heading = names if "seriesuid" in names else ["seriesuid"]
             if names == heading:
                 continue
@@ -110,6 +114,14 @@ def read_series(path: Path) -> tuple[dict[str, str], list[Problem]]:
         else:
             raise InputError(f"{path}, line {line}: the scan of line {lines[series]} with another patient")
     return listed, problems
+
+
+def _check_heading(path: Path, names: list[str]) -> None:
+    """Raise InputError if the first row of a list is a heading with other names than seriesuid and patient."""
+    for wanted, others in (("seriesuid", _SERIES_HEADINGS), ("patient", _OTHER_PATIENTS)):
+        wrong = next((name for name in names if name in others), None)
+        if wrong and wanted not in names:
+            raise InputError(f"{path}: rename the column {wrong} to {wanted}")
 
 
 def read_aliases(path: Path) -> dict[str, tuple[str, ...]]:

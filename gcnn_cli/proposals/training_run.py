@@ -82,7 +82,8 @@ def run_proposal_training(
     series = sorted(scene.name for scene in scenes if scene.kind == "scan")
     recipe = json.loads(json.dumps(asdict(config.train)))
     precision = precision_name(torch.device("cpu"))
-    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, len(scenes), precision))
+    labels = [(scene.name, scene.nodules.tolist(), scene.unsure.tolist()) for scene in scenes]
+    checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, labels, precision))
     if not config.resume:
         checkpoint.path.unlink(missing_ok=True)
     metrics = MetricLines(config.folder / "metrics.jsonl", resume=config.resume)

@@ -51,13 +51,20 @@ def _signature(entries: list[CutoutEntry]) -> str:
 
 
 def _compare(known: list[CutoutEntry], unknown: list[CutoutEntry]) -> dict[str, str]:
-    """Return name of a cube -> its patient, for cubes that show one of the known nodules."""
+    """Return name of a cube -> its patient, for cubes that show one of the known nodules.
+
+    Known cut-outs without spacing and center, such as cubes named for their patients, are not compared with.
+    """
     slices, owners = [], []
     for entry in known:
         data = entry.read()
+        if not data.keys() >= {"spacing_zyx", "centre_zyx"}:
+            continue
         found = _search_windows(data["hu"], data["spacing_zyx"], data["centre_zyx"])
         slices += found
         owners += [entry.patient] * len(found)
+    if not slices:
+        return {}
     images = torch.from_numpy(np.stack(slices)).unsqueeze(1)
     spread = _local_spread(images)
     patients = {}

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class Prepared:
 
     split:  as given, with patients by the names that the index has for them
     scored: false candidates among those that detection scores, of every labeled scan; empty without a detector
+    origin: labels of the scans, and the proposal network's name and checksum, on which the samples depend
     """
 
     training: list[Sample]
@@ -40,6 +42,7 @@ class Prepared:
     held_out_patients: tuple[str, ...]
     split: SplitConfig
     scored: list[Sample]
+    origin: tuple[Any, ...]
 
 
 def prepare(
@@ -114,4 +117,5 @@ def prepare(
         tuple(sorted(patients & held)),
         split,
         scored,
+        (proposer.name, *((s.name, s.nodules, s.excluded) for s in scans)),
     )

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from gcnn_cli.detection.patches import scale_hu
@@ -70,7 +71,7 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """Make patches [B, 1, *spec.sides] and labels [B]."""
     cubes = np.stack([_cube_of(sample, spec, chances, rng) for sample in samples])
-    varied = _blur(torch.from_numpy(cubes).unsqueeze(1), config.blur_mm / np.array(spec.spacing_zyx), rng)
+    varied = torch.from_numpy(_blur(cubes, config.blur_mm / np.array(spec.spacing_zyx), rng)).unsqueeze(1)
     patches = _cut_varied(varied, spec, config, rng)
     patches = _vary_hu(patches, config, rng)
     labels = torch.tensor([float(sample.label) for sample in samples])
@@ -110,25 +111,16 @@ def _with_slab(sample: Sample, chance: float, spec: InputSpec, rng: np.random.Ge
     return extend_slab(cube, first, first + height, rng, pixel_mm)
 
 
-def _blur(cubes: Tensor, most_vox: float | NDArray[np.float64], rng: np.random.Generator) -> Tensor:
-    """Smooth each cube of [B, 1, *sides] by Gaussians of its own widths along z and in the plane.
+def _blur(cubes: NDArray[np.float32], most_vox: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float32]:
+    """Smooth each cube of [B, D, H, W] by Gaussians of its own widths along z and in the plane.
 
-    most_vox: the largest width, or one for each axis
+    most_vox: the largest width along each axis, in voxels
     """
-    most = np.broadcast_to(most_vox, 3)
-    if not most.any():
+    if not most_vox.any():
         return cubes
     along, across = rng.uniform(0, 1, (2, len(cubes))) * (rng.random((2, len(cubes))) < 0.5)
-    channels = cubes.transpose(0, 1)  # one channel for each cube, so that each has its own kernel
-    for axis, shares in enumerate((along, across, across)):
-        sigmas, reach = shares * most[axis], int(np.ceil(3 * most[axis]))
-        shape, padding = [len(cubes), 1, 1, 1, 1], [0] * 6
-        shape[2 + axis] = 2 * reach + 1
-        padding[4 - 2 * axis : 6 - 2 * axis] = [reach, reach]
-        kernels = np.exp(-0.5 * (np.arange(-reach, reach + 1) / np.maximum(sigmas, 1e-3)[:, None]) ** 2)
-        weights = torch.from_numpy(kernels / kernels.sum(axis=1, keepdims=True)).float().view(shape)
-        channels = F.conv3d(F.pad(channels, padding, mode="replicate"), weights, groups=len(cubes))
-    return channels.transpose(0, 1)
+    widths = np.stack([along, across, across], axis=1) * most_vox
+    return np.stack([gaussian_filter(cube, width, mode="nearest") for cube, width in zip(cubes, widths, strict=True)])
 
 
 def _cut_varied(cubes: Tensor, spec: InputSpec, config: AugmentConfig, rng: np.random.Generator) -> Tensor:

@@ -5,6 +5,7 @@ then measured together with it, at the other's share, on what neither has seen.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.evaluation.leakage import training_data
 from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.committee import Committee
 from gcnn_cli.network.contract import Calibration
@@ -22,6 +24,8 @@ from gcnn_cli.samples.held_out import HeldOut, read_held_out
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.training.out_of_fold import calibrate_out_of_fold, score_out_of_fold
 from gcnn_cli.training.provenance import NAME_KEYS, names_of
+
+log = logging.getLogger("gcnn")
 
 OTHER_KEYS = ("training_patients", "training_series")
 
@@ -40,6 +44,25 @@ class FoldWeights:
         """Recipe of the training, from the header."""
         return dict(self.model.provenance["recipe"])
 
+    def unseen_by_parent(self, held: HeldOut) -> HeldOut:
+        """Return the part of the fold's data that the weights which the network went on from were not trained on.
+
+        Warns if it is unknown what they were trained on.
+        """
+        parent = self.model.provenance.get("parent")
+        if not parent:
+            return held
+        data = training_data(parent)
+        if data is None:
+            log.warning(
+                "%s: nothing says which patients its parent, %s, was trained on; if these are among them, the figures"
+                " are too high",
+                self.model.name,
+                parent.get("name"),
+            )
+            return held
+        return held.unseen_by(data[1], data[0])
+
     @property
     def samples(self) -> SampleConfig:
         """Settings of the samples. Raises InputError for a recipe of another version of gcnn."""
@@ -54,7 +77,7 @@ class OtherWeights:
     """A network of another recipe that joins the folds' networks.
 
     share: its part in the mean; the folds' networks have equal parts of the rest
-    names: names of its training data
+    names: names of its training data, its parents' among them
 
     Raises UsageError for a committee or an impossible share.
     """
@@ -94,7 +117,13 @@ def read_other(model: str, share: float) -> OtherWeights:
     Raises as `OtherWeights`, and InputError if the names of its training data are unknown.
     """
     loaded = load_model(model)
-    return OtherWeights(loaded, share, names_of(loaded, find_weights(model)))
+    names = names_of(loaded, find_weights(model))
+    if parent := loaded.provenance.get("parent"):
+        data = training_data(parent)
+        if data is None:
+            raise InputError(f"{loaded.name}: nothing says which patients its parent was trained on")
+        names |= {key: sorted({*names[key], *seen}) for key, seen in zip(OTHER_KEYS, reversed(data), strict=True)}
+    return OtherWeights(loaded, share, names)
 
 
 def committee_of(members: Sequence[TrainedModel], other: OtherWeights | None = None) -> Committee:
@@ -143,32 +172,41 @@ def combine_folds(
     the other network has another shape or has seen every labeled scan.
     """
     Calibration(average_over=average_over)  # raises for an unknown group
-    check_folds(members)
+    common = check_folds(members)
     models = [member.model for member in members]
     measured = [other.paired(model) for model in models] if other else models
     notify("reading the data")
     samples = members[0].samples
-    held_out = read_held_out(folders, samples, [m.names["held_out_patients"] for m in members], cache)
+    held_out = read_held_out(folders, samples, [set(m.names["held_out_patients"]) - common for m in members], cache)
     for model, held in zip(models, held_out, strict=True):
         if not held.scans:
             raise InputError(f"{model.name}: the data hold no labeled scan of its held-out patients")
+    held_out = [member.unseen_by_parent(held) for member, held in zip(members, held_out, strict=True)]
+    _check_scans_left(held_out, "the weights that the folds went on from were")
     if other:
         held_out = [other.unseen(held) for held in held_out]
-        if not any(held.scans for held in held_out):
-            raise InputError(f"{other.model.name} was trained on every labeled scan of the data: none is left to count")
+        _check_scans_left(held_out, f"{other.model.name} was")
     scored = score_out_of_fold(
         measured, held_out, average_over=average_over, device=device, proposals=proposals, notify=notify
     )
     calibration, basis = calibrate_out_of_fold(scored, average_over)
     sources = [*(member.names for member in members), *([other.names] if other else [])]
     names = {key: sorted({n for source in sources for n in source[key]}) for key in sorted(NAME_KEYS)}
-    names["held_out_patients"] = []
+    names["held_out_patients"] = sorted(common)
     provenance = _provenance(members, other, names, basis)
     return TrainedModel(name, committee_of(models, other), models[0].input, calibration, provenance), names
 
 
-def check_folds(members: Sequence[FoldWeights]) -> None:
-    """Raise InputError unless there is one network for each fold of one split."""
+def _check_scans_left(held_out: Sequence[HeldOut], who: str) -> None:
+    if not any(held.scans for held in held_out):
+        raise InputError(f"{who} trained on every labeled scan of the data: none is left to count")
+
+
+def check_folds(members: Sequence[FoldWeights]) -> set[str]:
+    """Return the patients whom all folds hold out: those of the recipe's `hold_out`.
+
+    Raises InputError unless there is one network for each fold of one split.
+    """
     first = members[0]
     for member in members:
         if _shared(member.recipe) != _shared(first.recipe) or member.model.input != first.model.input:
@@ -179,13 +217,25 @@ def check_folds(members: Sequence[FoldWeights]) -> None:
         raise InputError(
             f"a committee needs one network for each of the {first.recipe['split']['folds']} folds, got folds {given}"
         )
+    common = set.intersection(*(set(member.names["held_out_patients"]) for member in members))
+    named = first.recipe["split"]["hold_out"]  # the number alone in a header without names
+    if len(common) > (named if isinstance(named, int) else len(named)):
+        raise InputError("all folds hold out the same patients, and not by the recipe's hold_out")
     for member in members:
         held = set(member.names["held_out_patients"])
         if held & set(member.names["training_patients"]):
             raise InputError(f"{member.model.name}: some held-out patients are also training patients")
         for other in members:
-            if other is not member and held & set(other.names["held_out_patients"]):
+            if other is not member and held & set(other.names["held_out_patients"]) - common:
                 raise InputError(f"{member.model.name} and {other.model.name} hold out the same patients")
+    return common
+
+
+def _parent_of(members: Sequence[FoldWeights]) -> dict[str, Any]:
+    """Return the parent, one for all as the recipes are, with the data of every member that was trained on."""
+    parents = [member.model.provenance["parent"] for member in members]
+    keys = [key for key in OTHER_KEYS if all(key in parent for parent in parents)]
+    return {**parents[0], **{key: sorted({name for parent in parents for name in parent[key]}) for key in keys}}
 
 
 def _shared(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +254,7 @@ def _provenance(
         "tool": first["tool"],
         "torch": first["torch"],
         "recipe": json.loads(json.dumps(_shared(members[0].recipe))),
-        **({"parent": first["parent"]} if "parent" in first else {}),  # one for all, as the recipes are
+        **({"parent": _parent_of(members)} if "parent" in first else {}),
         **(names if named else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "out_of_fold": basis,
@@ -215,7 +265,7 @@ def _provenance(
                 "fold": member.recipe["split"]["fold"],
                 "seed": member.recipe["train"]["seed"],
                 **{key: member.model.provenance.get(key) for key in ("samples", "validation", "hours")},
-                **({"held_out_patients": member.names["held_out_patients"]} if named else {}),
+                **({key: member.names[key] for key in ("held_out_patients", "training_series")} if named else {}),
             }
             for member in members
         ],

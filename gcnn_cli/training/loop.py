@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gcnn_cli.errors import InputError
+from gcnn_cli.errors import InputError, ModelError
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.devices import autocast
@@ -113,7 +113,8 @@ def train_network(
     keep_at: steps with a validation at which the best network so far is put into `kept`, as a state dict by step
 
     Return the averaged network, in eval mode on the CPU, and the validations. With patience the network is the
-    average at the best validation. Raises InputError if a class is missing, Interrupted when asked to stop.
+    average at the best validation. Raises InputError if a class is missing, ModelError if the loss is not finite,
+    Interrupted when asked to stop.
     """
     for label, name in ((1, "nodules"), (0, "negatives")):
         if not any(s.label == label for s in training):
@@ -203,6 +204,8 @@ class _Run:
         self.optimizer.step()
         self.schedule.step()
         all_losses = process.all_gather(losses.detach()).cpu()
+        if not all_losses.isfinite().all():
+            raise ModelError(f"the training diverged at step {self.step}: set a lower learning_rate in [train]")
         self.sampler.update(indices, all_losses.numpy())
         # A short memory at first: the average must forget the random start. swa_utils.AveragedModel would copy the
         # first step instead and rename every key of the checkpoint.
@@ -268,4 +271,7 @@ class _Run:
 def _schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> torch.optim.lr_scheduler.LRScheduler:
     if config.schedule == "constant":
         return torch.optim.lr_scheduler.LinearLR(optimizer, 1 / _WARM_UP, total_iters=_WARM_UP)
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.2)
+    rising = 0.3 if config.steps == 5 else 0.2  # a fifth of five steps is one, by which less one PyTorch divides
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=rising
+    )

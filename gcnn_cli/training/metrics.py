@@ -94,5 +94,5 @@ def _board(folder: Path) -> Any:
     try:
         module = importlib.import_module("torch.utils.tensorboard")
     except ImportError:
-        raise UsageError("--tensorboard needs the extra: pip install 'gcnn-cli[tensorboard]'") from None
+        raise UsageError("--tensorboard needs tensorboard, which is not installed: pip install tensorboard") from None
     return module.SummaryWriter(folder)

@@ -27,7 +27,7 @@ from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.samples.held_out import HeldOut
 from gcnn_cli.samples.sample import Sample
 from gcnn_cli.training.operating_points import calibrate
-from gcnn_cli.training.scoring import score_averaged
+from gcnn_cli.training.scoring import score_samples
 from gcnn_cli.training.validation import rate_figures
 
 _RATES = (*RATES, 16.0, 32.0, 64.0)  # toward the number of candidates, so that weak findings have a rate too
@@ -87,7 +87,7 @@ def score_out_of_fold(
             reports.append(detect(scan.read(), detector, threshold=0.0))
         notify(f"{member.name}: {len(held.nodules)} cut-outs")
         nodules += held.nodules
-        logits.append(score_averaged(member.network, [*held.nodules], member.input, average_over, device))
+        logits.append(score_samples(member.network, [*held.nodules], member.input, device, average_over))
     matches = from_labelled(scans, reports, Path()).match(MatchRule())
     return OutOfFold(
         _with_logits(matches),

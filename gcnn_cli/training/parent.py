@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.evaluation.leakage import training_data
 from gcnn_cli.network.architecture import GCNN, NetworkConfig, one_or_each
 from gcnn_cli.network.committee import members_of
 from gcnn_cli.network.contract import InputSpec
@@ -84,14 +85,31 @@ class Parent:
         chosen = (members[(split.fold - 1) % len(members)],) if split.folds else members
         return [copy.deepcopy(member) for member in chosen]
 
-    def provenance(self) -> dict[str, Any]:
-        """Return the parent as the new weights' header names it, with its own data where its header names them."""
+    def provenance(self, split: SplitConfig) -> dict[str, Any]:
+        """Return the parent as the new weights' header names it, with its own data where its header names them.
+
+        With folds they are the data of the one member that is trained on: what it held out, it has not seen.
+        """
         known = {
             key: self.model.provenance[key]
             for key in ("training_series", "training_patients", "parent")
             if key in self.model.provenance
         }
+        if split.folds and self.members > 1:
+            known |= self._data_of_member((split.fold - 1) % self.members)
         return {"name": self.model.name, "sha256": self.model.sha256, "members": self.members, **known}
+
+    def _data_of_member(self, number: int) -> dict[str, list[str]]:
+        """Return the series and patients that a committee's member was trained on; nothing if its header lacks them."""
+        described = self.model.provenance.get("members", ())
+        member = described[number] if number < len(described) else {}
+        if "training_patients" not in self.model.provenance or not member.keys() >= {
+            "held_out_patients",
+            "training_series",
+        }:
+            return {}
+        patients = set(self.model.provenance["training_patients"]) - set(member["held_out_patients"])
+        return {"training_series": list(member["training_series"]), "training_patients": sorted(patients)}
 
     @property
     def members(self) -> int:
@@ -101,7 +119,8 @@ class Parent:
     @property
     def patients(self) -> set[str] | None:
         """Patients that the parent was trained on, and its own parents; None if its header does not name them."""
-        return _patients_of(self.model.provenance)
+        data = training_data(self.model.provenance)
+        return None if data is None else data[1]
 
     def _cube_side(self) -> int | tuple[int, ...]:
         """Return the side of the samples: the parent's, or as much larger than its patch as by default."""
@@ -120,13 +139,3 @@ class Parent:
 def load_parent(model: str) -> Parent:
     """Load the weights to go on from, by shipped name or path. Raises ModelError as `load_model`."""
     return Parent(load_model(model))
-
-
-def _patients_of(provenance: Mapping[str, Any]) -> set[str] | None:
-    if "training_patients" not in provenance:
-        return None
-    own = set(map(str, provenance["training_patients"]))
-    if "parent" not in provenance:
-        return own
-    inherited = _patients_of(provenance["parent"])
-    return None if inherited is None else own | inherited

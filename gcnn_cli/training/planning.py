@@ -72,8 +72,9 @@ class Plan:
         """Return the plan in sentences."""
         network = "1 network" if self.networks == 1 else f"{self.networks} networks, one after the other"
         lines = [
-            f"{network}, {self.steps} steps each: about {self.step_s:.2g} s a step on this machine",
-            f"{len(self.data.scans)} scans to preprocess, about {self.prepare_s:.2g} s each unless the cache has them",
+            f"{network}, {self.steps} steps{'' if self.networks == 1 else ' each'}: about {self.step_s:.2g} s a step on"
+            " this machine",
+            f"scans to preprocess: {len(self.data.scans)}, about {self.prepare_s:.2g} s each unless the cache has them",
             f"about {_duration(self.seconds)} in all, {_size(self.memory_bytes)} of memory and"
             f" {_size(self.cache_bytes)} of disk for the cache",
         ]

@@ -39,7 +39,7 @@ from gcnn_cli.training.parent import Parent
 from gcnn_cli.training.provenance import provenance_of, write_data_names
 from gcnn_cli.training.recipe import Recipe, recipe_text, stated_settings
 from gcnn_cli.training.run_files import check_run_files, checkpoint_path, run_folder
-from gcnn_cli.training.scoring import score_averaged, score_samples
+from gcnn_cli.training.scoring import score_samples
 
 log = logging.getLogger("gcnn")
 
@@ -134,7 +134,9 @@ def run_training(
     recipe = replace(recipe, split=prepared.split)
     precision = precision_name(process.device)
     settings = {**asdict(recipe), "train": stated_settings(recipe.train)}
-    run = fingerprint(settings, prepared.training_series, prepared.training_patients, len(training), precision)
+    run = fingerprint(
+        settings, prepared.training_series, prepared.training_patients, len(training), prepared.origin, precision
+    )
     checkpoints = [Checkpoint(checkpoint_path(config.out, n), run) for n in range(config.networks)]
     if process.is_main and not config.resume:
         for checkpoint in checkpoints:
@@ -149,7 +151,7 @@ def run_training(
     calibration, comparison = study.calibration, None
     if config.parent:
         calibration = _calibration_after(config.parent, study)
-        provenance["parent"] = config.parent.provenance()
+        provenance["parent"] = config.parent.provenance(recipe.split)
         comparison = _compare(config.parent, network, prepared, recipe)
         provenance["comparison"] = comparison.data() if comparison else {}
     provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
@@ -249,10 +251,8 @@ def _study(network: Network, prepared: Prepared, recipe: Recipe, parent: Parent 
 
 def _logits(network: Network, samples: list[Sample], recipe: Recipe, parent: Parent | None) -> NDArray[np.float64]:
     """Return the logits [N] as the weights will score: averaged over the same group as the parent's."""
-    if parent is None and isinstance(network, GCNN):
-        return score_samples(network, samples, recipe.train.input).numpy().astype(float)
     average_over = parent.model.calibration.average_over if parent else "trivial"
-    return score_averaged(network, samples, recipe.train.input, average_over, torch.device("cpu"))
+    return score_samples(network, samples, recipe.train.input, torch.device("cpu"), average_over)
 
 
 def _calibration_after(parent: Parent, study: OperatingStudy) -> Calibration:

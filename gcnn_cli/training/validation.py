@@ -26,7 +26,7 @@ def validate(network: GCNN, samples: list[Sample], spec: InputSpec) -> dict[str,
     """
     if {s.label for s in samples} != {0, 1}:
         return {}
-    logits = score_samples(network, samples, spec).numpy().astype(float)
+    logits = score_samples(network, samples, spec, next(network.parameters()).device)
     labels = np.array([s.label for s in samples])
     kinds = np.array([s.kind for s in samples])
     figures = froc_figures(logits, samples)

@@ -99,11 +99,13 @@ def real_context(data: Path, patients: set[str]) -> dict[str, list[Sample]]:
 def context_scores(model: TrainedModel, context: dict[str, list[Sample]]) -> dict[str, np.ndarray]:
     """Probabilities of each kind's nodules."""
     return {
-        kind: np.array(
-            [model.calibration.probability(float(x)) for x in score_samples(model.network, samples, model.input)]
-        )
+        kind: np.array([model.calibration.probability(float(x)) for x in logits_of(model, samples)])
         for kind, samples in sorted(context.items())
     }
+
+
+def logits_of(model: TrainedModel, samples: list[Sample]) -> np.ndarray:
+    return score_samples(model.network, samples, model.input, choose_device("cpu"))
 
 
 def print_header() -> None:

@@ -73,6 +73,15 @@ def test_stdout_holds_nothing_but_the_json(run, tables):
     assert json.loads(run(*options(tables), "--json", "--bootstraps", 100).stdout) == report
 
 
+def test_without_resamples_a_difference_has_no_interval(run, tables):
+    arguments = (*options(tables), "--compare", tables["predictions"], "--bootstraps", 0)
+    done = run(*arguments, "--json")
+    assert json.loads(done.stdout)["comparison"] | {"test": ""} == {
+        "cpm_difference": 0, "interval": None, "p": None, "test": "",
+    }  # fmt: skip
+    assert "CPM difference: +0.000\n" in run(*arguments).stdout
+
+
 def test_froc_is_the_default(tables):
     runner = CliRunner()
     arguments = [*map(str, options(tables)), "--json", "--bootstraps", "0"]

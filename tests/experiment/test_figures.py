@@ -102,9 +102,17 @@ def test_arms_of_other_seeds_are_not_compared():
     """Training samples depend on the seed: a difference between seeds would mix in a difference of samples."""
     results = [result("trivial", 30, [-1, -1, 1, 0, 2], seed=s) for s in (0, 1)]
     results += [result("trivial", 300, [2, 2, 1, 0, 2], seed=s) for s in (0, 1)]
-    cells = cells_of([*results, result("O", 30, [2, 2, 1, 0, 2])])
+    results += [result("O", 30, [2, 2, 1, 0, 2], seed=s) for s in (0, 2)]
+    cells = cells_of(results)
     assert np.isnan([cells["O", 30].to_plain, cells["O", 30].to_tenfold, cells["O", 30].factor]).all()
     assert cells["trivial", 30].to_tenfold == pytest.approx(3 / 7 - 1)
+
+
+def test_an_arm_of_fewer_seeds_is_compared_with_the_plain_cnn_of_the_same():
+    """Seed 1 of the plain CNN finds nothing; O was trained with seed 0 alone, where both find everything."""
+    results = [result("trivial", 30, logits, seed=n) for n, logits in enumerate([[2, 2, 1, 0, 2], [-1, -1, 1, 0, 2]])]
+    cell = cells_of([*results, result("O", 30, [2, 2, 1, 0, 2])])["O", 30]
+    assert (cell.to_plain, cell.to_plain_interval) == (0, (0, 0))
 
 
 def test_intervals_include_patients_scans_and_seeds():
@@ -158,10 +166,11 @@ def test_budgets_are_measured_beside_the_end():
     results = [
         {**result("trivial", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [-1, -1, 1, 0, 2]}},
         {**result("O", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [2, 2, 1, 0, 2]}},
+        {**result("trivial+O", 30, [2, 2, 1, 0, 2]), "pooled_over": "O", "budgets": {}},
     ]
     cells = [c for c in make_cells({0: TEST}, results) if c.context == "own surroundings"]
     assert {(c.arm, c.budget): c.to_plain for c in cells if c.measure == "CPM"} == pytest.approx(
-        {("trivial", ""): 0, ("O", ""): 0, ("trivial", "60"): 0, ("O", "60"): 4 / 7}
+        {("trivial", ""): 0, ("O", ""): 0, ("trivial+O", ""): 0, ("trivial", "60"): 0, ("O", "60"): 4 / 7}
     )
     assert "after 60 CPU seconds" in curve_text(cells, [], {"command": "", "data": ""})
 

@@ -21,7 +21,7 @@ from gcnn_cli.experiment.arms import make_arms
 from gcnn_cli.experiment.pace import read_pace, steps_within
 from gcnn_cli.experiment.results import read_results
 from gcnn_cli.experiment.runs import Experiment, is_done, plan_runs
-from gcnn_cli.experiment.splits import CANDIDATES, Split, split_samples, splits_by_fold, write_test
+from gcnn_cli.experiment.splits import MOST, Split, split_samples, splits_by_fold, write_test
 from gcnn_cli.network.architecture import NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.phantom import write_phantom
@@ -68,9 +68,21 @@ def prepared(held):
     )
 
 
+def test_without_folds_a_patient_who_is_watched_is_not_tested():
+    """Nor are transplants of the patient's nodules, nor is a patient of a scan watched."""
+    samples = prepared({f"p{n}" for n in range(10)})
+    samples.validation += [sample("mark", 1, "p3"), sample("stack", 1, "b")]
+    split = split_samples(samples, SplitConfig())
+    watched = {s.patient for s in split.validation}
+    assert watched
+    assert watched.isdisjoint({s.patient for s in split.test})
+    assert watched.isdisjoint({"p3", "b"})
+    assert "transplant" not in {s.kind for s in split.validation}
+
+
 def test_with_folds_all_that_is_held_out_is_tested_and_validation_is_taken_from_training():
     split = split_samples(prepared({"p0", "p1", "p2"}), SplitConfig(folds=5, fold=2))
-    assert sum(s.kind == "candidate" for s in split.test) == CANDIDATES == ProposalConfig().kept
+    assert sum(s.kind == "candidate" for s in split.test) == MOST["candidate"] == ProposalConfig().kept
     assert {s.patient for s in split.test} == {"p0", "p1", "p2", "b"}
     assert not any("beside" in s.kind for s in split.test)
     of_cutouts = [{s.patient for s in part if s.kind != "candidate"} for part in (split.training, split.validation)]
@@ -144,7 +156,10 @@ def data(phantom, tmp_path_factory):
             centre_zyx=np.array([3.5, 31.5, 31.5]),
         )
     # A checkpoint in the middle of eight steps: time enough to be killed after it.
-    (folder / "quick.toml").write_text(QUICK_RECIPE.replace("validate_every = 20", "validate_every = 4"))
+    recipe = QUICK_RECIPE.replace("validate_every = 20", "validate_every = 4")
+    # Enough transplants that some are of the patients who are not validated on.
+    recipe = recipe.replace("transplants_per_scan = 4", "transplants_per_scan = 12")
+    (folder / "quick.toml").write_text(recipe)
     return folder
 
 

@@ -1,6 +1,7 @@
 """Layouts are recognized, labels find their scans, and problems are reported and left out."""
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -439,3 +440,28 @@ def test_a_damaged_cutout_is_one_line(luna):
     (cutout,) = read_index([luna]).cutouts
     with pytest.raises(InputError, match="cube.npz: not a nodule cut-out, or damaged"):
         cutout.read()
+
+
+def test_xml_whose_scan_is_no_dicom_series_is_a_problem(tmp_path):
+    _, sessions = write_reads(tmp_path / "series")
+    shutil.rmtree(tmp_path / "series")
+    write_message(tmp_path / "069.xml", SERIES, sessions)
+    write_scan(tmp_path / f"{SERIES}.mhd")
+    index = read_index([tmp_path])
+    assert not index.scans[0].labelled
+    assert "places its marks by DICOM slices" in index.problems[0].text
+    with pytest.raises(InputError, match="--strict"):
+        read_index([tmp_path], strict=True)
+
+
+def test_hidden_labels_belong_to_others(tmp_path):
+    """To snapshots of a file system, and to the system that copied the files."""
+    write_scan(tmp_path / f"{A}.mhd")
+    write_scan(tmp_path / f"{B}.mhd", 1)
+    write_rows(tmp_path / "annotations.csv", f"{A},{INSIDE}")
+    write_rows(tmp_path / ".snapshot" / "annotations.csv", f"{B},{INSIDE}")
+    (tmp_path / "._069.xml").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "._cube.npz").write_bytes(b"\0\5\x16\7")
+    index = read_index([tmp_path])
+    assert [(scan.name, scan.labelled) for scan in index.scans] == [(A, True), (B, False)]
+    assert index.problems == ()

@@ -179,3 +179,13 @@ def test_a_repeated_series_counts_once_and_is_reported(tmp_path):
 def test_series_lists_refused(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_series(Path(written(tmp_path, text)))
+
+
+@pytest.mark.parametrize(
+    ("heading", "remedy"),
+    [("SeriesInstanceUID", "seriesinstanceuid to seriesuid"), ("seriesuid,patient_id", "patient_id to patient")],
+)
+def test_a_list_with_another_heading_is_refused(tmp_path, heading, remedy):
+    """A scan called SeriesInstanceUID would count, and one patient's scans would be several patients'."""
+    with pytest.raises(InputError, match=f"rename the column {remedy}"):
+        read_series(written(tmp_path, f"{heading}\na,b\n"))

@@ -219,3 +219,66 @@ def test_weights_of_another_version_are_refused_in_a_sentence(trained):
     other = replace(fold, model=replace(fold.model, provenance={**fold.model.provenance, "recipe": recipe}))
     with pytest.raises(InputError, match="another version of gcnn"):
         other.samples  # noqa: B018
+
+
+def test_patients_whom_all_folds_hold_out_are_held_out_by_the_committee(trained):
+    first, second = (read_fold(trained / f"fold-{n}.safetensors") for n in (1, 2))
+    assert check_folds([first, second]) == set()
+    named = [
+        replace(fold, names={**fold.names, "held_out_patients": [*fold.names["held_out_patients"], "test"]})
+        for fold in (first, second)
+    ]
+    with pytest.raises(InputError, match="hold out the same patients"):  # the recipe names none
+        check_folds(named)
+    for fold in named:
+        fold.model.provenance["recipe"]["split"]["hold_out"] = 1
+    assert check_folds(named) == {"test"}
+
+
+def with_parent(trained, out, *parents):
+    """The folds, as if they went on from parents with these data; their files and folders in `out`."""
+    for fold, parent in enumerate(parents, start=1):
+        model = load_model(str(trained / f"fold-{fold}.safetensors"))
+        names = read_fold(trained / f"fold-{fold}.safetensors").names
+        about = {**model.provenance, **names, "parent": {"name": "parent", "members": 1, **parent}}
+        save_model(replace(model, provenance=about), out / f"fold-{fold}.safetensors")
+    shutil.copytree(trained / "data", out / "data")
+    return out
+
+
+def test_what_a_folds_parent_has_seen_measures_nothing(trained, tmp_path):
+    """It taught the network that holds these patients out."""
+    seen, clean = ({"training_series": [s], "training_patients": [s]} for s in ("LIDC-IDRI-0001", "elsewhere"))
+    (first, second) = (read_fold(trained / f"fold-{n}.safetensors").names["held_out_patients"] for n in (1, 2))
+    assert (first, second) == (["LIDC-IDRI-0001"], ["LIDC-IDRI-0002"])
+    folder = with_parent(trained, tmp_path, seen, clean)
+    done = combine(folder, tmp_path / "both.safetensors", 1, 2)
+    assert done.exit_code == 0, done.output
+    model = load_model(str(tmp_path / "both.safetensors"))
+    assert model.provenance["out_of_fold"]["scans"] == 1
+    assert model.provenance["parent"]["training_patients"] == ["LIDC-IDRI-0001", "elsewhere"]
+
+
+def test_parents_that_have_seen_all_are_refused_and_unknown_ones_named(trained, tmp_path, caplog):
+    both = ["LIDC-IDRI-0001", "LIDC-IDRI-0002"]
+    folder = with_parent(trained, tmp_path, *[{"training_series": both, "training_patients": both}] * 2)
+    done = combine(folder, tmp_path / "both.safetensors", 1, 2)
+    assert "went on from were trained on every labeled scan of the data" in done.stderr
+    shutil.rmtree(tmp_path / "data")
+    for file in tmp_path.glob("*.safetensors"):
+        file.unlink()
+    done = combine(with_parent(trained, tmp_path, {}, {}), tmp_path / "both.safetensors", 1, 2)
+    assert done.exit_code == 0
+    assert "nothing says which patients its parent, parent, was trained on" in caplog.text
+
+
+def test_a_joining_network_has_seen_what_its_parent_has(trained, tmp_path):
+    path = other_weights(trained, tmp_path / "o.safetensors", ["x"])
+    model = load_model(str(path))
+    data = {"training_series": ["y"], "training_patients": ["else"]}
+    save_model(replace(model, provenance={**model.provenance, "parent": data}), tmp_path / "p.safetensors")
+    names = read_other(str(tmp_path / "p.safetensors"), 0.5).names
+    assert (names["training_series"], names["training_patients"]) == (["x", "y"], ["else", "someone"])
+    save_model(replace(model, provenance={**model.provenance, "parent": {"name": "p"}}), tmp_path / "u.safetensors")
+    with pytest.raises(InputError, match="nothing says which patients its parent was trained on"):
+        read_other(str(tmp_path / "u.safetensors"), 0.5)

@@ -161,6 +161,23 @@ def test_a_recipe_with_a_parent_survives_its_file(folder, tmp_path):
         read_recipe(None, {"init": {"frozen": 2}})
 
 
+def test_a_fold_names_the_data_of_its_own_member():
+    """A committee has seen all patients, its member of a fold all but those that it held out."""
+    about = {
+        "training_series": ["a", "b"], "training_patients": ["p", "q"],
+        "members": [
+            {"held_out_patients": ["p"], "training_series": ["b"]},
+            {"held_out_patients": ["q"], "training_series": ["a"]},
+        ],
+    }  # fmt: skip
+    parent = Parent(model_of(Committee([single(0), single(1)]), **about))
+    second = parent.provenance(SplitConfig(folds=2, fold=2))
+    assert (second["training_series"], second["training_patients"]) == (["a"], ["p"])
+    assert parent.provenance(SplitConfig())["training_patients"] == ["p", "q"]
+    nameless = Parent(model_of(Committee([single(0), single(1)]), **{**about, "members": [{}, {}]}))
+    assert nameless.provenance(SplitConfig(folds=2, fold=2))["training_patients"] == ["p", "q"]
+
+
 def test_leakage_is_unknown_where_a_parent_names_no_data():
     own = {"training_series": ["a"], "training_patients": ["p"]}
     assert not find_leakage({**own, "parent": {"name": "x"}}, ["a"], []).known
@@ -249,7 +266,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(folder, tmp_path):
     done = run(folder, tmp_path / "mine.safetensors", "two.safetensors", "--dry-run")
     assert done.exit_code == 0, done.output
     assert "2 networks, one after the other, 4 steps each" in done.stdout
-    assert "2 scans to preprocess" in done.stdout
+    assert "scans to preprocess: 2" in done.stdout
     assert "1 of the held-out patients were in the parent's training data" in done.stdout
     assert list(tmp_path.iterdir()) == []
     assert sorted(folder.rglob("*")) == before

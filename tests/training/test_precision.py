@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gcnn_cli.network import devices
+from gcnn_cli.network import devices, inference
 from gcnn_cli.network.architecture import GCNN, NetworkConfig
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.samples.sample import Sample
@@ -26,16 +26,22 @@ def sample(label, n):
 
 @pytest.mark.parametrize(("native", "name"), [(True, "bfloat16"), (False, "float32")])
 def test_bfloat16_is_used_only_where_it_is_native(monkeypatch, native, name):
-    monkeypatch.setattr(devices, "has_fast_bfloat16", lambda _: native)
+    for module in (devices, inference):
+        monkeypatch.setattr(module, "has_fast_bfloat16", lambda _: native)
     formats = {True: set(), False: set()}
-    forward = GCNN.forward
 
-    def recording(network, x):
-        enabled = torch.is_autocast_enabled("cpu")
-        formats[network.training].add(torch.get_autocast_dtype("cpu") if enabled else x.dtype)
-        return forward(network, x)
+    def record(kind):
+        forward = kind.forward
 
-    monkeypatch.setattr(GCNN, "forward", recording)
+        def recording(network, x):
+            enabled = torch.is_autocast_enabled("cpu")
+            formats[network.training].add(torch.get_autocast_dtype("cpu") if enabled else x.dtype)
+            return forward(network, x)
+
+        monkeypatch.setattr(kind, "forward", recording)
+
+    record(GCNN)
+    record(inference.FoldedGCNN)
     samples = [sample(n % 2, n) for n in range(4)]
     train_network(samples, samples, CONFIG, lambda _: None)
     expected = {getattr(torch, name)}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -206,6 +207,27 @@ def test_a_run_is_not_resumed_in_another_precision(data, tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "has_fast_bfloat16", lambda _: False)
     with pytest.raises(UsageError, match="precision"):
         run_training(dataclasses.replace(config, resume=True))
+
+
+def test_a_run_is_not_resumed_on_other_labels(data, tmp_path):
+    """As many nodules, one of them moved: the samples before and after would be of two data sets."""
+    shutil.copytree(data / "data", tmp_path / "data")
+    recipe = read_recipe(data / "quick.toml", {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
+    config = RunConfig((tmp_path / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
+    with pytest.raises(Interrupted):
+        run_training(config, should_stop=lambda: True)
+    (labels, *_) = sorted((tmp_path / "data").rglob("annotations.csv"))
+    heading, first, *rest = labels.read_text().splitlines()
+    name, x, *others = first.split(",")
+    labels.write_text("\n".join([heading, ",".join([name, str(float(x) + 2), *others]), *rest]) + "\n")
+    with pytest.raises(UsageError, match="data"):
+        run_training(dataclasses.replace(config, resume=True))
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_any_number_of_steps_can_be_trained(steps):
+    """Five did not: the learning rate rises for a fifth of the steps less one, by which PyTorch divides."""
+    train_network(TRAINING, [], dataclasses.replace(CONFIG, steps=steps), lambda _: None)
 
 
 def test_samples_can_be_looked_at(data, tmp_path):

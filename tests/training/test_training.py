@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from gcnn_cli.errors import InputError
+from gcnn_cli.errors import InputError, ModelError
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.patients import patient_of
@@ -267,14 +267,12 @@ def test_batches_are_balanced_and_come_from_their_seed():
 def test_blur_smooths_every_cube_along_and_across_its_slices_by_its_own_widths():
     cube = np.zeros((SIDE,) * 3, np.float32)
     cube[(SIDE // 2,) * 3] = 1000.0
-    cubes = torch.from_numpy(np.stack([cube] * 64)).unsqueeze(1)
-    blurred = augment._blur(cubes, 0.8, np.random.default_rng(0))
-    totals = blurred.sum(dim=(1, 2, 3, 4)).numpy()
-    np.testing.assert_allclose(totals, 1000.0, rtol=1e-5)
+    blurred = augment._blur(np.stack([cube] * 64), np.full(3, 0.8), np.random.default_rng(0))
+    np.testing.assert_allclose(blurred.sum(axis=(1, 2, 3)), 1000.0, rtol=1e-5)
     place = np.arange(SIDE) - SIDE // 2
     widths = np.array(
         [[(other.sum(axis=(0, 1)) * place**2).sum() / 1000 for other in (b.transpose(1, 2, 0), b.transpose(0, 2, 1), b)]
-         for b in blurred[:, 0].numpy()]
+         for b in blurred]
     )  # fmt: skip
     np.testing.assert_allclose(widths[:, 1], widths[:, 2], atol=1e-4)  # y as x
     same = widths < 1e-6
@@ -318,6 +316,12 @@ def test_a_short_run_learns_balls_and_repeats_itself():
     assert validate(first, validation, SPEC)["auc"] > 0.95
     for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_training_that_diverges_is_refused():
+    training = [sample(n % 2, "cube" if n % 2 else "candidate", seed=n) for n in range(40)]
+    with pytest.raises(ModelError, match=r"the training diverged at step \d+: set a lower learning_rate"):
+        train_network(training, [], replace(CONFIG, learning_rate=1e30), lambda _: None)
 
 
 def test_one_class_is_not_enough():
