@@ -18,6 +18,8 @@ Prints Markdown.
   it, on what neither has seen.
 - `--beside`: the same for other weights, both on what neither has seen: nodules of patients whom the other weights
   were not trained on, false positives of scans that they were not trained on.
+- `--against`: weights of the same folds, such as `plain_committee`, without the networks that join them: their figures
+  and the difference, paired over the same draws of patients.
 - `--labels`: a folder with further labels of DATA's scans. `models/labels` joins LUNA16's lists of marks that are
   neither nodules nor false positives with the scans in `../shared/data`.
 """
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder that `gcnn train --cache` wrote, to save time")
     parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
+    parser.add_argument("--against", nargs="+", help="other weights of the same folds, to compare each fold's network")
     parser.add_argument("--labels", type=Path, help="folder with further labels of the scans")
     arguments = parser.parse_args()
     members, held, other = read_members(arguments.weights)
@@ -74,6 +77,16 @@ def main() -> None:
         held_out = [HeldOut(read_index([out / "labelled"]).scans, ()) for out in work]
     else:
         held_out = read(data, members[0], held, arguments.cache)
+    if arguments.against:
+        others, also_held, _ = read_members(arguments.against)
+        if [set(patients) for patients in also_held] != [set(patients) for patients in held]:
+            parser.error("--against needs weights of the same folds")
+        rivals = [
+            show(name, networks, held_out, networks[0].calibration.average_over, known)
+            for name, networks in (("folds", members), ("against", others))
+        ]
+        show_difference(*rivals)
+        return
     if other:
         members = [other.paired(model) for model in members]
         held_out = [unseen(part, other.names, known) for part in held_out]
@@ -229,7 +242,7 @@ def show(
     held_out: list[HeldOut],
     average_over: str,
     known: Origins | None = None,
-) -> None:
+) -> Scores:
     scored = score_out_of_fold(members, held_out, average_over=average_over, device=choose_device("cpu"))
     scores = scores_of(scored, known)
     print(f"\n## {name}, averaged over {average_over}\n")
@@ -263,6 +276,25 @@ def show(
     print("Operating points: " + ", ".join(f"{rate:g}: {cut:.4f}" for rate, cut in calibration.operating_points))
     if known is None:
         show_reliability(scored, calibration)
+    return scores
+
+
+def show_difference(first: Scores, second: Scores) -> None:
+    """The first minus the second. Both have the same patients, so that their draws are the same."""
+    print("\n| difference on | nodules | at 1 | CPM |\n|---|---|---|---|")
+    for kind in ["all", *sorted(set(first.kind))]:
+        chosen = [np.array([kind == "all" or k == kind for k in scores.kind], bool) for scores in (first, second)]
+        values = [sensitivities(s, c) for s, c in zip((first, second), chosen, strict=True)]
+        draws = [resampled(s, c) for s, c in zip((first, second), chosen, strict=True)]
+        (value, drawn), at_1 = (pair[0] - pair[1] for pair in (values, draws)), RATES.index(1.0)
+        cells = [
+            f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+            for mean, (low, high) in (
+                (value[at_1], interval(drawn[:, at_1])),
+                (value.mean(), interval(drawn.mean(axis=1))),
+            )
+        ]
+        print(f"| {kind} | {chosen[0].sum()} | {' | '.join(cells)} |")
 
 
 def show_reliability(scored: OutOfFold, calibration: Calibration) -> None:
