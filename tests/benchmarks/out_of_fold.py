@@ -20,6 +20,8 @@ Prints Markdown.
   were not trained on, false positives of scans that they were not trained on.
 - `--against`: weights of the same folds, such as `plain_committee`, without the networks that join them: their figures
   and the difference, paired over the same draws of patients.
+- `--together`: instead, the mean logit of each fold's two networks, and of the network that joins the first weights, on
+  what all of them have not seen.
 - `--labels`: a folder with further labels of DATA's scans. `models/labels` joins LUNA16's lists of marks that are
   neither nodules nor false positives with the scans in `../shared/data`.
 """
@@ -31,13 +33,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 from transplants import make_benchmark
 
 from gcnn_cli.evaluation.froc import RATES, interval
 from gcnn_cli.evaluation.matching import FALSE
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network.architecture import GCNN
-from gcnn_cli.network.committee import members_of
+from gcnn_cli.network.committee import Committee, members_of
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.network.devices import choose_device
 from gcnn_cli.network.weights import TrainedModel, load_model
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--transplants", type=Path, help="folder for scans with transplanted nodules, made once")
     parser.add_argument("--beside", help="other weights, measured on what neither has seen")
     parser.add_argument("--against", nargs="+", help="other weights of the same folds, to compare each fold's network")
+    parser.add_argument("--together", action="store_true", help="measure both weights' networks of a fold as one")
     parser.add_argument("--labels", type=Path, help="folder with further labels of the scans")
     arguments = parser.parse_args()
     members, held, other = read_members(arguments.weights)
@@ -81,6 +85,12 @@ def main() -> None:
         others, also_held, _ = read_members(arguments.against)
         if [set(patients) for patients in also_held] != [set(patients) for patients in held]:
             parser.error("--against needs weights of the same folds")
+        if arguments.together:
+            if other:
+                held_out = [unseen(part, other.names, known) for part in held_out]
+            both = [together(*pair, other) for pair in zip(members, others, strict=True)]
+            show("together", both, held_out, arguments.average_over, known)
+            return
         rivals = [
             show(name, networks, held_out, networks[0].calibration.average_over, known)
             for name, networks in (("folds", members), ("against", others))
@@ -100,6 +110,26 @@ def main() -> None:
         held_out = read(data, beside, held, arguments.cache)
     others = [unseen(part, names, known) for part in held_out]
     show(beside.name, [beside] * len(members), others, beside.calibration.average_over, known)
+
+
+class Mixed(Committee):
+    """A committee of networks with different groups, which no weights file can hold.
+
+    It is averaged as the first is: its score is invariant only where all members' are.
+    """
+
+    def __init__(self, members: list[GCNN], shares: list[float]) -> None:
+        nn.Module.__init__(self)
+        self.members, self.shares = nn.ModuleList(members), tuple(shares)
+        self.config, self.group = members[0].config, members[0].group
+
+
+def together(first: TrainedModel, second: TrainedModel, other: OtherWeights | None) -> TrainedModel:
+    """Two networks of one fold as one, at equal shares, and the network that joins them at its own."""
+    share = other.share if other else 0.0
+    networks = [first.network, second.network, *([other.model.network] if other else [])]
+    shares = [(1 - share) / 2, (1 - share) / 2, *([share] if other else [])]
+    return replace(first, network=Mixed(networks, shares).eval())
 
 
 def read_members(weights: list[str]) -> tuple[list[TrainedModel], list[list[str]], OtherWeights | None]:
