@@ -6,6 +6,7 @@ for each scan under the scan's own name.
 """
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +43,12 @@ class FoundScan:
 
 
 def find_scans(folder: Path) -> list[FoundScan]:
-    """Return every scan, readable or not, sorted by path."""
-    below = visible_files(folder)
+    """Return every scan below a folder, as `scans_among`."""
+    return scans_among(visible_files(folder))
+
+
+def scans_among(below: Sequence[Path]) -> list[FoundScan]:
+    """Return every scan among some files, readable or not, sorted by path."""
     files = select_images(below)
     in_subset = bool(files) and files[0].suffix == ".mhd" and is_subset(files[0].parent)
     found = [_image(path, in_subset) for path in files]
@@ -55,13 +60,13 @@ def find_scans(folder: Path) -> list[FoundScan]:
     return sorted(found, key=lambda scan: (scan.path, scan.ids))
 
 
-def find_cutouts(folder: Path) -> tuple[list[CutoutEntry], list[Problem]]:
+def cutouts_among(files: Sequence[Path]) -> tuple[list[CutoutEntry], list[Problem]]:
     """Return nodule stacks, cubes (.npz with `hu` and `mask`) and chunks (`_CHUNK`), and a problem for any other .npz.
 
-    Both are sorted by path.
+    Both are in the order of the files.
     """
     cutouts, problems = [], []
-    for path in (path for path in visible_files(folder) if path.suffix == ".npz"):
+    for path in (path for path in files if path.suffix == ".npz"):
         try:
             with zipfile.ZipFile(path) as archive:
                 arrays = set(archive.namelist())

@@ -9,7 +9,7 @@
                              renamed; labels in any folder may use them
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ import numpy as np
 from gcnn_cli.labels.marks import Mark, Row
 from gcnn_cli.labels.problems import Problem
 from gcnn_cli.labels.tables import read_aliases, read_candidates, read_excluded, read_nodules, read_series
-from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.volume import Array
 
 ANNOTATIONS = "annotations.csv"
@@ -73,10 +72,10 @@ class LabelSet:
         return {series: np.unique(np.array(marks), axis=0) for series, marks in by_series.items()}
 
 
-def read_label_sets(folder: Path) -> list[LabelSet]:
-    """Return the label sets at any depth, those nearest to the top first. Raises InputError."""
+def read_label_sets(files: Sequence[Path]) -> list[LabelSet]:
+    """Return the label sets among some files, those nearest to the top first. Raises InputError."""
     names = (ANNOTATIONS, EXCLUDED, *LISTS, ALIASES)
-    holders = {path.parent for path in visible_files(folder) if path.name in names}
+    holders = {path.parent for path in files if path.name in names}
     return [_read_label_set(holder) for holder in sorted(holders, key=lambda p: (len(p.parts), p))]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.labels.discovery import FoundScan, find_cutouts, find_scans
+from gcnn_cli.labels.discovery import FoundScan, cutouts_among, scans_among
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.labels.label_sets import LabelSet, read_label_sets
 from gcnn_cli.labels.lidc import Reading, read_reading
@@ -93,6 +93,7 @@ def _named(scan: FoundScan, aliases: Sequence[Mapping[str, tuple[str, ...]]]) ->
 
 
 def _read_folder(folder: Path) -> LabelledFolder:
-    pages = (path for path in visible_files(folder) if path.suffix == ".xml")
+    files = visible_files(folder)
+    pages = (path for path in files if path.suffix == ".xml")
     readings = [reading for path in pages if (reading := read_reading(path)) is not None]
-    return LabelledFolder(folder, find_scans(folder), read_label_sets(folder), readings, *find_cutouts(folder))
+    return LabelledFolder(folder, scans_among(files), read_label_sets(files), readings, *cutouts_among(files))

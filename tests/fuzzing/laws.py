@@ -32,6 +32,7 @@ from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.formats import write_report
 from gcnn_cli.output.json_reading import read_report
+from gcnn_cli.scan.folders import visible_files
 from gcnn_cli.scan.images.image_file import read_lattice, read_mask, suffix_of
 from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
@@ -183,7 +184,7 @@ def _check_marks(marks: Marks) -> None:
 
 
 def _read_labels(path: Path) -> None:
-    for labels in read_label_sets(path):
+    for labels in read_label_sets(visible_files(path)):
         marks = [mark for group in (labels.nodules, labels.excluded) for found in group.values() for mark in found]
         _expect(all(math.isfinite(v) for mark in marks for v in mark), "marks that are not finite")
         _expect(all(mark[3] > 0 or mark[3] == UNMEASURED_MM for mark in marks), "a diameter of nothing")

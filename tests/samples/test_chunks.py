@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from gcnn_cli.errors import InputError
-from gcnn_cli.labels.discovery import find_cutouts
+from gcnn_cli.labels.discovery import cutouts_among
 from gcnn_cli.labels.entries import CutoutEntry
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.rims import narrow
 from gcnn_cli.samples.sample import SampleConfig
+from gcnn_cli.scan.folders import visible_files
 
 CONFIG = SampleConfig(spacing_mm=1.25, side=36)
 SPACING = np.array([2.5, 0.7, 0.7])
@@ -32,7 +33,7 @@ def entry(tmp_path):
 
 
 def test_a_folder_of_chunks_is_found(entry):
-    found, problems = find_cutouts(entry.path.parent)
+    found, problems = cutouts_among(visible_files(entry.path.parent))
     assert found == [entry]
     assert problems == []
 

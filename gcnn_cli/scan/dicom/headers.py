@@ -45,8 +45,9 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
             try:
                 header = read_dicom(path, stop_before_pixels=True, **options)
             except InvalidDicomError:
-                damaged += is_bare(path)
-                if _is_empty(path):
+                if is_bare(path):
+                    damaged += 1
+                elif _is_empty(path):
                     empty.append(path)
                 continue  # not DICOM: readme files, XML, thumbnails
             except DAMAGE:
