@@ -6,6 +6,7 @@ and kept in the folder of the experiment: every process and machine that shares 
 
 import time
 from pathlib import Path
+from statistics import median
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,7 @@ from gcnn_cli.network.architecture import GCNN
 from gcnn_cli.network.devices import autocast
 from gcnn_cli.training.loop import TrainConfig
 
-_STEPS = 4
+_WARM_UP, _STEPS = 2, 9
 _CPU = torch.device("cpu")
 
 
@@ -45,19 +46,19 @@ def steps_within(budget: float, seconds_per_step: float, config: TrainConfig) ->
 
 
 def _seconds_per_step(config: TrainConfig) -> float:
-    """Measure the network's part of a step: forward, backward and update of one batch."""
+    """Measure the network's part of a step: forward, backward and update of one batch. Return the median step's."""
     network = GCNN(config.network).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     sides = config.input.sides
     patches = torch.rand(config.batch_size, 1, *sides).to(memory_format=torch.channels_last_3d)
     labels = torch.arange(config.batch_size).remainder(2).float()
-    started = 0.0
-    for step in range(-1, _STEPS):
-        if step == 0:
-            started = time.process_time()
+    seconds = []
+    for _ in range(_WARM_UP + _STEPS):
+        started = time.process_time()
         with autocast(_CPU):
             logits = network(patches)
         optimizer.zero_grad()
         F.binary_cross_entropy_with_logits(logits.float(), labels).backward()
         optimizer.step()
-    return (time.process_time() - started) / _STEPS
+        seconds.append(time.process_time() - started)
+    return median(seconds[_WARM_UP:])
