@@ -7,11 +7,11 @@ from typing import Any
 
 from gcnn_cli.evaluation.evaluation import Evaluation, EvaluationConfig, compare_matches, evaluate_matches
 from gcnn_cli.evaluation.exports import evaluation_data, write_evaluation
-from gcnn_cli.evaluation.frames import frame_warning
 from gcnn_cli.evaluation.froc import Difference
 from gcnn_cli.evaluation.inputs import EvaluationInput
 from gcnn_cli.evaluation.leakage import Leakage, find_leakage
 from gcnn_cli.evaluation.matching import MatchRule
+from gcnn_cli.labels.frames import frame_warning
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Problems with labeled data: listed, counted, and on request an error.
 
-Whatever has a problem is left out and never repaired. A line names files and series, never patients.
+Whatever has a problem is left out, or named as doubtful, and never repaired. A line names files and series, never
+patients.
 """
 
 import logging
@@ -15,6 +16,7 @@ log = logging.getLogger("gcnn")
 MISSING = "missing scans"
 UNREADABLE = "unreadable files"
 OUTSIDE = "scans with nodules outside them"
+FRAME = "labels in another frame"
 DUPLICATE_ID = "duplicate ids"
 DUPLICATE_ROW = "duplicate rows"
 LABELLED_TWICE = "scans labeled by several files"
@@ -24,7 +26,7 @@ _LISTED = 10  # of each kind
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing left out.
+    """One thing left out or in doubt.
 
     kind: one of the constants above
     text: one line: file, reason and consequence

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.proposals import DEFAULT_PROPOSALS, load_proposer
@@ -17,6 +18,7 @@ from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.samples.chunks import chunk_samples, read_chunk
 from gcnn_cli.samples.donors import Donor, donor_samples, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
+from gcnn_cli.samples.label_frame import label_frame_problems
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
@@ -63,7 +65,7 @@ def prepare(
     proposals:            network that proposes candidates: name of shipped weights, or path of a weights file
 
     Cut-outs of unknown patients are left out, since they could belong to either side. Scans that cannot be read
-    are reported and left out; with strict, every problem raises InputError.
+    are reported and left out, labels in another frame are reported; with strict, every problem raises InputError.
     """
     index = read_index(folders, strict=strict)
     cutouts = identify_patients(list(index.cutouts), cache)
@@ -91,7 +93,8 @@ def prepare(
     proposer = load_proposer(torch.device("cpu"), proposals)
     scans: list[ScanEntry] = []
     scored: list[Sample] = []
-    unreadable: list[Problem] = []
+    found: dict[str, NDArray[np.float64]] = {}
+    problems: list[Problem] = []
     for scan in index.scans:
         out = scan.patient in held
         if not out or scan.labelled:  # held out, an unlabeled scan measures nothing
@@ -100,13 +103,15 @@ def prepare(
                 preprocessed = preprocess_scan(scan, samples, split.seed, cache, scoring, proposer)
                 sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed)
                 scored += scored_samples(preprocessed, scan, samples)
+                found[scan.name] = preprocessed.position_mm(preprocessed.candidates)
             except (InputError, GeometryError) as error:
-                unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
+                problems.append(Problem(UNREADABLE, f"{error}; left out"))
                 if strict:
                     break
                 continue
         scans.append(scan)
-    report_problems(unreadable, strict=strict)
+    problems += label_frame_problems(scans, found)
+    report_problems(problems, strict=strict)
     patients = set(DataIndex(tuple(scans), tuple(cutouts)).patients)
     return Prepared(
         sides[False],

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
-from gcnn_cli.evaluation.frames import frame_warning
+from gcnn_cli.labels.frames import frame_warning
 from gcnn_cli.labels.marks import Marks
 
 RANDOM = np.random.default_rng(0)

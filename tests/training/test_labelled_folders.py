@@ -1,6 +1,7 @@
 """`gcnn train` on folders laid out as LUNA16 and as TCIA delivers LIDC-IDRI, to weights that load."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pydicom
@@ -37,13 +38,13 @@ def train(tmp_path):
     return call
 
 
-def write_luna(folder, phantom):
-    """Two scans in two subsets; only the first has rows."""
+def write_luna(folder, phantom, signs=(1, 1, 1)):
+    """Two scans in two subsets; only the first has rows, whose positions are multiplied by the signs."""
     empty = Volume(np.minimum(phantom.volume.hu, np.int16(3000)), phantom.volume.to_world)
     for n, (name, volume) in enumerate(((A, phantom.volume), (B, empty))):
         write_metaimage(volume, folder / f"subset{n}" / f"{name}.mhd")
     rows = ["seriesuid,coordX,coordY,coordZ,diameter_mm"]
-    rows += [",".join(map(str, (A, *n.position_mm, n.diameter_mm))) for n in phantom.nodules]
+    rows += [",".join(map(str, (A, *np.multiply(signs, n.position_mm), n.diameter_mm))) for n in phantom.nodules]
     (folder / "annotations.csv").write_text("\n".join(rows))
     return folder
 
@@ -118,6 +119,25 @@ def test_a_scan_that_reading_shows_to_be_damaged_is_left_out_or_refused(phantom,
     assert f"{B}.zraw: its compressed voxels are damaged" in caplog.text
     with pytest.raises(InputError, match="--strict: 1 unreadable files; the first: .*zraw"):
         prepare([folder], QUICK, split, strict=True)
+
+
+def test_labels_in_ras_are_noticed(phantom, tmp_path, caplog):
+    """All of them lie in the scan, as the chest is centered."""
+    split, cache = SplitConfig(share=0.0), tmp_path / "cache"
+    to_world = phantom.volume.to_world.copy()
+    middle = phantom.volume.position_mm(np.array([phantom.volume.shape]) / 2)[0] * (1, 1, 0)
+    to_world[:3, 3] -= middle
+    nodules = [replace(n, position_mm=tuple(np.subtract(n.position_mm, middle))) for n in phantom.nodules]
+    centered = replace(phantom, volume=Volume(phantom.volume.hu, to_world), nodules=nodules)
+    prepare([write_luna(tmp_path / "lps", centered)], QUICK, split, strict=True, cache=cache)
+    assert "another frame" not in caplog.text
+    folder = write_luna(tmp_path / "ras", centered, signs=(-1, -1, 1))
+    prepare([folder], QUICK, split, cache=cache)
+    (line,) = [record.message for record in caplog.records if record.message.startswith("labels in another frame")]
+    assert str(folder / "annotations.csv") in line
+    assert "would be with x and y negated, as from RAS to LPS: positions must be in LPS mm" in line
+    with pytest.raises(InputError, match="--strict: 1 labels in another frame"):
+        prepare([folder], QUICK, split, strict=True, cache=cache)
 
 
 def test_strict_is_one_line_and_an_exit_code(train, phantom, tmp_path):

@@ -1,10 +1,11 @@
-"""Is the frame of the predictions that of the reference? A wrong frame looks like a detector that finds nothing.
+"""Are found positions and labels in one frame? A wrong frame looks like a detector that finds nothing.
 
 Tools differ: MONAI and nibabel give RAS millimeters, NumPy gives z, y, x, and some tables hold voxel indices. Where
 nearly no nodule is hit, the other frames are tried, and one in which many would be hit is named.
 """
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,29 +17,54 @@ _LARGEST_INDEX = 2048
 _LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 
+class FrameHits(NamedTuple):
+    """Shares of the nodules that are hit by positions as they are, and in the other frame in which most are."""
+
+    share: float
+    share_in_other: float
+    other: str
+
+    @property
+    def hardly_any(self) -> bool:
+        """Whether positions in the right frame would hit more."""
+        return self.share < _HARDLY_ANY
+
+    @property
+    def are_in_other(self) -> bool:
+        """Whether the other frame is the right one."""
+        return self.hardly_any and self.share_in_other >= max(_MANY, 3 * self.share)
+
+
+def frame_hits(found: Marks, nodules: Marks) -> FrameHits | None:
+    """Try other frames than LPS millimeters for found positions. Return None without any in a scan with nodules."""
+    nodules, found = _of_common_scans(nodules, found)
+    if not len(nodules) or not len(found):
+        return None
+    others = {
+        "with x and y negated, as from RAS to LPS": found.position_mm * _LPS_TO_RAS,
+        "in the order z, y, x": found.position_mm[:, ::-1],
+        "in the order z, y, x with x and y negated": found.position_mm[:, ::-1] * _LPS_TO_RAS,
+    }
+    shares = {name: _hit_share(positions, found, nodules) for name, positions in others.items()}
+    best = max(shares, key=lambda name: shares[name])
+    return FrameHits(_hit_share(found.position_mm, found, nodules), shares[best], best)
+
+
 def frame_warning(predictions: Marks, nodules: Marks) -> str:
     """Return a warning for predictions, or a reference, in another frame than LPS millimeters, else an empty string.
 
     Raises nothing: figures stay what they are.
     """
-    nodules, predictions = _of_common_scans(nodules, predictions)
-    if not len(nodules) or not len(predictions):
+    hits = frame_hits(predictions, nodules)
+    if hits is None or not hits.hardly_any:
         return ""
-    hit = _hit_share(predictions.position_mm, predictions, nodules)
-    if hit >= _HARDLY_ANY:
-        return ""
-    others = {
-        "with x and y negated, as from RAS to LPS": predictions.position_mm * _LPS_TO_RAS,
-        "in the order z, y, x": predictions.position_mm[:, ::-1],
-        "in the order z, y, x with x and y negated": predictions.position_mm[:, ::-1] * _LPS_TO_RAS,
-    }
-    shares = {name: _hit_share(positions, predictions, nodules) for name, positions in others.items()}
-    best = max(shares, key=lambda name: shares[name])
-    found = f"{hit:.0%} of the nodules are hit"
-    if shares[best] >= max(_MANY, 3 * hit):
+    found = f"{hits.share:.0%} of the nodules are hit"
+    if hits.are_in_other:
         return (
-            f"{found}, but {shares[best]:.0%} would be {best}: are predictions and reference both in LPS mm, x, y, z?"
+            f"{found}, but {hits.share_in_other:.0%} would be {hits.other}:"
+            " are predictions and reference both in LPS mm, x, y, z?"
         )
+    nodules, predictions = _of_common_scans(nodules, predictions)
     if _look_like_indices(predictions.position_mm) and not _look_like_indices(nodules.position_mm):
         return f"{found}, and the predictions look like voxel indices: positions must be in LPS mm, x, y, z"
     if _look_like_indices(nodules.position_mm) and not _look_like_indices(predictions.position_mm):
