@@ -99,6 +99,9 @@ AllowGaps = Annotated[
 ]
 Device = Annotated[str, typer.Option(envvar="GCNN_DEVICE", help="auto, cpu, cuda, cuda:N or mps.")]
 HoldOut = Annotated[list[str] | None, typer.Option("--hold-out", help="Patient to keep out of training; repeatable.")]
+StrictData = Annotated[
+    bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
+]
 NameData = Annotated[
     bool,
     typer.Option(

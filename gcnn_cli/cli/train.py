@@ -15,6 +15,7 @@ from gcnn_cli.cli.app import (
     Overwrite,
     ProposalsOption,
     Quiet,
+    StrictData,
     Threads,
     Verbose,
     app,
@@ -86,9 +87,7 @@ def train(
     name_data: NameData = False,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Also write a TensorBoard log.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with missing, unreadable or doubtful scans and labels.")
-    ] = False,
+    strict: StrictData = False,
     device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, HoldOut, NameData, Overwrite, Quiet, Threads, Verbose, app, start
+from gcnn_cli.cli.app import EXIT_CODES, HoldOut, NameData, Overwrite, Quiet, StrictData, Threads, Verbose, app, start
 from gcnn_cli.cli.checks import check_folders, check_group
 from gcnn_cli.cli.stopping import stop_requests
 
@@ -32,6 +32,7 @@ def train_proposals(
     folds: Annotated[int, typer.Option(min=0, help="Number of folds, by patient; needs --fold.")] = 0,
     name_data: NameData = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
+    strict: StrictData = False,
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -56,7 +57,7 @@ def train_proposals(
         ProposalNetworkConfig(group=group), InputSpec(spacing_mm=spacing, side=48), steps=steps, seed=seed
     )
     split = SplitConfig(tuple(hold_out or ()), hold_out_share, split_seed, folds, fold)
-    run = ProposalRunConfig(tuple(data), out, recipe, split, name_data, overwrite, resume)
+    run = ProposalRunConfig(tuple(data), out, recipe, split, name_data, overwrite, resume, strict)
     started = time.monotonic()
     with errors.status("reading the scans") as status, stop_requests() as signal_number:
 

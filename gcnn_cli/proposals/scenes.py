@@ -6,7 +6,6 @@ is known, and whether detection would search there. Whole scans, chunks, and cut
 Lengths are in voxels of the isotropic training grid unless their names say otherwise.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from gcnn_cli.errors import GeometryError, InputError
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.labels.marks import Mark, radius_mm
+from gcnn_cli.labels.problems import UNREADABLE, Problem, report_problems
 from gcnn_cli.samples.chunks import Chunk, read_chunk
 from gcnn_cli.samples.donors import Donor, read_donor
 from gcnn_cli.samples.duplicates import identify_patients
@@ -27,8 +27,6 @@ from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_na
 from gcnn_cli.samples.transplant import PLACE_KINDS, choose_places, noise_hu
 from gcnn_cli.scan.resample import resample, search_spacing
 from gcnn_cli.scan.volume import Volume
-
-log = logging.getLogger("gcnn")
 
 Places = NDArray[np.float64]  # [N, 3], (z, y, x)
 Marks = NDArray[np.float64]  # [N, 4], (z, y, x) and diameter
@@ -73,20 +71,21 @@ class Scene:
 
 
 def read_scenes(
-    folders: list[Path], spacing_mm: float, split: SplitConfig
+    folders: list[Path], spacing_mm: float, split: SplitConfig, *, strict: bool = False
 ) -> tuple[list[Scene], tuple[str, ...], SplitConfig]:
     """Return the scenes of the training patients, the held-out patients, sorted, and the split by their known names.
 
-    Cut-outs of unknown patients are not used. Scans that cannot be read are left out, with a warning. Raises
-    InputError for folders without a usable scan and for damaged cut-outs.
+    Cut-outs of unknown patients are not used. Scans that cannot be read are reported and left out; with strict, every
+    problem raises InputError. Raises InputError for folders without a usable scan and for damaged cut-outs.
     """
-    index = read_index(folders, strict=False)
+    index = read_index(folders, strict=strict)
     cutouts = identify_patients(list(index.cutouts))
     index = replace(index, cutouts=tuple(cutouts))
     split = with_known_names(split, set(index.patients))
     out = held_out_patients(index, split)
     config = SampleConfig(spacing_mm=spacing_mm)
-    scenes = []
+    scenes: list[Scene] = []
+    unreadable: list[Problem] = []
     for entry in cutouts:
         if not entry.patient or entry.patient in out:
             continue
@@ -100,7 +99,10 @@ def read_scenes(
             try:
                 scenes.append(scan_scene(scan, config, np.random.default_rng([split.seed, 3])))
             except (InputError, GeometryError) as error:
-                log.warning("%s; left out", error)
+                unreadable.append(Problem(UNREADABLE, f"{error}; left out"))
+                if strict:
+                    break
+    report_problems(unreadable, strict=strict)
     return scenes, tuple(sorted(out)), split
 
 

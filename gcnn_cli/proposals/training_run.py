@@ -37,6 +37,7 @@ class ProposalRunConfig:
 
     name_data: name series and patients in the weights file
     resume:    continue from the checkpoint of an earlier run
+    strict:    raise InputError for any problem with the data
     """
 
     data: tuple[Path, ...]
@@ -46,6 +47,7 @@ class ProposalRunConfig:
     name_data: bool = False
     overwrite: bool = False
     resume: bool = False
+    strict: bool = False
 
     def __post_init__(self) -> None:
         check_run_files(self.out, overwrite=self.overwrite, resume=self.resume)
@@ -73,9 +75,8 @@ def run_proposal_training(
     """
     started = time.monotonic()
     make_folder(config.folder)  # now, not after an hour of training
-    scenes, held_out, split = read_scenes(
-        list(config.data), search_spacing(config.train.input.spacing_mm), config.split
-    )
+    spacing_mm = search_spacing(config.train.input.spacing_mm)
+    scenes, held_out, split = read_scenes(list(config.data), spacing_mm, config.split, strict=config.strict)
     kinds = dict(Counter(scene.kind for scene in scenes))
     log.info("training: %s", kinds)
     patients = sorted({scene.patient for scene in scenes})
