@@ -3,7 +3,6 @@
 import math
 import shlex
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +36,7 @@ def learning_curve(
     samples: Annotated[str, typer.Option(help="Comma-separated numbers of training samples.")] = "30,300,3000",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each arm at each number of samples.")] = 3,
     first_seed: Annotated[
-        int, typer.Option("--first-seed", min=0, help="First seed; with folds, seed S holds out fold S + 1.")
+        int, typer.Option("--first-seed", min=0, help="First seed; with F folds, seed S holds out fold S mod F + 1.")
     ] = 0,
     budgets: Annotated[
         str, typer.Option(help="Comma-separated CPU seconds of training after which networks are measured too.")
@@ -73,7 +72,7 @@ def learning_curve(
     from gcnn_cli.experiment.curve_figures import make_cells, make_strata
     from gcnn_cli.experiment.curve_files import curve_text, write_curve
     from gcnn_cli.experiment.pace import read_pace
-    from gcnn_cli.experiment.results import read_results
+    from gcnn_cli.experiment.results import describe_experiment, read_results
     from gcnn_cli.experiment.runs import Experiment, plan_runs, run_all
     from gcnn_cli.experiment.splits import splits_by_fold
     from gcnn_cli.samples.prepare import prepare
@@ -104,7 +103,8 @@ def learning_curve(
                 return prepare(list(data), recipe.samples, split, cache=where, held_out_transplants=True)
 
             pace = read_pace(out, arms, recipe.train) if times else {}
-            experiment = Experiment(recipe, out, splits_by_fold(prepare_fold, recipe.split), times, pace)
+            command = shlex.join(["gcnn", *sys.argv[1:]])
+            experiment = Experiment(recipe, out, splits_by_fold(prepare_fold, recipe.split), times, pace, command)
             rates: dict[str, float] = {}
 
             def watch(run: "Run", left: int, line: "Progress") -> None:
@@ -124,14 +124,6 @@ def learning_curve(
                 raise typer.Exit(128 + signal_number()) from None
     tests, results = read_results(out)
     cells, strata = make_cells(tests, results), make_strata(tests, results)
-    found = [kind for test in tests.values() for kind in test["kind"]]
-    kinds = {kind: found.count(kind) for kind in sorted(set(found))}
-    hours = sum(r["seconds"] for r in results if r["pooled_over"] == "trivial") / 3600
-    about = {
-        "command": shlex.join(["gcnn", *sys.argv[1:]]),
-        "data": f"Test set of patients and scans that no training or choice used: {kinds}; {len(results)} results,"
-        f" {hours:.1f} hours of training.",
-        "written": time.strftime("%Y-%m-%d"),
-    }
+    about = describe_experiment(tests, results)
     write_curve(cells, strata, out, about)
     typer.echo(curve_text(cells, strata, about), nl=False)

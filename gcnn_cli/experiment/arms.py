@@ -1,6 +1,6 @@
 """The arms of the data-efficiency experiment: networks that differ in symmetry, augmentation or width.
 
-Every arm is trained by the same recipe for the same number of steps. All arms but one augment by turning patches by
+Every arm is trained by the same recipe. All arms but one augment by turning patches by
 the elements of Oh, so that the gain of a group is not a lack of augmentation in the plain CNN.
 """
 

@@ -42,7 +42,7 @@ class Cell:
     reaches_tenfold: share of resamples in which the score is at least the plain CNN's at ten times as many samples
     factor:          data factor by interpolation (`factors`), `factor_range` its largest and smallest possible value
     fitted:          data factor by power laws
-    steps:           median over seeds of the steps until the training ended
+    steps:           median over seeds of the steps until the training or the budget ended
     steps_to_loss:   median over seeds of the steps to the plain CNN's lowest validation loss; inf if never reached
     """
 
@@ -111,7 +111,7 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
     by_key: defaultdict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
     for result in results:
         by_key[result["arm"], result["samples"]].append(result)
-    budgets = set.intersection(*(set(r.get("budgets", {})) for r in results if r["pooled_over"] == "trivial"))
+    budgets = {budget for result in results for budget in result.get("budgets", {})}
     cells: list[Cell] = []
     for context, kinds in CONTEXTS.items():
         if not any(kind in kinds for test in tests.values() for kind in test["kind"]):
@@ -188,7 +188,7 @@ def _cell(context: str, budget: str, key: tuple[str, int], points: dict[tuple[st
         factor_range=factor_range,
         fitted=power,
         fitted_interval=power_interval,
-        steps=float(np.median([run["steps"] for run in point.runs])),
+        steps=float(np.median([run["budget_steps"][budget] if budget else run["steps"] for run in point.runs])),
         steps_to_loss=_steps_to_loss(point.runs, same.runs if same else []),
     )
 

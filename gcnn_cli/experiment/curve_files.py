@@ -37,7 +37,7 @@ def write_curve(cells: Sequence[Cell], strata: Sequence[Stratum], folder: Path, 
 
 def curve_text(cells: Sequence[Cell], strata: Sequence[Stratum], about: dict[str, Any]) -> str:
     """Return the tables in Markdown, with their explanation."""
-    lines = [f"`{about['command']}`", "", str(about["data"]), ""]
+    lines = [*(f"`{command}`" for command in about["commands"]), "", _about(about), ""]
     for budget in dict.fromkeys(cell.budget for cell in cells):
         for context in CONTEXTS:
             chosen = [c for c in cells if (c.context, c.budget) == (context, budget)]
@@ -61,6 +61,16 @@ def curve_text(cells: Sequence[Cell], strata: Sequence[Stratum], about: dict[str
         " CNN with 10 N."
     )
     return "\n".join(lines) + "\n"
+
+
+def _about(about: dict[str, Any]) -> str:
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in about["test"].items())
+    precision = ", ".join(f"{count} in {name}" for name, count in about["precision"].items())
+    return (
+        f"Each network is tested on patients and scans that it was neither trained nor chosen on; together these have"
+        f" {kinds} samples, with false candidates in {about['test_scans']} scans. {about['trainings']} trainings"
+        f" ({precision}), {about['training_hours']} hours of steps."
+    )
 
 
 def _score_table(cells: Sequence[Cell]) -> list[str]:

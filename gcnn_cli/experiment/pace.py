@@ -1,7 +1,8 @@
 """Computing time: what a step of each arm costs, so that arms can be compared after equal time.
 
-Times are CPU seconds of this process, so other processes on the machine hardly change them. They are measured once
-and kept in the folder of the experiment: every process and machine that shares it counts with the same ones.
+A step is the network's part: forward, backward and update. Making a batch costs all arms the same. Times are CPU
+seconds of this process, so other processes on the machine hardly change them. They are measured once and kept in the
+folder of the experiment: every process and machine that shares it counts with the same ones.
 """
 
 import time
@@ -40,9 +41,8 @@ def read_pace(folder: Path, arms: tuple[Arm, ...], config: TrainConfig) -> dict[
 
 
 def steps_within(budget: float, seconds_per_step: float, config: TrainConfig) -> int:
-    """Return the last step with a validation within a budget of CPU seconds; at least the first such step."""
-    periods = int(budget / seconds_per_step) // config.validate_every
-    return max(1, periods) * config.validate_every
+    """Return the last step with a validation within a budget of CPU seconds; 0 if the first one is beyond it."""
+    return int(budget / seconds_per_step) // config.validate_every * config.validate_every
 
 
 def _seconds_per_step(config: TrainConfig) -> float:

@@ -1,6 +1,8 @@
 """The results of an experiment on disk: the test set of each fold, and the logits of each training."""
 
 import json
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,8 @@ def test_path(folder: Path, fold: int) -> Path:
 def read_results(folder: Path) -> tuple[dict[int, Test], list[dict[str, Any]]]:
     """Read the test set of each fold and every finished result, sorted by arm, samples and seed.
 
-    Raises InputError if the folder is not that of an experiment, or a file is damaged or belongs to another test set.
+    Raises InputError if the folder is not that of an experiment, a file is damaged or belongs to another test set, or
+    the results come from different data or different recipes.
     """
     paths = sorted([*folder.glob("test.json"), *folder.glob("test-*.json")])
     if not paths:
@@ -33,7 +36,44 @@ def read_results(folder: Path) -> tuple[dict[int, Test], list[dict[str, Any]]]:
         if not test or not all(len(x) == len(test["label"]) and np.isfinite(x).all() for x in logits):
             name = f"{result['arm']}-{result['samples']}-{result['seed']}"
             raise InputError(f"{folder}: {name} does not belong to this test set")
+    _check_alike(folder, results)
     return tests, sorted(results, key=lambda r: (r["arm"], r["samples"], r["seed"]))
+
+
+def _check_alike(folder: Path, results: list[dict[str, Any]]) -> None:
+    """Raise InputError unless all results have one recipe and those of a fold the same data."""
+    first: dict[tuple[str, int], dict[str, Any]] = {}
+    for result in results:
+        for what, fold in (("recipe", 0), ("data", result["fold"])):
+            other = first.setdefault((what, fold), result)
+            if result.get(what) != other.get(what):
+                pair = " and ".join(f"{r['arm']}-{r['samples']}-{r['seed']}" for r in (other, result))
+                raise InputError(f"{folder}: {pair} come from different {what}: keep them in folders of their own")
+
+
+def describe_experiment(tests: dict[int, Test], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the tables are made of: the commands, the test samples by kind, the trainings and their hours.
+
+    Samples of a scan that several folds test on count once.
+    """
+    most: dict[tuple[str, str, str], int] = {}
+    for test in tests.values():
+        counts = Counter(zip(test["kind"], test["series"], test["patient"], strict=True))
+        most |= {key: max(count, most.get(key, 0)) for key, count in counts.items()}
+    kinds: Counter[str] = Counter()
+    for (kind, *_), count in most.items():
+        kinds[kind] += count
+    scans = len({series for kind, series, _ in most if kind == "candidate"})
+    trainings = [r for r in results if r["pooled_over"] == "trivial"]
+    return {
+        "commands": list(dict.fromkeys(r["command"] for r in results if r.get("command"))),
+        "test": dict(sorted(kinds.items())),
+        "test_scans": scans,
+        "trainings": len(trainings),
+        "training_hours": round(sum(r["seconds"] for r in trainings) / 3600, 1),
+        "precision": dict(Counter(r["precision"] for r in trainings)),
+        "written": time.strftime("%Y-%m-%d"),
+    }
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ checkpoint, and leaves one JSON file with the logits of all test samples for eac
 """
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -61,8 +60,10 @@ class Experiment:
     """What all trainings share.
 
     split_of: from a seed to its samples
-    budgets:  CPU seconds after which each network is also measured as it was then, one look at each sample
+    budgets:  CPU seconds after which each network is also measured as training would have left it then, by one look at
+              each sample
     pace:     CPU seconds of one step, by arm; all arms of the runs where there are budgets
+    command:  the command line, for the record
     """
 
     recipe: Recipe
@@ -70,6 +71,18 @@ class Experiment:
     split_of: Callable[[int], Split]
     budgets: tuple[float, ...] = ()
     pace: dict[str, float] = field(default_factory=dict)
+    command: str = ""
+
+    def budget_steps(self, run: Run) -> dict[str, int]:
+        """Return the last step within each budget, by its name; none for a budget that ends before a validation."""
+        steps = {f"{b:g}": steps_within(b, self.pace[run.arm.name], self.recipe.train) for b in self.budgets}
+        return {budget: step for budget, step in steps.items() if step}
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of what the results of one table share."""
+        recipe = self.recipe
+        return fingerprint(stated_settings(recipe.train), asdict(recipe.samples), asdict(recipe.split))
 
 
 def run_all(
@@ -106,7 +119,9 @@ def is_done(run: Run, split: Split, experiment: Experiment) -> bool:
         return False
     for path in _result_paths(run, experiment):
         if read_json(path).get("fingerprint") != _fingerprint(run, split, experiment):
-            raise InputError(f"{path}: comes from different data or a different recipe; use another --out")
+            raise InputError(
+                f"{path}: comes from different data or a different recipe, or other --budgets; use another --out"
+            )
     return True
 
 
@@ -129,9 +144,8 @@ def _train_one(
     config = run.arm.configure(recipe.train, run.seed)
     mark, precision = _fingerprint(run, split, experiment), precision_name(_CPU)
     checkpoint = Checkpoint(folder / "runs" / f"{run.name}.checkpoint", fingerprint(mark, precision))
-    started = time.monotonic()
     training = nested_subset(split.training, run.samples, run.seed)
-    steps = {budget: steps_within(budget, experiment.pace[run.arm.name], config) for budget in experiment.budgets}
+    steps = experiment.budget_steps(run)
     kept: dict[int, dict[str, torch.Tensor]] = {}
     network, validations = train_network(
         training,
@@ -143,7 +157,9 @@ def _train_one(
         keep_at=steps.values(),
         kept=kept,
     )
+    ended = validations[-1].step
     then = GCNN(config.network).eval()
+    seconds = _training_seconds(validations, config.batch_size)
 
     def logits_of(trained: GCNN, group: str) -> list[float]:
         logits = score_samples(trained, split.test, recipe.train.input, _CPU, group)
@@ -153,11 +169,11 @@ def _train_one(
         logits = logits_of(network, group)
         budgets = {}
         for budget, step in steps.items() if group == "trivial" else ():
-            if step in kept:
+            if step >= ended:
+                budgets[budget] = logits
+            else:
                 then.load_state_dict(kept[step])
-                budgets[f"{budget:g}"] = logits_of(then, group)
-            else:  # the training ended within the budget
-                budgets[f"{budget:g}"] = logits
+                budgets[budget] = logits_of(then, group)
         result = {
             "arm": run.arm.name if group == "trivial" else f"{run.arm.name}+{group}",
             "group": run.arm.group,
@@ -170,21 +186,29 @@ def _train_one(
             "kinds": {kind: sum(s.kind == kind for s in training) for kind in sorted({s.kind for s in training})},
             "seed": run.seed,
             "fold": split.fold,
-            "steps": validations[-1].step if validations else config.steps,
+            "steps": ended,
             "losses": [[v.step, round(v.validation["loss"], 5)] for v in validations if "loss" in v.validation],
             "logits": logits,
             "budgets": budgets,
+            "budget_steps": {budget: min(steps[budget], ended) for budget in budgets},
             "precision": precision,
+            "command": experiment.command,
+            "data": split.fingerprint,
+            "recipe": experiment.fingerprint,
             "fingerprint": mark,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(seconds, 1),
         }
         write_json(folder / "runs" / f"{name}.json", result)
     checkpoint.path.unlink(missing_ok=True)
-    log.info("%s: done in %.0f s", run.name, time.monotonic() - started)
+    log.info("%s: done after %d steps in %.0f s", run.name, ended, seconds)
+
+
+def _training_seconds(validations: list[Progress], batch_size: int) -> float:
+    """Return the seconds spent on steps, those before a resume too."""
+    begins = [0, *(v.step for v in validations)]
+    return sum((v.step - begin) * batch_size / v.patches_per_s for begin, v in zip(begins, validations, strict=False))
 
 
 def _fingerprint(run: Run, split: Split, experiment: Experiment) -> str:
-    recipe = experiment.recipe
-    settings = stated_settings(run.arm.configure(recipe.train, run.seed))
-    made = (settings, asdict(recipe.samples), asdict(recipe.split), run.samples, experiment.budgets)
-    return fingerprint(split.fingerprint, *made)
+    settings = stated_settings(run.arm.configure(experiment.recipe.train, run.seed))
+    return fingerprint(split.fingerprint, experiment.fingerprint, settings, run.samples, experiment.budget_steps(run))

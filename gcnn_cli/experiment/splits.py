@@ -80,7 +80,7 @@ def split_samples(prepared: Prepared, split: SplitConfig) -> Split:
     if kinds.isdisjoint(OWN_SURROUNDINGS) or "candidate" not in kinds:
         raise InputError("the test set needs held-out nodules and a held-out labeled scan; see --hold-out")
     described = [(s.kind, s.patient, s.series, s.label) for s in (*training, *watched, *test)]
-    return Split(training, watched, test, fingerprint(described), split.fold)
+    return Split(training, watched, test, fingerprint(described, prepared.origin), split.fold)
 
 
 def _is_watched(sample: Sample, number: int, seed: int) -> bool:

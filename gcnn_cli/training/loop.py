@@ -110,7 +110,8 @@ def train_network(
 
     start:  network with the values to begin with, of the configured shape
     frozen: number of its first convolutions that stay as they are
-    keep_at: steps with a validation at which the best network so far is put into `kept`, as a state dict by step
+    keep_at: steps with a validation at which the network that training would end with then is put into `kept`, as a
+            state dict by step
 
     Return the averaged network, in eval mode on the CPU, and the validations. With patience the network is the
     average at the best validation. Raises InputError if a class is missing, ModelError if the loss is not finite,
@@ -119,6 +120,11 @@ def train_network(
     for label, name in ((1, "nodules"), (0, "negatives")):
         if not any(s.label == label for s in training):
             raise InputError(f"training needs both nodules and negatives; there are no {name}")
+        if config.patience > 0 and not any(s.label == label for s in validation):
+            raise InputError(
+                f"patience = {config.patience} in [train] stops by held-out nodules and negatives; there are no {name}:"
+                " hold out more patients, or set patience = 0"
+            )
     process = process or Process()
     run = _Run(training, config, process, start, frozen)
     if checkpoint and (state := checkpoint.load()):
@@ -229,7 +235,8 @@ class _Run:
         else:
             self.without_better += 1
         if self.step in keep_at:
-            self.kept[self.step] = self.best
+            ends_with_best = self.config.patience > 0
+            self.kept[self.step] = self.best if ends_with_best else copy.deepcopy(self.average.state_dict())
         self.loss_sum, self.since, self.seconds = 0.0, 0, 0.0
 
     def result(self) -> tuple[GCNN, list[Progress]]:

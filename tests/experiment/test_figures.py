@@ -11,6 +11,7 @@ from gcnn_cli.experiment.curve_figures import make_cells, make_strata
 from gcnn_cli.experiment.curve_files import curve_text
 from gcnn_cli.experiment.factors import LIMIT, fitted
 from gcnn_cli.experiment.measures import MEASURES, nodule_credits
+from gcnn_cli.experiment.results import describe_experiment
 from gcnn_cli.training.validation import auc
 
 scores = st.lists(st.integers(0, 6).map(float), min_size=1, max_size=12)
@@ -53,7 +54,7 @@ TEST = {
 def result(arm, samples, logits, seed=0, losses=((10, 0.5), (20, 0.4))):
     return {
         "arm": arm, "samples": samples, "seed": seed, "logits": logits, "losses": [list(x) for x in losses],
-        "parameters": 1, "pooled_over": "trivial", "seconds": 1.0, "fold": 0, "steps": 20,
+        "parameters": 1, "pooled_over": "trivial", "seconds": 1.0, "fold": 0, "steps": 20, "precision": "float32",
     }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def test_figures_of_a_case_computed_by_hand():
 def test_a_score_beyond_the_plain_curve_is_marked():
     plain = [result("trivial", 30, [-1, -1, 1, 0, 2]), result("trivial", 300, [0.5, 0.5, 1, 0, 2])]
     cells = make_cells({0: TEST}, [*plain, result("O", 30, [2, 2, 1, 0, 2]), result("O", 300, [-2, -2, 1, 0, 2])])
-    text = curve_text(cells, [], {"command": "", "data": ""})
+    text = curve_text(cells, [], describe_experiment({0: TEST}, []))
     lines = text.partition("**Transplants**")[0].splitlines()
     rows = {tuple(row.split(" | ")[:3]): row.split(" | ") for row in lines if " | CPM | " in row}
     assert rows["| 30", "O", "CPM"][6].startswith("≥10.0 (≥10.0 to ")
@@ -164,15 +165,18 @@ def test_power_laws_give_the_factor_that_they_were_made_with():
 
 def test_budgets_are_measured_beside_the_end():
     results = [
-        {**result("trivial", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [-1, -1, 1, 0, 2]}},
-        {**result("O", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [2, 2, 1, 0, 2]}},
+        {**result("trivial", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [-1, -1, 1, 0, 2]}, "budget_steps": {"60": 10}},
+        {**result("O", 30, [2, 2, 1, 0, 2]), "budgets": {"60": [2, 2, 1, 0, 2]}, "budget_steps": {"60": 5}},
+        {**result("wide", 30, [2, 2, 1, 0, 2]), "budgets": {}, "budget_steps": {}},  # its first validation was later
         {**result("trivial+O", 30, [2, 2, 1, 0, 2]), "pooled_over": "O", "budgets": {}},
     ]
     cells = [c for c in make_cells({0: TEST}, results) if c.context == "own surroundings"]
+    ends = {(arm, ""): 0 for arm in ("trivial", "O", "wide", "trivial+O")}
     assert {(c.arm, c.budget): c.to_plain for c in cells if c.measure == "CPM"} == pytest.approx(
-        {("trivial", ""): 0, ("O", ""): 0, ("trivial+O", ""): 0, ("trivial", "60"): 0, ("O", "60"): 4 / 7}
+        {**ends, ("trivial", "60"): 0, ("O", "60"): 4 / 7}
     )
-    assert "after 60 CPU seconds" in curve_text(cells, [], {"command": "", "data": ""})
+    assert {(c.arm, c.steps) for c in cells if c.budget} == {("trivial", 10), ("O", 5)}
+    assert "after 60 CPU seconds" in curve_text(cells, [], describe_experiment({0: TEST}, []))
 
 
 def test_strata_are_measured_by_size_and_place():
@@ -184,7 +188,7 @@ def test_strata_are_measured_by_size_and_place():
         ("own surroundings", "0-6 mm"): (1, 0), ("own surroundings", "from 10 mm"): (1, 1),
         ("transplants", "6-10 mm"): (1, 1), ("transplants", "wall"): (1, 1),
     }  # fmt: skip
-    assert "0-6 mm (1)" in curve_text([], strata, {"command": "", "data": ""})
+    assert "0-6 mm (1)" in curve_text([], strata, describe_experiment({0: TEST}, []))
 
 
 def test_seeds_are_averaged_and_their_spread_reported():

@@ -19,7 +19,7 @@ from gcnn_cli.detection.proposals import ProposalConfig
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.experiment.arms import make_arms
 from gcnn_cli.experiment.pace import read_pace, steps_within
-from gcnn_cli.experiment.results import read_results
+from gcnn_cli.experiment.results import describe_experiment, read_results
 from gcnn_cli.experiment.runs import Experiment, is_done, plan_runs
 from gcnn_cli.experiment.splits import MOST, Split, split_samples, splits_by_fold, write_test
 from gcnn_cli.network.architecture import NetworkConfig
@@ -51,7 +51,7 @@ def test_the_pace_is_measured_once_and_read_again(tmp_path):
     pace = read_pace(tmp_path, arms, config)
     assert min(pace.values()) > 0
     assert read_pace(tmp_path, arms, config) == pace
-    assert [steps_within(s, 0.5, TrainConfig(validate_every=20)) for s in (1, 10, 29.9, 30)] == [20, 20, 40, 60]
+    assert [steps_within(s, 0.5, TrainConfig(validate_every=20)) for s in (1, 10, 29.9, 30)] == [0, 20, 40, 60]
     (tmp_path / "pace.json").write_text('{"trivial": 0, "O": "x"}')
     with pytest.raises(InputError, match=r"pace.json: damaged"):
         read_pace(tmp_path, arms, config)
@@ -65,6 +65,7 @@ def prepared(held):
     return SimpleNamespace(
         training=[s for s in cutouts if s.patient not in held] + scans,
         validation=[s for s in cutouts if s.patient in held] + [replace(s, patient="b", series="b") for s in scans],
+        origin=("proposals abc",),
     )
 
 
@@ -91,6 +92,35 @@ def test_with_folds_all_that_is_held_out_is_tested_and_validation_is_taken_from_
     assert len(of_cutouts[0] | of_cutouts[1]) == 17
     assert 20 < sum(s.kind == "candidate" for s in split.validation) < 60
     assert len(split.training) + len(split.validation) == len(prepared({"p0", "p1", "p2"}).training)
+
+
+def test_other_labels_and_other_proposals_make_another_split():
+    """The test set may look the same: as many candidates, of the same scans."""
+    one, other = prepared({"p0"}), prepared({"p0"})
+    other.origin = ("proposals def",)
+    folds = SplitConfig(folds=5, fold=2)
+    assert split_samples(one, folds).fingerprint == split_samples(prepared({"p0"}), folds).fingerprint
+    assert split_samples(one, folds).fingerprint != split_samples(other, folds).fingerprint
+
+
+@pytest.mark.parametrize("what", ["recipe", "data"])
+def test_results_of_two_recipes_make_no_table(tmp_path, what):
+    write_test(Split([], [], [sample("stack", 1), sample("candidate", 0)], "a"), tmp_path)
+    (tmp_path / "runs").mkdir()
+    for seed in (0, 1):
+        content = {"arm": "O", "samples": 30, "seed": seed, "logits": [1, 0], "recipe": "r", "data": "d"}
+        content[what] += str(seed)
+        (tmp_path / "runs" / f"O-30-{seed}.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"O-30-0 and O-30-1 come from different {what}"):
+        read_results(tmp_path)
+
+
+def test_samples_of_a_scan_that_several_folds_test_on_count_once():
+    scan = {"kind": ["candidate", "candidate"], "series": ["s", "s"], "patient": ["a", "a"]}
+    of_fold = {n: {key: [*scan[key], value] for key, value in
+                   {"kind": "stack", "series": f"c{n}", "patient": f"p{n}"}.items()} for n in (1, 2)}  # fmt: skip
+    about = describe_experiment(of_fold, [])
+    assert (about["test"], about["test_scans"]) == ({"candidate": 2, "stack": 2}, 1)
 
 
 def test_each_seed_holds_out_the_next_fold():

@@ -129,6 +129,28 @@ def test_a_run_ends_early_and_keeps_its_best(monkeypatch):
     assert all(torch.equal(value, states[1][key]) for key, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize(("label", "missing"), [(0, "nodules"), (1, "negatives")])
+def test_a_run_that_cannot_tell_when_to_end_is_refused(label, missing):
+    """Without a validation figure its best network would be the random start."""
+    config = dataclasses.replace(CONFIG, patience=2)
+    with pytest.raises(InputError, match=f"patience = 2 .* there are no {missing}: hold out more patients"):
+        train_network(TRAINING, [s for s in VALIDATION if s.label == label], config, lambda _: None)
+
+
+@pytest.mark.parametrize(("patience", "kept_from"), [(0, 1), (9, 0)])
+def test_what_is_kept_is_what_training_would_have_ended_with(monkeypatch, patience, kept_from):
+    scores, states, kept = iter([0.9, 0.5, 0.6]), [], {}
+
+    def scored(network, *_):
+        states.append({key: value.clone() for key, value in network.state_dict().items()})
+        return {"cpm": next(scores)}
+
+    monkeypatch.setattr("gcnn_cli.training.loop.validate", scored)
+    config = dataclasses.replace(CONFIG, validate_every=4, patience=patience)
+    train_network(TRAINING, VALIDATION, config, lambda _: None, keep_at=[8], kept=kept)
+    assert all(torch.equal(value, states[kept_from][key]) for key, value in kept[8].items())
+
+
 # The command
 
 
