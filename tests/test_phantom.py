@@ -159,7 +159,11 @@ def test_settings_that_make_no_phantom_are_refused(changes):
 
 @pytest.mark.slow
 def test_the_sample_is_made_by_its_command(sample):
-    assert np.array_equal(read_volume(sample).hu, make_phantom(PhantomConfig()).volume.hu)
+    """Another processor rounds a few voxels in a million to the next step: 7 on one without AVX-512."""
+    config = PhantomConfig()
+    apart = np.abs(read_volume(sample).hu.astype(int) - make_phantom(config).volume.hu)
+    assert apart.max() <= config.step_hu
+    assert np.count_nonzero(apart) <= apart.size * 2e-5
 
 
 @pytest.mark.slow

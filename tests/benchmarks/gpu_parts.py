@@ -128,14 +128,16 @@ def findings(bench: Bench) -> Rows:
     threshold = bench.model.calibration.threshold
     expected = detect(bench.volume, bench.detector(CPU, bfloat16=False), threshold=0.0).nodules
     rows = []
-    for bfloat16 in (False, True):
+    precisions = [name for name in precisions_of(bench.device) if name in ("float32", "bfloat16")]
+    for precision in precisions:
+        bfloat16 = precision == "bfloat16"
         found = detect(bench.volume, bench.detector(bench.device, bfloat16=bfloat16), threshold=0.0).nodules
         sides = [(expected, found), (found, expected)]
         pairs = [(n, _nearest(n, other)) for one, other in sides for n in one if n.probability >= threshold]
         met = [(a, b) for a, b in pairs if b is not None]
         rows.append(
             {
-                "precision": "bfloat16" if bfloat16 else "float32",
+                "precision": precision,
                 "nodules": sum(n.probability >= threshold for n in found),
                 "of the CPU": sum(n.probability >= threshold for n in expected),
                 "without a counterpart": len(pairs) - len(met),

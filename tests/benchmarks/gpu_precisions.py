@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weights import TrainedModel
 
@@ -15,11 +16,11 @@ WITHOUT_TF32 = "float32 without TF32"
 def precisions_of(device: torch.device) -> tuple[str, ...]:
     """Their names.
 
-    A GPU's convolutions in float32 round their factors to TF32, unless torch is told otherwise. Float16 is left out on
-    a CPU, whose emulation of it takes seconds for each patch.
+    A GPU's convolutions in float32 round their factors to TF32, unless torch is told otherwise. What takes seconds for
+    each patch, as it is emulated, is left out on a CPU: float16, and bfloat16 where there are no instructions for it.
     """
     if device.type == "cpu":
-        return ("float32", "bfloat16")
+        return ("float32", "bfloat16") if has_fast_bfloat16(device) else ("float32",)
     return ("float32", *((WITHOUT_TF32,) if device.type == "cuda" else ()), "bfloat16", "float16")
 
 

@@ -13,6 +13,7 @@ from gcnn_cli.detection.detector import DetectionConfig, Detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
+from gcnn_cli.network.devices import has_fast_bfloat16
 from gcnn_cli.network.inference import make_scorer
 from gcnn_cli.network.verify import TOLERANCE, invariance_errors
 from gcnn_cli.network.weights import load_model
@@ -143,6 +144,7 @@ def test_the_shipped_weights_are_invariant(model):
     assert max(e.error for e in invariance_errors(model.network)) <= TOLERANCE
 
 
+@pytest.mark.skipif(not has_fast_bfloat16(CPU), reason="no fast bfloat16 here, so detection does not use it")
 def test_bfloat16_finds_the_same_nodules(report, volume, model):
     detector = Detector(model, make_scorer(model.network, CPU, bfloat16=True), load_proposer(CPU), FEW)
     fast = detect(volume, detector, threshold=0.3)

@@ -139,7 +139,7 @@ def test_negatives_are_mined_away_from_every_mark(monkeypatch):
 
 
 def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given, strict: (scenes(), ("patient 9",), given[-1]))
     config = ProposalRunConfig((tmp_path,), tmp_path / "small.safetensors", TINY, name_data=True)
     made = run_proposal_training(config)
     loaded = load_proposal_model(str(config.out))
@@ -155,7 +155,7 @@ def test_a_run_writes_weights_that_say_where_they_come_from(tmp_path, monkeypatc
 
 
 def test_a_resumed_run_writes_the_line_of_a_step_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given, strict: (scenes(), (), given[-1]))
     out = tmp_path / "small.safetensors"
     folder = ProposalRunConfig((tmp_path,), out, TINY).folder
     folder.mkdir()
@@ -168,7 +168,7 @@ def test_a_resumed_run_writes_the_line_of_a_step_once(tmp_path, monkeypatch):
 
 
 def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), ("patient 9",), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given, strict: (scenes(), ("patient 9",), given[-1]))
     split = SplitConfig(hold_out=("patient 9",))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY, split))
@@ -178,7 +178,7 @@ def test_weights_name_nobody_unless_asked_to(tmp_path, monkeypatch):
 
 
 def test_proposal_weights_are_no_scoring_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_run, "read_scenes", lambda *given: (scenes(), (), given[-1]))
+    monkeypatch.setattr(training_run, "read_scenes", lambda *given, strict: (scenes(), (), given[-1]))
     out = tmp_path / "small.safetensors"
     run_proposal_training(ProposalRunConfig((tmp_path,), out, TINY))
     with pytest.raises(Exception, match="format 3"):
