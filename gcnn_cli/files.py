@@ -4,6 +4,7 @@ import csv
 import errno
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,6 +38,13 @@ def make_folder(path: Path) -> None:
     """Make a folder and its parents. Raises OutputError."""
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OutputError if nothing can be written to a folder, or to where it is to be made. Leaves no trace."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    with writing(folder), tempfile.TemporaryFile(dir=there):
+        pass
 
 
 def write_bytes(path: Path, content: bytes, *, overwrite: bool) -> None:

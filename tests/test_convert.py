@@ -241,8 +241,11 @@ def test_refusals_write_nothing(run, saved, scans, phantom, tmp_path, arguments,
 
 def test_the_same_scan_in_another_format_will_do(run, saved, scans, tmp_path):
     """The checksum is of the voxels and their place, so a MetaImage of the series makes the same pictures."""
-    assert run("convert", saved, "--format", "html", "--scan", scans / "thorax.mhd").exit_code == 0
+    assert run("convert", saved, "--format", "html,luna16", "--scan", scans / "thorax.mhd").exit_code == 0
     assert "thorax.mhd (metaimage)" in (tmp_path / "thorax.nodules.html").read_text()
+    rows = (tmp_path / "thorax.luna16.csv").read_text().splitlines()[1:]
+    series = json.loads(saved.read_text())["input"]["seriesuid"]
+    assert {row.split(",")[0] for row in rows} == {series}  # not the name of the file, which no table has
 
 
 def test_nothing_is_replaced_unasked(run, saved, tmp_path):

@@ -136,6 +136,7 @@ def detect(
 
     from gcnn_cli.cohort.request import Request, check_request, check_single
     from gcnn_cli.cohort.scans import find_cohort
+    from gcnn_cli.files import check_writable
 
     stderr = start(quiet, verbose)
     request = Request(
@@ -152,6 +153,8 @@ def detect(
     check_request(request, cohort)
     check_files([lung_mask])
     check_single(request, cohort)
+    if request.out:
+        check_writable(request.out)
 
     from gcnn_cli.cohort.batch import run_cohort
     from gcnn_cli.network.weights import load_model

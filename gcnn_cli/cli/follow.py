@@ -58,13 +58,15 @@ def follow(
     verbose: Verbose = False,
 ) -> None:
     """Follow nodules over two scans of a patient: what is new, what is gone, what has grown and how fast."""
-    from gcnn_cli.files import check_not_existing
-    from gcnn_cli.followup.inputs import check_exam, follow_paths
+    from gcnn_cli.files import check_not_existing, check_writable
+    from gcnn_cli.followup.inputs import check_days, check_exam, follow_paths
 
+    check_days(days)
     check_device(device)
     check_weights(model)
     paths = follow_paths(prior, current, out)
     check_not_existing(list(paths.values()), overwrite=overwrite)
+    check_writable(out)
     check_exam(prior, scan=prior_scan, series=prior_series, threshold=threshold)
     check_exam(current, scan=current_scan, series=current_series, threshold=threshold)
 

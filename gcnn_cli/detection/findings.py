@@ -54,6 +54,11 @@ class Nodule:
         if self.fp_per_scan is not None and not self.fp_per_scan > 0:
             raise InputError(f"false positives per scan must be more than 0, got {self.fp_per_scan}")
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether diameter and volume were measured; where nothing stands out they are the candidate's."""
+        return self.seed is None or self.diameter_mm != self.seed.diameter_mm
+
 
 @dataclass(frozen=True)
 class ScanSummary:

@@ -57,7 +57,7 @@ def follow_data(made: FollowUp) -> dict[str, Any]:
         "frame": "LPS",
         "units": "mm",
         "nodules": [_pair_data(number, pair) for number, pair in enumerate(made.pairs, start=1)],
-        "warnings": [*made.warnings, *made.prior.report.warnings, *made.current.report.warnings],
+        "warnings": list(made.warnings),
     }
 
 

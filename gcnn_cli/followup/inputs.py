@@ -1,5 +1,6 @@
 """What can be known of a follow-up before torch is loaded: its inputs, as far as headers tell, and its file names."""
 
+import math
 from pathlib import Path
 
 from gcnn_cli.errors import UsageError
@@ -26,6 +27,12 @@ def check_options(path: Path, *, scan: Path | None, series: str | None, threshol
         raise UsageError("is a scan itself; the options that name the scan go with a result", path=path)
 
 
+def check_days(days: float | None) -> None:
+    """Raise UsageError for days between two scans that cannot be."""
+    if days is not None and not 0 < days < math.inf:
+        raise UsageError(f"the days between the scans must be more than 0, got {days:g}")
+
+
 def check_exam(
     path: Path, *, scan: Path | None = None, series: str | None = None, threshold: float | None = None
 ) -> None:
@@ -34,7 +41,10 @@ def check_exam(
     if not is_result(path):
         check_scan(path, series=series)
         return
-    source = read_report(path).scan.source
+    report = read_report(path)
+    if report.options.get("lung_mask"):
+        raise UsageError("was made within a given lung mask and cannot be followed; detect without one", path=path)
+    source = report.scan.source
     place = scan or Path(source.path)
     check_scan(place, series=None if suffix_of(place) else source.series_choice, allow_gaps=source.gaps_filled)
 

@@ -6,7 +6,9 @@ new. Fainter findings must lie closer, because there are many of them and some l
 
     cost = distance / reach + |ln(d2 / d1)|      reach = 10 mm + the larger radius
 
-so that of two neighbors the one of like size is taken. The sum over all pairs is the least possible (Kuhn 1955).
+so that of two neighbors the one of like size is taken. Two nodules that stay apart, one gone and one new, cost 1.5.
+The sum is the least possible (Kuhn 1955): a nodule that has not changed keeps its partner though its neighbors come and
+go, and a pair that costs more is two nodules.
 """
 
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from gcnn_cli.scan.volume import Array
 
 _REACH_MM = 10.0  # what is left of two breaths after an affine map
 _FAINT_SHARE = 0.5  # of the reach, for findings below the threshold
-_NEVER = 1e6
+_APART = 1.5
 
 
 class Status(StrEnum):
@@ -51,7 +53,7 @@ class Pair:
     current: Nodule | None
     place_mm: tuple[float, float, float] | None = None
     distance_mm: float | None = None
-    growth: Growth | None = None
+    growth: Growth | None = None  # None without a match, and where one of the two could not be measured
     faint: bool = False
 
 
@@ -94,13 +96,16 @@ def match_nodules(prior: Found, current: Found, alignment: Alignment, days: floa
     for n, nodule in enumerate(current.nodules):
         if n in partner:
             before = prior.nodules[partner[n]]
+            grown = None
+            if before.is_measured and nodule.is_measured:
+                grown = growth(before.volume_mm3, prior.slice_mm, nodule.volume_mm3, current.slice_mm, days)
             pairs.append(
                 Pair(
                     Status.MATCHED,
                     before,
                     nodule,
                     distance_mm=float(np.linalg.norm(aligned[n] - before.position_mm)),
-                    growth=growth(before.volume_mm3, prior.slice_mm, nodule.volume_mm3, current.slice_mm, days),
+                    growth=grown,
                     faint=not (shown[1][n] and shown[0][partner[n]]),
                 )
             )
@@ -128,16 +133,16 @@ def _assign(
     share: float,
 ) -> dict[int, int]:
     """Return pairs of current (rows) and prior (columns) nodules within reach, at the least total cost."""
-    cost = np.full((len(rows), len(columns)), _NEVER)
+    cost = np.full((len(rows), len(columns)), _APART)
     for i, row in enumerate(rows):
         for j, column in enumerate(columns):
             sizes = current[row].diameter_mm, prior[column].diameter_mm
             reach = share * (_REACH_MM + max(sizes) / 2)
             distance = float(np.linalg.norm(aligned[row] - prior[column].position_mm))
             if distance <= reach:
-                cost[i, j] = distance / reach + abs(np.log(sizes[0] / sizes[1]))
+                cost[i, j] = min(_APART, distance / reach + abs(np.log(sizes[0] / sizes[1])))
     chosen = zip(*linear_sum_assignment(cost), strict=True)
-    return {rows[i]: columns[j] for i, j in chosen if cost[i, j] < _NEVER}
+    return {rows[i]: columns[j] for i, j in chosen if cost[i, j] < _APART}
 
 
 def _positions(nodules: Sequence[Nodule]) -> Array:

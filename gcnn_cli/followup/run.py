@@ -8,8 +8,8 @@ from gcnn_cli.detection.detector import Detector
 from gcnn_cli.detection.findings import Nodule, Report
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.errors import InputError, UsageError
-from gcnn_cli.followup.inputs import check_options, is_result
-from gcnn_cli.followup.matching import Found, Pair, match_nodules
+from gcnn_cli.followup.inputs import check_days, check_options, is_result
+from gcnn_cli.followup.matching import Found, Pair, Status, match_nodules
 from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.output.json_reading import read_report, read_same_scan
@@ -18,6 +18,7 @@ from gcnn_cli.scan.dicom.dates import scan_date
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
 
+_DECISIVE = ("pipeline", "candidate_weights", "grid_mm", "average_over")  # options, beside weights and threshold
 _FAINT_RATE = 8.0  # false positives per scan at which a fainter finding still counts as the same nodule
 
 
@@ -100,15 +101,18 @@ def follow(prior: Exam, current: Exam, days: float | None = None) -> FollowUp:
     sources = prior.report.scan.source, current.report.scan.source
     if sources[0].sha256 and sources[0].sha256 == sources[1].sha256:
         raise UsageError("both scans are the same", path=sources[1].path)
-    if days is not None and days <= 0:
-        raise UsageError(f"the days between the scans must be more than 0, got {days:g}")
+    check_days(days)
     between = _days_between(prior, current) if days is None else days
     lungs = prior.report.lungs, current.report.lungs
     if lungs[0] is None or lungs[1] is None:
         raise InputError("one of the scans shows no lung to align it by")
     alignment = align(prior.volume, lungs[0], current.volume, lungs[1])
     pairs = match_nodules(prior.found, current.found, alignment, between)
-    return FollowUp(prior, current, alignment, tuple(pairs), between, _warnings(prior, current, alignment, between))
+    unmeasured = sum(pair.status is Status.MATCHED and pair.growth is None for pair in pairs)
+    warnings = [*_warnings(prior, current, alignment, between), *_scan_warnings(prior, current)]
+    if unmeasured:
+        warnings.append(f"nodules that stand out too little to be measured, without a change of volume: {unmeasured}")
+    return FollowUp(prior, current, alignment, tuple(pairs), between, tuple(warnings))
 
 
 def _days_between(prior: Exam, current: Exam) -> float | None:
@@ -116,7 +120,9 @@ def _days_between(prior: Exam, current: Exam) -> float | None:
     if dates[0] is None or dates[1] is None:
         return None
     days = (dates[1] - dates[0]).days
-    if days <= 0:
+    if days == 0:  # made up, as in data without dates, or two series of one visit
+        return None
+    if days < 0:
         raise UsageError(
             f"the first scan was made {-days} days after the second by their headers; give the earlier one first, or"
             " the true number of days with --days"
@@ -133,6 +139,16 @@ def _warnings(prior: Exam, current: Exam, alignment: Alignment, days: float | No
     models = prior.report.model, current.report.model
     if models[0].sha256 != models[1].sha256:
         notes.append("the two results are of different weights: a nodule may be new to the weights alone")
+    thresholds = prior.report.threshold, current.report.threshold
+    if thresholds[0] != thresholds[1]:
+        notes.append(
+            f"the results list nodules from probabilities of {thresholds[0]:.3g} and {thresholds[1]:.3g} on: what only"
+            " one of them lists may be new or gone for that reason"
+        )
+    options = prior.report.options, current.report.options
+    differing = [name for name in _DECISIVE if options[0].get(name) != options[1].get(name)]
+    if differing:
+        notes.append(f"the results were made in different ways ({', '.join(differing)}): volumes may differ by that")
     slices = prior.found.slice_mm, current.found.slice_mm
     if max(slices) > 1.25 * min(slices):
         notes.append(
@@ -140,3 +156,9 @@ def _warnings(prior: Exam, current: Exam, alignment: Alignment, days: float | No
             " of small nodules"
         )
     return tuple(notes)
+
+
+def _scan_warnings(prior: Exam, current: Exam) -> list[str]:
+    """Return what the reading of each scan and its detection warned of, such as filled gaps."""
+    exams = (("earlier", prior), ("later", current))
+    return [f"the {name} scan: {text}" for name, exam in exams for text in exam.report.warnings]

@@ -85,8 +85,15 @@ def read_same_scan(report: Report, path: Path) -> tuple[Report, Volume]:
             path=path,
         )
     scan = ScanSummary.of(volume)
-    scan = replace(scan, source=replace(scan.source, warnings=source.warnings))
-    return replace(report, scan=scan), volume
+    # A file of another name, or of another format, does not rename the series that tables know.
+    named = replace(
+        scan.source,
+        series_uid=source.series_uid,
+        study_uid=source.study_uid,
+        frame_of_reference_uid=source.frame_of_reference_uid,
+        warnings=source.warnings,
+    )
+    return replace(report, scan=replace(scan, source=named)), volume
 
 
 def _report(data: dict[str, Any]) -> Report:

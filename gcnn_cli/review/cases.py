@@ -44,11 +44,18 @@ def find_cases(results: Sequence[Path], scan: Path | None = None) -> list[Case]:
     """
     paths = [path for result in results for path in _result_files(result)]
     reports = [(path, read_report(path)) for path in dict.fromkeys(paths)]
-    first: dict[str, Path] = {}
+    first: dict[str, tuple[Path, str]] = {}
     for path, report in reports:
-        uid = report.scan.source.series_uid
-        if first.setdefault(uid, path) != path:
-            raise UsageError(f"{first[uid]} and {path} are results of one scan ({uid}); give one of them")
+        source = report.scan.source
+        other, checksum = first.setdefault(source.series_uid, (path, source.sha256))
+        if other == path:
+            continue
+        if checksum == source.sha256:
+            raise UsageError(f"{other} and {path} are results of one scan ({source.series_uid}); give one of them")
+        raise UsageError(
+            f"{other} and {path} are results of two scans that are both called {source.series_uid}, which no table"
+            " could tell apart; rename one scan and detect again, or review each into its own --out"
+        )
     if scan is None:
         cases = [_case(path, report, Path(report.scan.source.path)) for path, report in reports]
     elif len(reports) == 1:

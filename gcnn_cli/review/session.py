@@ -41,6 +41,7 @@ class Session:
         self._reading = threading.Lock()
         self._scans: dict[int, tuple[bytes, memoryview]] = {}
         self._pairs: list[dict[str, Any]] = []
+        self._stale = False  # whether the tables lack a decision
         self._write_tables()
 
     def overview(self) -> dict[str, Any]:
@@ -70,6 +71,7 @@ class Session:
         """Take one decision, or take one back, save it, and return the new state as `review` does.
 
         Raises InputError for a decision that cannot be taken, OutputError if it cannot be saved; nothing is changed.
+        Raises OutputError too if the tables cannot be written: the decision is saved, and the next one writes them.
         """
         with self._deciding:
             before = self._reviews[number]
@@ -78,7 +80,10 @@ class Session:
                 self.store.save(self.cases[number].report, after)
                 self._reviews[number] = after
                 if (before.finished_at, after.finished_at) != (None, None):  # otherwise it is in no table
-                    self._write_tables()
+                    self._stale = True
+            if self._stale:  # by this decision, or by an earlier one whose tables could not be written
+                self._write_tables()
+                self._stale = False
         return self.review(number)
 
     def scan(self, number: int) -> tuple[bytes, memoryview]:

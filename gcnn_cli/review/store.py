@@ -104,10 +104,17 @@ class Store:
         write_bytes(path, text.encode("utf-8"), overwrite=True)
 
     def all_reviews(self) -> dict[str, dict[str, Review]]:
-        """Return the reviews of every scan by seriesuid, then by reader; both sorted. Raises InputError."""
+        """Return the reviews of every scan by seriesuid, then by reader; both sorted.
+
+        Raises InputError for a damaged file, and for reviews of two scans with one name.
+        """
         found: dict[str, dict[str, Review]] = {}
+        first: dict[str, tuple[Path, str]] = {}
         for path in sorted((self.folder / FOLDER).glob("*/*.json")):
             stored = self._stored(path)
+            other, checksum = first.setdefault(stored.seriesuid, (path, stored.scan_sha256))
+            if checksum != stored.scan_sha256:
+                raise InputError(f"reviews other voxels than {other}, under one name; move one of them", path=path)
             found.setdefault(stored.seriesuid, {})[path.parent.name] = stored.review
         return dict(sorted(found.items()))
 

@@ -16,7 +16,7 @@ from scipy import ndimage
 from typer.testing import CliRunner
 
 from gcnn_cli.cli import app
-from gcnn_cli.detection.findings import Candidate, ScanSummary
+from gcnn_cli.detection.findings import Candidate, ScanSummary, Seed
 from gcnn_cli.detection.lungs import LungConfig, segment_lungs
 from gcnn_cli.detection.measure import measure_nodule
 from gcnn_cli.errors import InputError, UsageError
@@ -217,6 +217,34 @@ def test_neighbors_are_told_apart_by_their_size():
     assert outcome(prior, current) == [(Status.MATCHED, 12.0, 12.5, False), (Status.MATCHED, 5.0, 5.0, False)]
 
 
+def test_a_stable_nodule_keeps_its_partner_while_its_neighbors_come_and_go():
+    """The most pairs would be two: 12 with 5 mm and 5 with 12 mm, which no nodule did."""
+    prior = found(((0, 0, 0), 12.0, 0.9), ((-11, 0, 0), 5.0, 0.8))
+    current = found(((0, 0, 0), 12.0, 0.9), ((11, 0, 0), 5.0, 0.8))
+    assert outcome(prior, current) == [
+        (Status.MATCHED, 12.0, 12.0, False), (Status.NEW, None, 5.0, False), (Status.GONE, 5.0, None, False),
+    ]  # fmt: skip
+
+
+def test_one_that_grew_in_its_place_is_matched():
+    assert outcome(found(((0, 0, 0), 5.0, 0.9)), found(((4, 0, 0), 15.0, 0.9))) == [(Status.MATCHED, 5.0, 15.0, False)]
+
+
+def test_what_was_not_measured_has_not_grown():
+    """Where nothing stands out, a nodule has the candidate's size, one of a few steps."""
+    dates = []
+    for place, diameter in (((0, 0, 0), 4.8), ((1, 0, 0), 6.6)):
+        date_found = found((place, diameter, 0.9))
+        (nodule,) = date_found.nodules
+        dates.append((date_found, replace(date_found, nodules=(replace(nodule, seed=Seed(place, diameter)),))))
+    (measured, stepped), (measured_now, stepped_now) = dates
+    for prior, current in ((stepped, measured_now), (measured, stepped_now), (stepped, stepped_now)):
+        (pair,) = match_nodules(prior, current, SAME, 365.0)
+        assert (pair.status, pair.growth) == (Status.MATCHED, None)
+    (pair,) = match_nodules(measured, measured_now, SAME, 365.0)
+    assert pair.growth.is_change
+
+
 def test_matching_is_one_to_one():
     prior, current = found(((0, 0, 0), 6.0, 0.9)), found(((1, 0, 0), 6.0, 0.9), ((2, 0, 0), 6.0, 0.8))
     assert [row[0] for row in outcome(prior, current)] == [Status.MATCHED, Status.NEW]
@@ -285,13 +313,27 @@ def test_dates_come_from_dicom_and_stand_nowhere(tmp_path):
     assert run._days_between(exams[0], exams[1]) == 181
     with pytest.raises(UsageError, match="181 days after the second"):
         run._days_between(exams[1], exams[0])
+    assert run._days_between(exams[0], exams[0]) is None  # made up, or of one visit
 
 
 def test_one_scan_and_days_that_cannot_be_are_refused(exams):
     with pytest.raises(UsageError, match="both scans are the same"):
         follow(exams[0], exams[0])
-    with pytest.raises(UsageError, match="more than 0"):
-        follow(*exams, -3)
+    for days in (-3, 0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="more than 0"):
+            follow(*exams, days)
+    done = CliRunner().invoke(app, ["follow", "a.mha", "b.mha", "--days", "nan"])  # before anything is read
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
+
+
+def test_results_made_in_different_ways_and_scans_with_warnings_are_noted(exams, made):
+    before, now = exams
+    other = replace(now.report, threshold=0.9, options={**now.report.options, "pipeline": 0}, warnings=("a gap",))
+    notes = " | ".join(follow(before, replace(now, report=other), 100).warnings)
+    assert "list nodules from probabilities of" in notes
+    assert "different ways (pipeline)" in notes
+    assert "the later scan: a gap" in notes
+    assert "different ways" not in " ".join(made.warnings)
 
 
 def test_without_dates_there_is_no_doubling_time(exams, made):

@@ -49,6 +49,23 @@ def test_a_failed_save_changes_nothing(cases, tmp_path, monkeypatch):
     assert sorted(p.name for p in file_of(tmp_path).parent.iterdir()) == ["flipped.json"]
 
 
+def test_tables_that_could_not_be_written_are_written_by_the_next_decision(cases, tmp_path, monkeypatch):
+    """Though it is the same one again, which changes nothing."""
+    session = session_of(cases, tmp_path)
+    finish = {"kind": "finish", "threshold": 1.0}
+    with monkeypatch.context() as patched:
+        patched.setattr("gcnn_cli.review.session.write_tables", _no_tables)
+        with pytest.raises(OutputError, match="cannot be written"):
+            session.decide(1, finish)
+    assert not (tmp_path / "seriesuids.csv").exists()
+    session.decide(1, finish)
+    assert "flipped" in (tmp_path / "seriesuids.csv").read_text()
+
+
+def _no_tables(_):
+    raise OutputError("cannot be written: Permission denied")
+
+
 def _disk_full(_):
     raise OSError(28, "No space left on device")
 
@@ -84,6 +101,16 @@ def test_another_scan_of_the_same_name_is_refused(cases, tmp_path):
     path = file_of(tmp_path)
     path.write_text(path.read_text().replace(cases[1].report.scan.source.sha256, "0" * 64))
     with pytest.raises(InputError, match="other voxels"):
+        session_of(cases, tmp_path)
+
+
+def test_reviews_of_two_scans_under_one_name_are_not_merged(cases, tmp_path):
+    session_of(cases, tmp_path).decide(1, {"kind": "finish", "threshold": 0.5})
+    path = file_of(tmp_path)
+    other = path.parent.parent / "bob" / path.name
+    other.parent.mkdir()
+    other.write_text(path.read_text().replace(cases[1].report.scan.source.sha256, "0" * 64))
+    with pytest.raises(InputError, match="under one name; move one of them"):
         session_of(cases, tmp_path)
 
 
@@ -164,6 +191,9 @@ def test_results_and_scans_are_found(cases, tmp_path):
     again = tmp_path / "again.nodules.json"
     again.write_bytes(cases[1].result.read_bytes())
     with pytest.raises(UsageError, match="results of one scan"):
+        find_cases([results, again])
+    again.write_text(again.read_text().replace(cases[1].report.scan.source.sha256, "0" * 64))
+    with pytest.raises(UsageError, match="two scans that are both called flipped"):
         find_cases([results, again])
     with pytest.raises(UsageError, match="give the folder of the scans"):
         find_cases([results], scans / "flipped.mhd")
