@@ -17,7 +17,7 @@ from gcnn_cli.evaluation.froc import interval
 from gcnn_cli.experiment.factors import fitted, interpolated
 from gcnn_cli.experiment.measures import MEASURES, Floats
 from gcnn_cli.experiment.resampling import Columns, Resampler, logits_of
-from gcnn_cli.experiment.results import Test
+from gcnn_cli.experiment.results import Test, count_distinct
 from gcnn_cli.experiment.splits import OWN_SURROUNDINGS
 from gcnn_cli.samples.transplant import PLACE_KINDS
 
@@ -114,9 +114,11 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
     budgets = {budget for result in results for budget in result.get("budgets", {})}
     cells: list[Cell] = []
     for context, kinds in CONTEXTS.items():
-        if not any(kind in kinds for test in tests.values() for kind in test["kind"]):
-            continue
         columns = {fold: Columns(test, kinds) for fold, test in tests.items()}
+        columns = {fold: test for fold, test in columns.items() if test.is_measurable}
+        measured = {key: [r for r in runs if r["fold"] in columns] for key, runs in by_key.items()}
+        if not any(measured.values()):
+            continue
         resampler = Resampler(columns, [r["seed"] for r in results], seed)
         for budget in ("", *sorted(budgets, key=float)):
             points = {
@@ -126,8 +128,8 @@ def make_cells(tests: dict[int, Test], results: list[dict[str, Any]], seed: int 
                     np.array([resampler.resample(r, budget) for r in runs]),
                     resampler,
                 )
-                for key, runs in by_key.items()
-                if not budget or all(budget in r.get("budgets", {}) for r in runs)
+                for key, runs in measured.items()
+                if runs and (not budget or all(budget in r.get("budgets", {}) for r in runs))
             }
             for key in sorted(points, key=lambda k: (k[1], k[0])):
                 cells += [_cell(context, budget, key, points, n) for n in range(len(MEASURES))]
@@ -223,10 +225,14 @@ _SIZES_MM = ((0, 6), (6, 10), (10, 100))
 
 
 def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> list[Stratum]:
-    """Measure each arm on the nodules of each size and, of transplants, at each kind of place."""
+    """Measure each arm on the nodules of each size and, of transplants, at each kind of place.
+
+    Arms are compared at each number of samples over the seeds that all of them have.
+    """
     strata: list[Stratum] = []
-    described = {fold: test for fold, test in tests.items() if "diameter_mm" in test}
-    keys = sorted({(r["samples"], r["arm"]) for r in results if r["fold"] in described})
+    folds = {r["fold"] for r in results}
+    described = {fold: test for fold, test in tests.items() if fold in folds and "diameter_mm" in test}
+    groups = _of_common_seeds([r for r in results if r["fold"] in described])
     for context, kinds in CONTEXTS.items():
         columns = {fold: Columns(test, kinds) for fold, test in described.items()}
         parts: list[tuple[str, dict[int, Any]]] = [
@@ -236,16 +242,34 @@ def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> li
         if context == "transplants":
             parts += [(place, _at_place(described, kinds, place)) for place in PLACE_KINDS]
         for part, chosen in parts:
-            count = sum(int(c.sum()) for c in chosen.values())
-            for samples, arm in keys if count else ():
-                scores = [
-                    columns[r["fold"]].score(r["logits"], chosen[r["fold"]])
-                    for r in results
-                    if (r["samples"], r["arm"]) == (samples, arm) and r["fold"] in described
-                ]
-                means = np.nanmean(scores, axis=0)
-                strata.append(Stratum(context, part, count, arm, samples, tuple(float(v) for v in means)))
+            count = count_distinct(
+                _rows(test, columns[fold].positive, chosen[fold]) for fold, test in described.items()
+            )
+            for (samples, arm), runs in groups.items():
+                runs = [r for r in runs if chosen[r["fold"]].any()]
+                if runs:
+                    means = np.mean([columns[r["fold"]].score(r["logits"], chosen[r["fold"]]) for r in runs], axis=0)
+                    strata.append(Stratum(context, part, count, arm, samples, tuple(float(v) for v in means)))
     return strata
+
+
+def _of_common_seeds(results: Sequence[dict[str, Any]]) -> dict[tuple[int, str], list[dict[str, Any]]]:
+    """Return the results by samples and arm, of the seeds alone that every arm has at this number of samples."""
+    seeds: defaultdict[int, defaultdict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for r in results:
+        seeds[r["samples"]][r["arm"]].add(r["seed"])
+    common = {samples: set.intersection(*arms.values()) for samples, arms in seeds.items()}
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for r in sorted(results, key=lambda r: (r["samples"], r["arm"])):
+        if r["seed"] in common[r["samples"]]:
+            groups.setdefault((r["samples"], r["arm"]), []).append(r)
+    return groups
+
+
+def _rows(test: Test, positive: Any, chosen: Any) -> list[tuple[str, str, str]]:
+    """Return kind, series and patient of the chosen nodules of a test set."""
+    rows = [*zip(test["kind"], test["series"], test["patient"], strict=True)]
+    return [rows[n] for n in np.flatnonzero(positive)[chosen]]
 
 
 def _of_size(tests: dict[int, Test], kinds: Sequence[str], low: float, high: float) -> dict[int, Any]:

@@ -54,7 +54,8 @@ def curve_text(cells: Sequence[Cell], strata: Sequence[Stratum], about: dict[str
     lines += _strata_tables(strata)
     lines.append(
         "CPM: mean sensitivity at 1/8 to 8 false positives per scan. Intervals: 95 %, paired bootstrap over the"
-        " patients of the nodules, the patients of the scans with false positives, and the seeds. ±: standard"
+        " patients of the nodules, the patients of the scans with false positives, and the seeds; with few seeds and"
+        " few such scans they are too narrow. ±: standard"
         " deviation over seeds. Data factor: samples that the plain CNN needs for the same score, divided by the arm's"
         " own, by interpolation over log N, and by power laws through all points; ≤ and ≥ mark the ends of what was"
         " measured. Reaches 10 N: share of resamples in which the arm with N samples is at least as good as the plain"
@@ -136,7 +137,11 @@ def _deviation(cell: Cell) -> str:
 
 
 def _limited(value: float) -> str:
-    return f"≥{LIMIT:g}" if value >= LIMIT else f"≤{1 / LIMIT:g}" if value <= 1 / LIMIT else f"{value:.1f}"
+    return f"≥{LIMIT:g}" if value >= LIMIT else f"≤{1 / LIMIT:g}" if value <= 1 / LIMIT else _ratio(value)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
 def _limits(values: tuple[float, float]) -> str:
@@ -157,7 +162,7 @@ def _factor(cell: Cell) -> str:
 
     def shown(value: float) -> str:
         sign = "≤" if value <= lowest * (1 + 1e-9) else "≥" if value >= highest * (1 - 1e-9) else ""
-        return f"{sign}{value:.1f}"
+        return f"{sign}{_ratio(value)}"
 
     low, high = cell.factor_interval
     return f"{shown(cell.factor)} ({shown(low)} to {shown(high)})"

@@ -40,7 +40,8 @@ def fitted(samples: int, counts: Floats, scores: Floats, plain_counts: Floats, p
     error = own_height + own_slope * np.log(samples)
     gains = slope < -1e-9
     needed = (error - height) / np.where(gains, slope, -1)
-    never = np.where(error < height + slope * np.log(samples), np.inf, -np.inf)
+    own = height + slope * np.log(samples)  # the plain CNN's error with as many samples
+    never = np.where(np.isclose(error, own), 0, np.where(error < own, np.inf, -np.inf))
     power = np.where(gains, needed - np.log(samples), never) / np.log(LIMIT)
     return np.asarray(LIMIT ** np.clip(power, -1, 1))
 

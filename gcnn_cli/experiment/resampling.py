@@ -1,7 +1,8 @@
 """One bootstrap for all arms of an experiment: over patients, labeled scans' patients and seeds together.
 
 A resample draws the patients of the nodules, the patients of the scans that hold the false candidates, and the seeds,
-each with replacement. All arms see the same draws, so differences between arms are paired. The seed decides the held-
+each with replacement. A transplant counts as often as its nodule's patient and its scan's patient were both drawn. All
+arms see the same draws, so differences between arms are paired. The seed decides the held-
 out fold, the training samples and the network's start, so that drawing seeds covers these three.
 """
 
@@ -30,6 +31,13 @@ class Columns:
         self.candidate_patients = patients[self.negative].tolist()
         owner = dict(zip(series[self.negative].tolist(), self.candidate_patients, strict=True))
         self.scan_patients = list(owner.values())  # one entry for each scan
+        chosen = zip(series[self.positive].tolist(), kinds[self.positive].tolist(), strict=True)
+        self.nodule_hosts = [owner.get(scan) if kind == "transplant" else None for scan, kind in chosen]
+
+    @property
+    def is_measurable(self) -> bool:
+        """Whether there are nodules and false candidates."""
+        return bool(self.positive.any() and self.negative.any())
 
     def score(self, logits: Sequence[float], chosen: NDArray[np.bool_] | None = None) -> Floats:
         """Return the scores [measures] of one result; NaN without nodules. chosen: of the nodules, [N]."""
@@ -43,7 +51,7 @@ class Columns:
 class Resampler:
     """Draws once; then resamples the scores of any arm's results.
 
-    tests: of each fold
+    tests: of each fold, all of them measurable
     seeds: all seeds of the experiment
     """
 
@@ -75,7 +83,9 @@ class _Draws:
 
     def __init__(self, test: Columns, nodules: dict[Any, Floats], hosts: dict[Any, Floats]) -> None:
         self._test = test
-        self._nodules = np.stack([nodules[p] for p in test.nodule_patients], axis=1)
+        once = np.ones(RESAMPLES)
+        pairs = zip(test.nodule_patients, test.nodule_hosts, strict=True)
+        self._nodules = np.stack([nodules[p] * (once if h is None else hosts[h]) for p, h in pairs], axis=1)
         self._candidates = np.stack([hosts[p] for p in test.candidate_patients], axis=1)
         self._scans = np.stack([hosts[p] for p in test.scan_patients], axis=1).sum(axis=1)
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +52,23 @@ def _check_alike(folder: Path, results: list[dict[str, Any]]) -> None:
                 raise InputError(f"{folder}: {pair} come from different {what}: keep them in folders of their own")
 
 
-def describe_experiment(tests: dict[int, Test], results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what the tables are made of: the commands, the test samples by kind, the trainings and their hours.
+def count_distinct(folds: Iterable[list[tuple[str, str, str]]]) -> int:
+    """Count test samples, given as kind, series and patient: those of a scan that several folds test on count once."""
+    most: Counter[tuple[str, str, str]] = Counter()
+    for rows in folds:
+        most |= Counter(rows)  # the larger count of each
+    return most.total()
 
-    Samples of a scan that several folds test on count once.
-    """
-    most: dict[tuple[str, str, str], int] = {}
-    for test in tests.values():
-        counts = Counter(zip(test["kind"], test["series"], test["patient"], strict=True))
-        most |= {key: max(count, most.get(key, 0)) for key, count in counts.items()}
-    kinds: Counter[str] = Counter()
-    for (kind, *_), count in most.items():
-        kinds[kind] += count
-    scans = len({series for kind, series, _ in most if kind == "candidate"})
+
+def describe_experiment(tests: dict[int, Test], results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the tables are made of: the commands, the test samples by kind, the trainings and their hours."""
+    rows = [[*zip(test["kind"], test["series"], test["patient"], strict=True)] for test in tests.values()]
+    kinds = sorted({kind for fold in rows for kind, *_ in fold})
+    scans = len({series for fold in rows for kind, series, _ in fold if kind == "candidate"})
     trainings = [r for r in results if r["pooled_over"] == "trivial"]
     return {
         "commands": list(dict.fromkeys(r["command"] for r in results if r.get("command"))),
-        "test": dict(sorted(kinds.items())),
+        "test": {name: count_distinct([row for row in fold if row[0] == name] for fold in rows) for name in kinds},
         "test_scans": scans,
         "trainings": len(trainings),
         "training_hours": round(sum(r["seconds"] for r in trainings) / 3600, 1),

@@ -159,6 +159,7 @@ def test_power_laws_give_the_factor_that_they_were_made_with():
     assert fitted(300, counts, better, counts, plain) == pytest.approx(7)
     assert fitted(30, counts, plain, counts, plain) == pytest.approx(1)
     flat = np.full(3, 0.5)
+    assert fitted(30, counts, flat, counts, flat) == 1
     assert fitted(30, counts, better, counts, flat) == LIMIT
     assert fitted(30, counts, flat - 0.1, counts, flat) == 1 / LIMIT
 
@@ -177,6 +178,35 @@ def test_budgets_are_measured_beside_the_end():
     )
     assert {(c.arm, c.steps) for c in cells if c.budget} == {("trivial", 10), ("O", 5)}
     assert "after 60 CPU seconds" in curve_text(cells, [], describe_experiment({0: TEST}, []))
+
+
+def test_a_transplant_is_drawn_with_its_scan():
+    """All are found in one scan and none in the other: which scans there are decides, not which donors."""
+    donors, scans = [f"d{n}" for n in range(20)], ("a", "b")
+    rows = [("transplant", donor, scan, 1) for scan in scans for donor in donors]
+    rows += [("candidate", scan, scan, 0) for scan in scans]
+    test = {name: [row[n] for row in rows] for n, name in enumerate(("kind", "patient", "series", "label"))}
+    logits = [2.0 if series == "a" else -2.0 for kind, _, series, _ in rows if kind == "transplant"] + [0.0, 0.0]
+    (cell,) = [c for c in make_cells({0: test}, [result("O", 30, logits)]) if c.measure == "AUC"]
+    assert cell.value == 0.5
+    assert cell.interval == (0, 1)
+
+
+def test_a_fold_without_transplants_is_left_out_of_their_figures():
+    chunks = {**TEST, "kind": ["chunk", "chunk", "candidate", "candidate", "chunk"]}
+    results = [result("O", 30, [2, 2, 1, 0, 2]), {**result("O", 30, [2, 2, 1, 0, 2], seed=1), "fold": 1}]
+    cells = {(c.context, c.measure): c for c in make_cells({0: TEST, 1: chunks}, results)}
+    assert (cells["own surroundings", "CPM"].seeds, cells["transplants", "CPM"].seeds) == (2, 1)
+    assert cells["transplants", "CPM"].value == 1
+
+
+def test_strata_compare_arms_over_the_seeds_that_all_of_them_have():
+    test = {**TEST, "diameter_mm": [4.0, 12.0, None, None, 7.0], "place": ["", "", "", "", "wall"]}
+    results = [result("trivial", 30, [2, 2, 1, 0, 2], seed=seed) for seed in (0, 1)]
+    results += [result("O", 30, [2, 2, 1, 0, 2])]
+    results[1]["logits"] = [-2, -2, 1, 0, -2]
+    strata = make_strata({0: test}, results)
+    assert {s.values for s in strata} == {(1, 1, 1)}  # without trivial's seed 1
 
 
 def test_strata_are_measured_by_size_and_place():
