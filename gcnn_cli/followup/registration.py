@@ -33,14 +33,16 @@ _LEAST_OVERLAP = 0.75
 class Alignment:
     """The map from places in the current scan to the same places in the prior one.
 
-    matrix:  float64 [4, 4], (x, y, z, 1) LPS mm of the current scan -> (x, y, z, 1) LPS mm of the prior one
-    overlap: Dice of the two lungs, laid on each other, where both scans show them
-    affine:  False if only the rigid step could be used
+    matrix:    float64 [4, 4], (x, y, z, 1) LPS mm of the current scan -> (x, y, z, 1) LPS mm of the prior one
+    overlap:   Dice of the two lungs, laid on each other, where both scans show them
+    affine:    False if only the rigid step could be used
+    in_common: share of each scan's lungs that the other scan shows, the smaller of the two
     """
 
     matrix: Array
     overlap: float
     affine: bool = True
+    in_common: float = 1.0
 
     def to_prior(self, positions_mm: Array) -> Array:
         """Return the places [..., 3] in the prior scan of places in the current one."""
@@ -64,14 +66,15 @@ def align(prior: Volume, prior_lungs: Volume, current: Volume, current_lungs: Vo
     affine = _optimized(fixed, inside[0], moving, rigid, sitk.AffineTransform(3), step_mm=1.0)
     stretch = float(np.linalg.det(affine[:3, :3]))
     is_sound = _STRETCH[0] < stretch < _STRETCH[1]
-    choices = [(m, _overlap(m, fixed, inside[0], moving, inside[1])) for m in (rigid, *([affine] if is_sound else []))]
-    matrix, overlap = max(choices, key=lambda choice: choice[1])
+    matrices = (rigid, affine) if is_sound else (rigid,)
+    laid = [(m, *_overlap(m, fixed, inside[0], moving, inside[1])) for m in matrices]
+    matrix, overlap, in_common = max(laid, key=lambda choice: choice[1])
     if overlap < _LEAST_OVERLAP:
         raise InputError(
             f"the lungs of the two scans cannot be laid on each other (they share {100 * overlap:.0f} %, where"
             f" {100 * _LEAST_OVERLAP:.0f} % are needed): are they of one patient, and do both show most of the lungs?"
         )
-    return Alignment(matrix, overlap, matrix is affine)
+    return Alignment(matrix, overlap, matrix is affine, in_common)
 
 
 def _centers(fixed: Volume, fixed_lungs: NDArray[np.bool_], moving: Volume, moving_lungs: NDArray[np.bool_]) -> Array:
@@ -135,15 +138,17 @@ def _overlap(
     fixed_lungs: NDArray[np.bool_],
     moving: Volume,
     moving_lungs: NDArray[np.bool_],
-) -> float:
-    """Return Dice of the lungs where both scans show something."""
+) -> tuple[float, float]:
+    """Return Dice of the lungs where both scans show something, and the share of the lungs that both show."""
     places = fixed.position_mm(np.indices(fixed.shape).transpose(1, 2, 3, 0).astype(float))
     index = moving.index_zyx(_mapped(matrix, places))
     shown = ((index >= 0) & (index <= np.array(moving.shape) - 1)).all(axis=-1)
     there = np.zeros(fixed.shape, bool)
     there[shown] = moving_lungs[tuple(np.round(index[shown]).astype(int).T)]
-    total = int(there.sum()) + int(fixed_lungs[shown].sum())
-    return 2 * int((there & fixed_lungs & shown).sum()) / total if total else 0.0
+    both, fixed_shown = int(there.sum()), int(fixed_lungs[shown].sum())
+    dice = 2 * int((there & fixed_lungs & shown).sum()) / (both + fixed_shown) if both + fixed_shown else 0.0
+    moving_shown = both * abs(float(np.linalg.det(matrix[:3, :3])))  # in voxels of the prior scan
+    return dice, min(1.0, fixed_shown / int(fixed_lungs.sum()), moving_shown / int(moving_lungs.sum()))
 
 
 def _mapped(matrix: Array, positions_mm: Array) -> Array:

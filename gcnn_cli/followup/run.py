@@ -14,11 +14,12 @@ from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.output.json_reading import read_report, read_same_scan
 from gcnn_cli.output.pictures.saved_lungs import with_lungs
-from gcnn_cli.scan.dicom.dates import scan_date
+from gcnn_cli.scan.dicom.dates import same_patient, scan_date
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
 
 _DECISIVE = ("pipeline", "candidate_weights", "grid_mm", "average_over")  # options, beside weights and threshold
+_LEAST_IN_COMMON = 0.8
 _FAINT_RATE = 8.0  # false positives per scan at which a fainter finding still counts as the same nodule
 
 
@@ -136,6 +137,13 @@ def _warnings(prior: Exam, current: Exam, alignment: Alignment, days: float | No
         notes.append("the days between the scans are unknown: no doubling time; give them with --days")
     if not alignment.affine:
         notes.append("the scans were aligned without stretching: nodules near the diaphragm may be paired wrongly")
+    if alignment.in_common < _LEAST_IN_COMMON:
+        notes.append(
+            f"only {100 * alignment.in_common:.0f} % of the lungs are in both scans, which makes it likelier that they"
+            " are laid on each other wrongly: look whether the pictures of a nodule show one place"
+        )
+    if same_patient(prior.report.scan.source, current.report.scan.source) is False:
+        notes.append("the headers name two patients (PatientID): are the scans of one?")
     models = prior.report.model, current.report.model
     if models[0].sha256 != models[1].sha256:
         notes.append("the two results are of different weights: a nodule may be new to the weights alone")

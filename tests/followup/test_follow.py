@@ -32,7 +32,7 @@ from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.phantom import make_phantom, quick_config
 from gcnn_cli.phantom.render import CENTER_LPS_MM
-from gcnn_cli.scan.dicom.dates import scan_date
+from gcnn_cli.scan.dicom.dates import same_patient, scan_date
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Source, Volume, make_affine
@@ -113,6 +113,27 @@ def test_a_turned_and_shifted_patient_is_laid_on_itself(made):
         assert np.linalg.norm(made.alignment.to_prior(moved(center)) - center) < 3
         assert np.linalg.norm(made.alignment.to_current(np.array(center)) - moved(center)) < 3
     assert made.alignment.overlap > 0.93
+
+
+def cropped(volume, keep):
+    """The part of a volume between two slices."""
+    to_world = volume.to_world.copy()
+    to_world[:3, 3] += volume.to_world[:3, 0] * keep.start
+    return Volume(volume.hu[keep], to_world, volume.source)
+
+
+def test_half_a_scan_is_laid_where_it_belongs_and_noted(exams, made):
+    prior, current = exams
+    lungs = prior.report.lungs
+    half = [cropped(v, slice(0, v.shape[0] // 2)) for v in (prior.volume, lungs)]
+    alignment = align(*half, current.volume, current.report.lungs)
+    places = np.array([place for place, *_ in TRUTH])
+    there = alignment.to_prior(np.array([moved(place) for place in places]))
+    assert np.linalg.norm(there - places, axis=1).max() < 3
+    assert 0.4 < alignment.in_common < 0.6
+    assert 0.95 < made.alignment.in_common <= 1
+    assert any("% of the lungs are in both scans" in note for note in run._warnings(*exams, alignment, DAYS))
+    assert not any("in both scans" in note for note in made.warnings)
 
 
 def test_every_nodule_is_what_became_of_it(made):
@@ -314,6 +335,25 @@ def test_dates_come_from_dicom_and_stand_nowhere(tmp_path):
     with pytest.raises(UsageError, match="181 days after the second"):
         run._days_between(exams[1], exams[0])
     assert run._days_between(exams[0], exams[0]) is None  # made up, or of one visit
+
+
+def test_two_patients_are_noted_and_not_named(tmp_path):
+    def of(patient):
+        def edit(number, dataset):
+            dataset.PatientID = patient
+
+        return edit
+
+    names = ("SECRET-1", "SECRET-2", "")
+    sources = [
+        read_volume(write_series(tmp_path / f"s{n}", some_hu(), axial(), edit=of(name))).source
+        for n, name in enumerate(names)
+    ]
+    assert [same_patient(sources[0], other) for other in sources] == [True, False, None]
+    assert same_patient(sources[0], Source("a.mha", "metaimage", "a")) is None
+    exams = [Exam(v, report_of(v, [])) for v in map(read_volume, (tmp_path / "s0", tmp_path / "s1"))]
+    (note,) = [note for note in run._warnings(*exams, SAME, 1.0) if "two patients" in note]
+    assert "SECRET" not in note
 
 
 def test_one_scan_and_days_that_cannot_be_are_refused(exams):

@@ -1,4 +1,7 @@
-"""The date of a DICOM scan, to count the days between two. No output states it: it could tell who the patient is."""
+"""What two DICOM scans of one patient are compared by: their dates, and whether their patient is the same.
+
+No output states either: they could tell who the patient is.
+"""
 
 from datetime import date, datetime
 
@@ -23,3 +26,14 @@ def scan_date(source: Source) -> date | None:
         except ValueError:
             continue
     return None
+
+
+def same_patient(first: Source, second: Source) -> bool | None:
+    """Return whether two DICOM volumes have one PatientID; None if one states none, and for other formats.
+
+    Raises InputError as `read_evidence`.
+    """
+    if (first.kind, second.kind) != ("dicom", "dicom"):
+        return None
+    one, other = (text_of(read_evidence(source).headers[0], "PatientID") for source in (first, second))
+    return one == other if one and other else None
