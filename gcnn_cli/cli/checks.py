@@ -46,3 +46,9 @@ def check_files(paths: Iterable[Path | None]) -> None:
     for path in paths:
         if path is not None and not path.exists():
             raise InputError("no such file", path=path)
+
+
+def check_recipe(path: Path | None) -> None:
+    """Raise InputError for a recipe that is no file. One of the article's, by name, is found when it is read."""
+    if path is not None and not str(path).startswith("winkels2018-"):
+        check_files([path])

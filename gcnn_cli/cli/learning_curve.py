@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gcnn_cli.cli.app import EXIT_CODES, Quiet, Threads, Verbose, app, start
-from gcnn_cli.cli.checks import check_files, check_folders
+from gcnn_cli.cli.checks import check_folders, check_recipe
 from gcnn_cli.cli.stopping import stop_requests
 from gcnn_cli.errors import UsageError
 
@@ -64,7 +64,7 @@ def learning_curve(
     Other arms: 'unturned' (plain CNN, no augmentation by turning), 'wide' (plain CNN, as much arithmetic as O's) and,
     with --config winkels2018-trivial, the article's networks by their names, such as winkels2018-d4h.
     """
-    check_files([config])
+    check_recipe(config)
     check_folders(data)
     errors = start(quiet, verbose, threads)
 

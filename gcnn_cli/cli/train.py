@@ -22,7 +22,7 @@ from gcnn_cli.cli.app import (
     console,
     start,
 )
-from gcnn_cli.cli.checks import check_device, check_files, check_folders, check_group, check_weights
+from gcnn_cli.cli.checks import check_device, check_folders, check_group, check_recipe, check_weights
 from gcnn_cli.cli.stopping import stop_requests
 from gcnn_cli.errors import UsageError
 from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
@@ -102,7 +102,7 @@ def train(
 
     check_device(device)
     check_group(group, UsageError)
-    check_files([config])
+    check_recipe(config)
     check_folders(data)
     check_weights(proposals)
     check_run_files(out, overwrite=overwrite, resume=resume)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from training.test_training import write_stack
+from typer.testing import CliRunner
 
+from gcnn_cli.cli import app
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
@@ -209,3 +211,17 @@ def test_the_recipe_of_the_page_is_one(root, tmp_path):
     (tmp_path / "r.toml").write_text(text)
     network = read_recipe(tmp_path / "r.toml").train.network
     assert (network.sides, network.map_sides, network.invariant_under) == ((16, 48, 48), (4, 6, 6), "D4h")
+
+
+@pytest.mark.parametrize("command", ["train", "learning-curve"])
+def test_the_commands_take_a_network_by_its_name(tmp_path, command):
+    """The data are refused, not the recipe; a misspelled name is a missing file."""
+    (tmp_path / "empty").mkdir()
+    words = [command, "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "out.safetensors"), "--config"]
+    arms = ["--groups", "winkels2018-trivial"] if command == "learning-curve" else []
+    named = CliRunner().invoke(app, [*words, "winkels2018-trivial", "-q", *arms])
+    assert named.exit_code == 3
+    assert "empty" in named.stderr
+    missing = CliRunner().invoke(app, [*words, "winkels2018-none", "-q"])
+    assert (missing.exit_code, missing.stderr.count("\n")) == (3, 1)
+    assert "winkels2018-none" in missing.stderr
