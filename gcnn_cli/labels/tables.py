@@ -207,11 +207,13 @@ def _read_fields(path: Path) -> Iterator[tuple[int, list[str]]]:
             start = [file.readline()]
             while start[-1] and not start[-1].strip():
                 start.append(file.readline())
-            reader = csv.reader(chain(start, file), delimiter=_separator(start[-1]))
+            reader = csv.reader(chain(start, file), delimiter=_separator(start[-1]), strict=True)
             for fields in reader:
                 if any(field.strip() for field in fields):
                     yield reader.line_num, fields
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error):
+    except UnicodeDecodeError:
         raise InputError(f"{path}: not a CSV file in UTF-8") from None
+    except csv.Error as error:  # an open quote among them, which would swallow the rows after it
+        raise InputError(f"{path}: not a CSV file in UTF-8: {error}") from None

@@ -159,6 +159,14 @@ def test_series_lists_have_a_header_or_none_and_may_name_patients(tmp_path):
     assert read_series(written(tmp_path, "")) == ({}, [])
 
 
+def test_an_open_quote_swallows_no_rows(tmp_path):
+    rows = 'a,1,2,3,5,"spiculated\nb,1,2,3,6,none\nc,1,2,3,7,none\n'
+    with pytest.raises(InputError, match="not a CSV file in UTF-8: unexpected end of data"):
+        read_nodules(written(tmp_path, REFERENCE.replace("\n", ",comment\n") + rows))
+    closed = written(tmp_path, REFERENCE.replace("\n", ",comment\n") + rows.replace("ted", 'ted"'))
+    assert len(read_nodules(closed)[0]) == 3
+
+
 def test_a_repeated_series_counts_once_and_is_reported(tmp_path):
     path = written(tmp_path, "a\nb\na\n")
     listed, (problem,) = read_series(path)
