@@ -32,7 +32,7 @@ from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.output.formats import FORMATS
 from gcnn_cli.output.seg import segmentation
 from gcnn_cli.output.sr import structured_report
-from gcnn_cli.scan.dicom.dates import scan_date
+from gcnn_cli.scan.dicom.dates import read_visit
 from gcnn_cli.scan.info import describe_scan
 from gcnn_cli.scan.reading import read_volume
 
@@ -298,7 +298,7 @@ def test_a_follow_up_tells_neither_who_nor_when(tmp_path):
     exam = Exam(volume, report)
     pair = Pair(Status.GONE, report.nodules[0], None, place_mm=report.nodules[0].position_mm)
     made = FollowUp(exam, exam, Alignment(np.eye(4), 1.0), (pair,), 90.0)
-    assert scan_date(volume.source) is not None  # the headers are there to be told
+    assert read_visit(volume.source).acquired is not None  # the headers are there to be told
     for text in (follow_csv(made), follow_json(made), follow_page(made).decode()):
         assert not found_in(text)
         assert "1999" not in text

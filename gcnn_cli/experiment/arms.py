@@ -1,7 +1,7 @@
 """The arms of the data-efficiency experiment: networks that differ in symmetry, augmentation or width.
 
-Every arm is trained by the same recipe. All arms but one augment by turning patches by
-the elements of Oh, so that the gain of a group is not a lack of augmentation in the plain CNN.
+Every arm is trained by the same recipe. All arms but one augment by turning patches by the elements of Oh, so that the
+gain of a group is not a lack of augmentation in the plain CNN.
 """
 
 from dataclasses import dataclass, replace

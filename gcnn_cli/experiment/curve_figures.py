@@ -243,7 +243,8 @@ def make_strata(tests: dict[int, Test], results: Sequence[dict[str, Any]]) -> li
             parts += [(place, _at_place(described, kinds, place)) for place in PLACE_KINDS]
         for part, chosen in parts:
             count = count_distinct(
-                _rows(test, columns[fold].positive, chosen[fold]) for fold, test in described.items()
+                [nodule for (*_, nodule), c in zip(_nodules(test, kinds), chosen[fold], strict=True) if c]
+                for fold, test in described.items()
             )
             for (samples, arm), runs in groups.items():
                 runs = [r for r in runs if chosen[r["fold"]].any()]
@@ -266,12 +267,6 @@ def _of_common_seeds(results: Sequence[dict[str, Any]]) -> dict[tuple[int, str],
     return groups
 
 
-def _rows(test: Test, positive: Any, chosen: Any) -> list[tuple[str, str, str]]:
-    """Return kind, series and patient of the chosen nodules of a test set."""
-    rows = [*zip(test["kind"], test["series"], test["patient"], strict=True)]
-    return [rows[n] for n in np.flatnonzero(positive)[chosen]]
-
-
 def _of_size(tests: dict[int, Test], kinds: Sequence[str], low: float, high: float) -> dict[int, Any]:
     return {
         fold: np.array([low <= (d or -1) < high for d, *_ in _nodules(test, kinds)], bool)
@@ -280,9 +275,14 @@ def _of_size(tests: dict[int, Test], kinds: Sequence[str], low: float, high: flo
 
 
 def _at_place(tests: dict[int, Test], kinds: Sequence[str], place: str) -> dict[int, Any]:
-    return {fold: np.array([p == place for _, p in _nodules(test, kinds)], bool) for fold, test in tests.items()}
+    return {fold: np.array([p == place for _, p, _ in _nodules(test, kinds)], bool) for fold, test in tests.items()}
 
 
-def _nodules(test: Test, kinds: Sequence[str]) -> list[tuple[float | None, str]]:
-    columns = zip(test["kind"], test["label"], test["diameter_mm"], test["place"], strict=True)
-    return [(diameter, place) for kind, label, diameter, place in columns if label and kind in kinds]
+def _nodules(test: Test, kinds: Sequence[str]) -> list[tuple[float | None, str, tuple[str, str, str]]]:
+    """Return diameter, place, and kind, series and patient of each nodule."""
+    names = ("kind", "label", "diameter_mm", "place", "series", "patient")
+    return [
+        (diameter, place, (kind, series, patient))
+        for kind, label, diameter, place, series, patient in zip(*(test[name] for name in names), strict=True)
+        if label and kind in kinds
+    ]

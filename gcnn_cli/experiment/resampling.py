@@ -2,8 +2,8 @@
 
 A resample draws the patients of the nodules, the patients of the scans that hold the false candidates, and the seeds,
 each with replacement. A transplant counts as often as its nodule's patient and its scan's patient were both drawn. All
-arms see the same draws, so differences between arms are paired. The seed decides the held-
-out fold, the training samples and the network's start, so that drawing seeds covers these three.
+arms see the same draws, so differences between arms are paired. The seed decides the held-out fold, the training
+samples and the network's start, so that drawing seeds covers these three.
 """
 
 from collections.abc import Sequence

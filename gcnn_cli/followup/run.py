@@ -14,7 +14,7 @@ from gcnn_cli.followup.registration import Alignment, align
 from gcnn_cli.network.contract import Calibration
 from gcnn_cli.output.json_reading import read_report, read_same_scan
 from gcnn_cli.output.pictures.saved_lungs import with_lungs
-from gcnn_cli.scan.dicom.dates import same_patient, scan_date
+from gcnn_cli.scan.dicom.dates import Visit, read_visit
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.volume import Volume
 
@@ -103,7 +103,8 @@ def follow(prior: Exam, current: Exam, days: float | None = None) -> FollowUp:
     if sources[0].sha256 and sources[0].sha256 == sources[1].sha256:
         raise UsageError("both scans are the same", path=sources[1].path)
     check_days(days)
-    between = _days_between(prior, current) if days is None else days
+    visits = read_visit(prior.volume.source), read_visit(current.volume.source)  # as read, not as the results name them
+    between = _days_between(*visits) if days is None else days
     lungs = prior.report.lungs, current.report.lungs
     if lungs[0] is None or lungs[1] is None:
         raise InputError("one of the scans shows no lung to align it by")
@@ -111,16 +112,17 @@ def follow(prior: Exam, current: Exam, days: float | None = None) -> FollowUp:
     pairs = match_nodules(prior.found, current.found, alignment, between)
     unmeasured = sum(pair.status is Status.MATCHED and pair.growth is None for pair in pairs)
     warnings = [*_warnings(prior, current, alignment, between), *_scan_warnings(prior, current)]
+    if visits[0].patient and visits[1].patient and visits[0].patient != visits[1].patient:
+        warnings.append("the headers name two patients (PatientID): are the scans of one?")
     if unmeasured:
         warnings.append(f"nodules that stand out too little to be measured, without a change of volume: {unmeasured}")
     return FollowUp(prior, current, alignment, tuple(pairs), between, tuple(warnings))
 
 
-def _days_between(prior: Exam, current: Exam) -> float | None:
-    dates = [scan_date(exam.volume.source) for exam in (prior, current)]
-    if dates[0] is None or dates[1] is None:
+def _days_between(prior: Visit, current: Visit) -> float | None:
+    if prior.acquired is None or current.acquired is None:
         return None
-    days = (dates[1] - dates[0]).days
+    days = (current.acquired - prior.acquired).days
     if days == 0:  # made up, as in data without dates, or two series of one visit
         return None
     if days < 0:
@@ -142,8 +144,6 @@ def _warnings(prior: Exam, current: Exam, alignment: Alignment, days: float | No
             f"only {100 * alignment.in_common:.0f} % of the lungs are in both scans, which makes it likelier that they"
             " are laid on each other wrongly: look whether the pictures of a nodule show one place"
         )
-    if same_patient(prior.report.scan.source, current.report.scan.source) is False:
-        notes.append("the headers name two patients (PatientID): are the scans of one?")
     models = prior.report.model, current.report.model
     if models[0].sha256 != models[1].sha256:
         notes.append("the two results are of different weights: a nodule may be new to the weights alone")

@@ -32,7 +32,7 @@ from gcnn_cli.network.contract import Calibration, InputSpec
 from gcnn_cli.network.weights import TrainedModel, save_model
 from gcnn_cli.phantom import make_phantom, quick_config
 from gcnn_cli.phantom.render import CENTER_LPS_MM
-from gcnn_cli.scan.dicom.dates import same_patient, scan_date
+from gcnn_cli.scan.dicom.dates import Visit, read_visit
 from gcnn_cli.scan.reading import read_volume
 from gcnn_cli.scan.resample import resample
 from gcnn_cli.scan.volume import Source, Volume, make_affine
@@ -329,31 +329,32 @@ def test_dates_come_from_dicom_and_stand_nowhere(tmp_path):
         read_volume(write_series(tmp_path / f"s{n}", some_hu(), axial(), edit=dated(text)))
         for n, text in enumerate(("20200301", "20200829", ""))
     ]
-    assert [scan_date(v.source) for v in volumes] == [date(2020, 3, 1), date(2020, 8, 29), date(2020, 1, 1)]
-    exams = [Exam(v, report_of(v, [])) for v in volumes]
-    assert run._days_between(exams[0], exams[1]) == 181
+    visits = [read_visit(v.source) for v in volumes]
+    assert [visit.acquired for visit in visits] == [date(2020, 3, 1), date(2020, 8, 29), date(2020, 1, 1)]
+    assert run._days_between(visits[0], visits[1]) == 181
     with pytest.raises(UsageError, match="181 days after the second"):
-        run._days_between(exams[1], exams[0])
-    assert run._days_between(exams[0], exams[0]) is None  # made up, or of one visit
+        run._days_between(visits[1], visits[0])
+    assert run._days_between(visits[0], visits[0]) is None  # made up, or of one visit
 
 
-def test_two_patients_are_noted_and_not_named(tmp_path):
-    def of(patient):
-        def edit(number, dataset):
-            dataset.PatientID = patient
+def test_two_patients_are_noted_and_not_named(exams, monkeypatch):
+    def notes(*patients):
+        visits = iter(Visit(None, patient) for patient in patients)
+        monkeypatch.setattr(run, "read_visit", lambda _: next(visits))
+        return [note for note in follow(*exams, DAYS).warnings if "two patients" in note]
 
-        return edit
+    (note,) = notes("SECRET-1", "SECRET-2")
+    assert "SECRET" not in note + repr(Visit(None, "SECRET-1"))
+    assert notes("SECRET-1", "SECRET-1") == notes("SECRET-1", "") == []
 
-    names = ("SECRET-1", "SECRET-2", "")
-    sources = [
-        read_volume(write_series(tmp_path / f"s{n}", some_hu(), axial(), edit=of(name))).source
-        for n, name in enumerate(names)
-    ]
-    assert [same_patient(sources[0], other) for other in sources] == [True, False, None]
-    assert same_patient(sources[0], Source("a.mha", "metaimage", "a")) is None
-    exams = [Exam(v, report_of(v, [])) for v in map(read_volume, (tmp_path / "s0", tmp_path / "s1"))]
-    (note,) = [note for note in run._warnings(*exams, SAME, 1.0) if "two patients" in note]
-    assert "SECRET" not in note
+
+def test_the_patient_comes_from_dicom_alone(tmp_path):
+    def named(number, dataset):
+        dataset.PatientID = "SECRET-1"
+
+    volume = read_volume(write_series(tmp_path / "s", some_hu(), axial(), edit=named))
+    assert read_visit(volume.source).patient == "SECRET-1"
+    assert read_visit(Source("a.mha", "metaimage", "a")) == Visit()
 
 
 def test_one_scan_and_days_that_cannot_be_are_refused(exams):

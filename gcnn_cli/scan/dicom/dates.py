@@ -3,7 +3,9 @@
 No output states either: they could tell who the patient is.
 """
 
+from dataclasses import dataclass, field
 from datetime import date, datetime
+from typing import Any
 
 from gcnn_cli.scan.dicom.evidence import read_evidence
 from gcnn_cli.scan.dicom.headers import text_of
@@ -12,28 +14,29 @@ from gcnn_cli.scan.volume import Source
 _DATES = ("AcquisitionDate", "SeriesDate", "StudyDate")  # the first that is stated
 
 
-def scan_date(source: Source) -> date | None:
-    """Return the date on which a DICOM volume was acquired; None if its headers state none, and for other formats.
+@dataclass(frozen=True)
+class Visit:
+    """The date on which a scan was acquired, None if unknown, and its PatientID, empty if unknown."""
+
+    acquired: date | None = None
+    patient: str = field(default="", repr=False)
+
+
+def read_visit(source: Source) -> Visit:
+    """Read the date and the patient of a DICOM volume from its headers; neither is known for other formats.
 
     Raises InputError as `read_evidence`.
     """
     if source.kind != "dicom":
-        return None
+        return Visit()
     header = read_evidence(source).headers[0]
+    return Visit(_date_of(header), text_of(header, "PatientID"))
+
+
+def _date_of(header: Any) -> date | None:
     for keyword in _DATES:
         try:
             return datetime.strptime(text_of(header, keyword), "%Y%m%d").date()
         except ValueError:
             continue
     return None
-
-
-def same_patient(first: Source, second: Source) -> bool | None:
-    """Return whether two DICOM volumes have one PatientID; None if one states none, and for other formats.
-
-    Raises InputError as `read_evidence`.
-    """
-    if (first.kind, second.kind) != ("dicom", "dicom"):
-        return None
-    one, other = (text_of(read_evidence(source).headers[0], "PatientID") for source in (first, second))
-    return one == other if one and other else None
