@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 @app.command(epilog=EXIT_CODES)
 def evaluate(
+    context: typer.Context,
     froc: Annotated[
         bool,
         typer.Option(
@@ -68,7 +69,7 @@ def evaluate(
             "-m",
             envvar="GCNN_MODEL",
             help="Shipped name or path of a weights file. Default: that of gcnn detect, or the weights that the reports"
-            " name.",
+            " name. With --predictions: the weights that made them; the variable is not used.",
         ),
     ] = None,
     proposals: ProposalsOption = DEFAULT_PROPOSALS,
@@ -113,6 +114,9 @@ def evaluate(
     del froc  # the flag only names the default measure
     _check_options(predictions, annotations, excluded, series, data, out, calibrate, save_calibrated, resume)
 
+    source = context.get_parameter_source("model")
+    if predictions and source and source.name == "ENVIRONMENT":
+        model = None  # which weights are used by default says nothing about those that made a file
     check_device(device)
     check_weights(model)
     check_weights(proposals)
@@ -242,14 +246,20 @@ def _detect(
 
 
 def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None":
-    """Load the weights that the user names, or the shipped weights with the checksum in the reports."""
+    """Load the weights that the user names, or the shipped weights with the checksum in the reports.
+
+    Raises InputError if the reports name others: the check for leakage would be of the wrong weights.
+    """
     if model is None and sha256 is None:
         return None
     from gcnn_cli.network.shipped import list_models
     from gcnn_cli.network.weights import load_model
 
     if model is not None:
-        return load_model(model)
+        trained = load_model(model)
+        if sha256 not in (None, trained.sha256):
+            raise InputError(f"the reports were made with the weights {sha256[:12]}…, not with {model}")
+        return trained
     return next((load_model(row["name"]) for row in list_models() if row["sha256"] == sha256), None)
 
 

@@ -171,8 +171,11 @@ def evaluate_matches(
 
 
 def compare_matches(first: Matches, second: Matches, config: EvaluationConfig) -> Difference:
-    """Return the CPM of the first minus that of the second, paired over the same scans."""
-    counts = draw_scans(len(first.series), config.resamples, config.seed)
+    """Return the CPM of the first minus that of the second, paired over the same scans.
+
+    One scan has no interval: each of its resamples is the same.
+    """
+    counts = draw_scans(len(first.series), config.resamples if len(first.series) > 1 else 0, config.seed)
     return compare(outcomes_of(first), outcomes_of(second), counts, config.interpolation)
 
 

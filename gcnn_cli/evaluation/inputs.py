@@ -43,8 +43,9 @@ class EvaluationInput:
         )
 
     def with_predictions(self, path: Path) -> "EvaluationInput":
-        """Return the same scans and reference with other predictions. Raises InputError."""
-        return replace(self, predictions=read_any_predictions(path))
+        """Return the same scans and reference with other predictions, and the remarks on these. Raises InputError."""
+        predictions = read_any_predictions(path)
+        return replace(self, predictions=predictions, remarks=_threshold_remarks(predictions, f"{path.name}: "))
 
     def sources(self) -> dict[str, Any]:
         """Return names and checksums of the files, without their folders, and the remarks."""
@@ -105,8 +106,7 @@ def _with_reference(
         remarks.append("no --series: scans without nodules and excluded marks are missing")
     if not excluded:
         remarks.append("no --excluded: marks where readers disagreed count as false positives")
-    if predicted.threshold:
-        remarks.append(f"the reports hold nodules from probability {predicted.threshold:g} on: the curve ends there")
+    remarks += _threshold_remarks(predicted)
     report_problems(problems, strict=False)
     files = {"annotations": annotations, "excluded": excluded, "series": series}
     return EvaluationInput(
@@ -139,6 +139,12 @@ def from_labelled(
         {},
         (*remarks, *_problem_remarks(problems)),
     )
+
+
+def _threshold_remarks(predicted: Predictions, name: str = "") -> tuple[str, ...]:
+    if not predicted.threshold:
+        return ()
+    return (f"{name}the reports hold nodules from probability {predicted.threshold:g} on: the curve ends there",)
 
 
 def _problem_remarks(problems: Sequence[Problem]) -> list[str]:

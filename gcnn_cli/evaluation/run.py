@@ -99,7 +99,9 @@ def run_evaluation(
     evaluation = evaluate_matches(matches, config, every_mark=every_mark)
     comparison = None
     if compare:
-        other = inputs.with_predictions(compare).match(config.rule, allow_unknown=allow_unknown)
+        others = inputs.with_predictions(compare)
+        inputs = replace(inputs, remarks=(*inputs.remarks, *others.remarks))
+        other = others.match(config.rule, allow_unknown=allow_unknown)
         difference = compare_matches(matches, other, config)
         comparison = Comparison(compare.name, evaluate_matches(other, config), difference)
     return EvaluationRun(inputs, weights, leakage, evaluation, comparison)

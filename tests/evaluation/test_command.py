@@ -105,6 +105,22 @@ def test_comparing_with_other_predictions(run, tables, tmp_path):
     assert "paired bootstrap" in run(*options(tables), "--compare", other).stdout
 
 
+def test_reports_that_end_at_a_threshold_are_named_in_a_comparison_too(run, labelled, tmp_path):
+    out, truth = tmp_path / "out", labelled / "data" / "annotations.csv"
+    assert run("--data", labelled / "data", "--model", labelled / "clean.safetensors", "--out", out).exit_code == 0
+    (whole,) = (out / "detections").glob("*.json")
+    report = json.loads(whole.read_text())
+    report["threshold"] = 0.5
+    cut = tmp_path / "cut.nodules.json"
+    cut.write_text(json.dumps(report))
+    done = run("--predictions", whole, "--annotations", truth, "--compare", cut)
+    assert done.exit_code == 0, done.output
+    assert "cut.nodules.json: the reports hold nodules from probability 0.5 on" in done.stderr
+    assert "the curve ends there" not in run("--predictions", whole, "--annotations", truth).stderr
+    compared = json.loads(run("--predictions", whole, "--annotations", truth, "--compare", cut, "--json").stdout)
+    assert compared["comparison"]["p"] is compared["comparison"]["interval"] is None  # one scan says nothing of chance
+
+
 def test_calibration_is_measured_on_every_mark(run, tables, tmp_path):
     done = run(*options(tables), "--calibrate", "--json", "--max-marks", 1)
     study = json.loads(done.stdout)["calibration"]
@@ -227,6 +243,24 @@ def test_scans_that_were_trained_on_are_reported_and_refused_with_strict(run, la
     assert refused.exit_code == 3
     assert refused.stdout == ""
     assert "--strict: the training data holds 1 of the evaluated series" in refused.stderr
+
+
+def test_only_weights_that_made_the_predictions_are_credited_and_checked(run, labelled, tables, tmp_path, monkeypatch):
+    """The variable names the weights of detection; a file of predictions may come from any."""
+    clean, leaky = labelled / "clean.safetensors", labelled / "leaky.safetensors"
+    monkeypatch.setenv("GCNN_MODEL", str(clean))
+    done = run(*options(tables), "--strict")
+    assert done.exit_code == 3
+    assert "leakage not checked" in done.stderr
+    assert run(*options(tables), "--strict", "--model", clean).exit_code == 0  # the user's word
+    out = tmp_path / "out"
+    assert run("--data", labelled / "data", "--model", leaky, "--out", out).exit_code == 0
+    detections = ("--predictions", out / "detections", "--annotations", labelled / "data" / "annotations.csv")
+    refused = run(*detections, "--model", clean)
+    assert (refused.exit_code, refused.stderr.count("\n")) == (3, 1)
+    assert "made with the weights" in refused.stderr
+    assert "1 of the evaluated series" in run(*detections, "--model", leaky).stderr
+    assert "leakage not checked" in run(*detections).stderr
 
 
 def test_weights_that_hold_counts_alone_cannot_be_checked():
