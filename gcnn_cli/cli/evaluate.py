@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gcnn_cli.evaluation.evaluation import Evaluation
     from gcnn_cli.evaluation.inputs import EvaluationInput
     from gcnn_cli.evaluation.run import EvaluationRun
+    from gcnn_cli.network.proposal_weights import ProposalModel
     from gcnn_cli.network.weights import TrainedModel
 
 
@@ -140,14 +141,15 @@ def evaluate(
     if predictions and annotations:
         inputs = from_files(predictions, annotations, excluded, series)
         trained = _find_weights(model, inputs.predictions.weights_sha256)
+        proposing = _find_proposals(proposals, inputs.predictions.proposals_sha256)
     else:
-        inputs, trained = _detect(
+        inputs, trained, proposing = _detect(
             data, model or DEFAULT_MODEL, proposals, device, out, overwrite, resume, strict, errors
         )
     run = run_evaluation(
         inputs,
         config,
-        Weights(trained.name, trained.sha256, _training_data(trained, model)) if trained else None,
+        Weights(trained.name, trained.sha256, _training_data(trained, model), proposing) if trained else None,
         compare=compare,
         calibrate=calibrate,
         allow_unknown=allow_unknown,
@@ -212,8 +214,11 @@ def _detect(
     resume: bool,
     strict: bool,
     errors: "Console",
-) -> tuple["EvaluationInput", "TrainedModel"]:
-    """Detect in the labeled scans of a folder. Reports are kept under `out`. Returns the weights, too."""
+) -> tuple["EvaluationInput", "TrainedModel", dict[str, Any]]:
+    """Detect in the labeled scans of a folder. Reports are kept under `out`.
+
+    Return the weights and the provenance of the proposal network, too.
+    """
     from gcnn_cli.cohort.labelled import detect_labelled
     from gcnn_cli.detection.detector import make_detector
     from gcnn_cli.evaluation.inputs import from_labelled
@@ -226,12 +231,14 @@ def _detect(
     folder = data or sample_folder()
     trained = load_model(model)
     detector = make_detector(trained, choose_device(device), proposals=proposals)
+    proposing = _training_data(detector.proposer.model, proposals)
     index = read_index([folder])
     scans = [scan for scan in index.scans if scan.labelled]
     if not scans:
         raise InputError(f"{folder}: no labeled scan")
     if strict:  # before hours of detection
-        find_leakage(_training_data(trained, model), [s.name for s in scans], [s.patient for s in scans]).check()
+        names, patients = [scan.name for scan in scans], [scan.patient for scan in scans]
+        find_leakage(_training_data(trained, model), names, patients, proposals=proposing).check()
     errors.print(NOTICE, style="dim")
     with tempfile.TemporaryDirectory() as temporary, errors.status("") as status:
         reports = detect_labelled(
@@ -242,7 +249,7 @@ def _detect(
             resume=resume,
             notify=shown_in(status),
         )
-    return from_labelled(scans, reports, folder, index.problems), trained
+    return from_labelled(scans, reports, folder, index.problems), trained, proposing
 
 
 def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None":
@@ -263,7 +270,20 @@ def _find_weights(model: str | None, sha256: str | None) -> "TrainedModel | None
     return next((load_model(row["name"]) for row in list_models() if row["sha256"] == sha256), None)
 
 
-def _training_data(trained: "TrainedModel", model: str | None) -> dict[str, Any]:
+def _find_proposals(model: str, sha256: str | None) -> dict[str, Any] | None:
+    """Return the provenance of the network that proposed the candidates of reports, if it is the one that is named.
+
+    Others cannot be checked: their provenance is empty. Return None for tables, whose origin nobody states.
+    """
+    if sha256 is None:
+        return None
+    from gcnn_cli.network.proposal_weights import load_proposal_model
+
+    proposer = load_proposal_model(model)
+    return _training_data(proposer, model) if proposer.sha256 == sha256 else {}
+
+
+def _training_data(trained: "TrainedModel | ProposalModel", model: str | None) -> dict[str, Any]:
     """Return the provenance, with the names of the training data if the folder of its run is beside the weights.
 
     It is for the leakage check alone: weights that are written again must not name data that they did not name.

@@ -25,8 +25,9 @@ def train_proposals(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and batches.")] = 0,
     hold_out: HoldOut = None,
     hold_out_share: Annotated[
-        float, typer.Option(min=0, max=0.9, help="Share of the other patients to keep out.")
-    ] = 0.0,
+        float,
+        typer.Option(min=0, max=0.9, help="Share of the other patients to hold out; the same patients as gcnn train."),
+    ] = 0.2,
     split_seed: Annotated[int, typer.Option(min=0, help="Seed of the choice of held-out patients.")] = 0,
     fold: Annotated[int, typer.Option(min=0, help="Fold to hold out, from 1; 0: no folds.")] = 0,
     folds: Annotated[int, typer.Option(min=0, help="Number of folds, by patient; needs --fold.")] = 0,

@@ -6,14 +6,24 @@ from typing import Any
 
 from gcnn_cli.errors import InputError
 
+WEIGHTS, PROPOSALS = "the weights", "the proposal network"
+
 
 @dataclass(frozen=True)
 class Leakage:
-    """Evaluated series and patients in the training data. `known` is False if the weights do not list that data."""
+    """Evaluated series and patients in the training data.
 
-    known: bool
+    unknown: networks whose training data are unknown, in words; what is found is then only a part
+    """
+
+    unknown: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
     patients: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> bool:
+        """True if all training data are known."""
+        return not self.unknown
 
     @property
     def found(self) -> bool:
@@ -26,33 +36,42 @@ class Leakage:
             raise InputError(f"--strict: {self}")
 
     def __str__(self) -> str:
-        if not self.known:
-            return "leakage not checked: the series and patients of the training data are unknown"
-        if not self.found:
-            return "no leakage: the weights were not trained on any evaluated series or patient, by name"
-        names = (*self.series, *self.patients)
-        return (
-            f"the training data holds {len(self.series)} of the evaluated series"
-            f" and {len(self.patients)} of the patients"
-            f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}):"
-            " the figures are too high"
-        )
+        if self.found:
+            names = (*self.series, *self.patients)
+            return (
+                f"the training data holds {len(self.series)} of the evaluated series"
+                f" and {len(self.patients)} of the patients"
+                f" ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''}):"
+                " the figures are too high"
+            )
+        if self.unknown:
+            whose = "" if WEIGHTS in self.unknown else f" of {PROPOSALS}"
+            return f"leakage not checked: the series and patients of the training data{whose} are unknown"
+        return "no leakage: the weights were not trained on any evaluated series or patient, by name"
 
 
-def find_leakage(provenance: Mapping[str, Any] | None, series: Iterable[str], patients: Iterable[str]) -> Leakage:
+def find_leakage(
+    provenance: Mapping[str, Any] | None,
+    series: Iterable[str],
+    patients: Iterable[str],
+    *,
+    proposals: Mapping[str, Any] | None = None,
+) -> Leakage:
     """Compare by name with `training_series` and `training_patients` of a weights file's provenance.
+
+    proposals: provenance of the network that proposed the candidates; None if there is none to check
 
     Weights that went on from others hold what these have learned, too: their `parent` counts with them. Weights that
     hold the counts alone, or no provenance, cannot be checked.
     """
-    data = training_data(provenance or {})
-    if data is None:
-        return Leakage(known=False)
-    seen_series, seen_patients = data
+    sources = {WEIGHTS: training_data(provenance or {})}
+    if proposals is not None:
+        sources[PROPOSALS] = training_data(proposals)
+    found = [data for data in sources.values() if data is not None]
     return Leakage(
-        known=True,
-        series=tuple(sorted(set(series) & seen_series)),
-        patients=tuple(sorted(set(patients) & seen_patients)),
+        tuple(name for name, data in sources.items() if data is None),
+        tuple(sorted(set(series) & set().union(*(data[0] for data in found)))),
+        tuple(sorted(set(patients) & set().union(*(data[1] for data in found)))),
     )
 
 

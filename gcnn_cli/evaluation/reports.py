@@ -17,13 +17,15 @@ ENDING = ".nodules.json"
 class Predictions:
     """Predicted marks and their origin.
 
-    weights_sha256: None if unknown
-    threshold:      highest threshold of the reports, below which they hold no marks; None for a table
+    weights_sha256:   None if unknown
+    threshold:        highest threshold of the reports, below which they hold no marks; None for a table
+    proposals_sha256: of the weights that proposed the candidates; None if unknown
     """
 
     marks: Marks
     weights_sha256: str | None = None
     threshold: float | None = None
+    proposals_sha256: str | None = None
 
 
 def read_any_predictions(path: Path) -> Predictions:
@@ -76,4 +78,6 @@ def predictions_of(reports: Sequence[Report], path: Path) -> Predictions:
         for nodule in report.nodules
     ]
     threshold = max((report.threshold for report in reports), default=0.0)
-    return Predictions(make_marks(rows), weights.pop() if weights else None, threshold)
+    proposers = {str(report.options.get("candidate_weights", "")).rpartition(" ")[2] for report in reports}
+    proposals = proposers.pop() if len(proposers) == 1 else ""
+    return Predictions(make_marks(rows), weights.pop() if weights else None, threshold, proposals or None)

@@ -16,11 +16,16 @@ from gcnn_cli.labels.frames import frame_warning
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights behind the predictions. provenance: as in the weights file"""
+    """The weights behind the predictions.
+
+    provenance: as in the weights file
+    proposals:  provenance of the network that proposed the candidates; None if unknown
+    """
 
     name: str
     sha256: str
     provenance: Mapping[str, Any]
+    proposals: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +93,12 @@ def run_evaluation(
 
     Raises InputError as reading, `match` and `evaluate_matches` do.
     """
-    leakage = find_leakage(weights.provenance if weights else None, inputs.series, inputs.patients)
+    leakage = find_leakage(
+        weights.provenance if weights else None,
+        inputs.series,
+        inputs.patients,
+        proposals=weights.proposals if weights else None,
+    )
     if strict:
         leakage.check()
     if warning := frame_warning(inputs.predictions.marks, inputs.nodules):

@@ -1,6 +1,7 @@
 """`gcnn evaluate --froc` from outside: what it prints, writes and refuses."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from gcnn_cli.cli import app
 from gcnn_cli.evaluation.leakage import find_leakage
 from gcnn_cli.network.contract import Calibration, InputSpec
+from gcnn_cli.network.proposal_weights import load_proposal_model, save_proposal_model
 from gcnn_cli.network.weights import TrainedModel, load_model, save_model
 from gcnn_cli.phantom import write_phantom
 
@@ -261,6 +263,31 @@ def test_only_weights_that_made_the_predictions_are_credited_and_checked(run, la
     assert "made with the weights" in refused.stderr
     assert "1 of the evaluated series" in run(*detections, "--model", leaky).stderr
     assert "leakage not checked" in run(*detections).stderr
+
+
+def test_the_proposal_networks_training_data_count_too(run, labelled, tmp_path):
+    """A scan in which the proposal network has learned where to look is not a new one."""
+    shipped = load_proposal_model("proposals")
+    for name, provenance in (("seen", {"training_series": ["thorax"]}), ("unsaid", {"counts": {}})):
+        save_proposal_model(
+            dataclasses.replace(shipped, name=name, provenance=provenance), tmp_path / f"{name}.safetensors"
+        )
+    out = tmp_path / "out"
+    arguments = ("--data", labelled / "data", "--model", labelled / "clean.safetensors", "--bootstraps", 0)
+    seen, unsaid = (("--proposals", tmp_path / f"{name}.safetensors") for name in ("seen", "unsaid"))
+    assert "holds 1 of the evaluated series" in run(*arguments, *seen, "--out", out).stderr
+    assert run(*arguments, *seen, "--strict").exit_code == 3
+    refused = run(*arguments, *unsaid, "--strict")
+    assert refused.exit_code == 3
+    assert "training data of the proposal network are unknown" in refused.stderr
+    assert run(*arguments, "--strict").exit_code == 0
+    # The reports name it by its checksum.
+    reports = (
+        "--predictions", out / "detections", "--annotations", labelled / "data" / "annotations.csv",
+        "--model", labelled / "clean.safetensors",
+    )  # fmt: skip
+    assert "holds 1 of the evaluated series" in run(*reports, *seen).stderr
+    assert "training data of the proposal network are unknown" in run(*reports).stderr
 
 
 def test_weights_that_hold_counts_alone_cannot_be_checked():
