@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import typer
 from typer.models import ArgumentInfo
 
 from gcnn_cli.cli import app
@@ -44,6 +45,8 @@ def _section(name: str, command: Callable[..., Any]) -> str:
     hints = get_type_hints(command, include_extras=True)
     arguments, options = [], []
     for parameter in inspect.signature(command).parameters.values():
+        if hints[parameter.name] is typer.Context:
+            continue
         kind, info = get_args(hints[parameter.name])
         if isinstance(info, ArgumentInfo):
             arguments.append(f"| `{_argument(parameter, info)}` | {_meaning(parameter, info)} |")
