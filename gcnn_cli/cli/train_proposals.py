@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gcnn_cli.cli.app import EXIT_CODES, HoldOut, NameData, Overwrite, Quiet, StrictData, Threads, Verbose, app, start
-from gcnn_cli.cli.checks import check_folders, check_group
+from gcnn_cli.cli.app import (
+    EXIT_CODES,
+    Device,
+    HoldOut,
+    NameData,
+    Overwrite,
+    Quiet,
+    StrictData,
+    Threads,
+    Verbose,
+    app,
+    start,
+)
+from gcnn_cli.cli.checks import check_device, check_folders, check_group
 from gcnn_cli.cli.stopping import stop_requests
 
 if TYPE_CHECKING:
@@ -34,6 +46,7 @@ def train_proposals(
     name_data: NameData = False,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint of an earlier run.")] = False,
     strict: StrictData = False,
+    device: Device = "auto",
     threads: Threads = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
@@ -43,17 +56,20 @@ def train_proposals(
     from gcnn_cli.training.run_files import check_run_files
 
     check_group(group)
+    check_device(device)
     check_folders(data)
     check_run_files(out, overwrite=overwrite, resume=resume)
     errors = start(quiet, verbose, threads)
 
     from gcnn_cli.network.contract import InputSpec
+    from gcnn_cli.network.devices import choose_device
     from gcnn_cli.network.proposals import ProposalNetworkConfig
     from gcnn_cli.proposals.training_loop import ProposalTrainConfig
     from gcnn_cli.proposals.training_run import ProposalRunConfig, run_proposal_training
     from gcnn_cli.samples.split import SplitConfig
     from gcnn_cli.training.loop import Interrupted
 
+    chosen = choose_device(device)
     recipe = ProposalTrainConfig(
         ProposalNetworkConfig(group=group), InputSpec(spacing_mm=spacing, side=48), steps=steps, seed=seed
     )
@@ -70,7 +86,7 @@ def train_proposals(
             )
 
         try:
-            run_proposal_training(run, watch=watch, should_stop=lambda: bool(signal_number()))
+            run_proposal_training(run, watch=watch, should_stop=lambda: bool(signal_number()), device=chosen)
         except Interrupted:
             typer.echo(f"stopped; rerun with --resume to continue from {run.checkpoint_path}", err=True)
             raise typer.Exit(128 + (signal_number() or signal.SIGTERM)) from None

@@ -105,12 +105,15 @@ def train_proposals(
     *,
     checkpoint: Checkpoint | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: torch.device | None = None,
 ) -> ProposalNetwork:
-    """Train from scratch or from the checkpoint; return the averaged network in eval mode.
+    """Train from scratch or from the checkpoint; return the averaged network in eval mode, on the CPU.
+
+    device: default: the CPU
 
     Raises InputError without scans or nodules, Interrupted after a request to stop.
     """
-    run = _Run(scenes, config)
+    run = _Run(scenes, config, device or torch.device("cpu"))
     if checkpoint and (state := checkpoint.load()):
         run.restore(state)
     while run.step < config.steps:
@@ -122,7 +125,7 @@ def train_proposals(
         notify(run.progress())
         if checkpoint and run.step % config.save_every == 0:
             checkpoint.save(run.state())
-    return run.average
+    return run.average.cpu()
 
 
 def focal_loss(logits: Tensor, positive: Tensor, negative: Tensor, unmarked: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,12 +145,14 @@ def focal_loss(logits: Tensor, positive: Tensor, negative: Tensor, unmarked: Ten
 class _Run:
     """The state of a training, which a checkpoint holds."""
 
-    def __init__(self, scenes: list[Scene], config: ProposalTrainConfig) -> None:
+    def __init__(self, scenes: list[Scene], config: ProposalTrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
         self.config = config
+        self.device = device
         self.sampler = TileSampler(scenes, config.geometry, config.batch)
         self.network = ProposalNetwork(config.network).train()
         nn.init.constant_(self.network.linear.bias, _START_LOGIT)
+        self.network.to(device)  # drawn on the CPU: the same start on every device
         self.average = copy.deepcopy(self.network).eval()
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -169,9 +174,9 @@ class _Run:
             self.sums, self.since, self.seconds = np.zeros(3), 0, 0.0
         self.step += 1
         drawn = self.sampler.draw(np.random.default_rng([config.seed, self.step]))
-        image, positive, negative = _stacked([tile for tile, _ in drawn], config.input)
-        unmarked = torch.tensor([not labelled for _, labelled in drawn])
-        with autocast(torch.device("cpu")):
+        image, positive, negative = (part.to(self.device) for part in _stacked([t for t, _ in drawn], config.input))
+        unmarked = torch.tensor([not labelled for _, labelled in drawn], device=self.device)
+        with autocast(self.device):
             logits = self.network(image)
         of_nodules, of_rest = focal_loss(logits.float(), positive, negative, unmarked)
         self.optimizer.zero_grad()
@@ -191,7 +196,7 @@ class _Run:
         return ProposalProgress(self.step, nodules, rest, sure, self.seconds / self.since)
 
     def _mine(self) -> None:
-        mapper = make_mapper(self.average, torch.device("cpu"))
+        mapper = make_mapper(self.average, self.device)
         for number, scene in enumerate(self.sampler.scenes):
             if scene.kind == "scan":
                 apart_vox = _APART_MM / search_spacing(self.config.input.spacing_mm)

@@ -68,12 +68,16 @@ def run_proposal_training(
     *,
     watch: Callable[[ProposalProgress], None] = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
+    device: torch.device | None = None,
 ) -> ProposalModel:
     """Read the scenes, train the network and write its weights. `watch` is called with every step.
+
+    device: default: the CPU
 
     Raises InputError for data that cannot be learned from, OutputError, and Interrupted after a request to stop.
     """
     started = time.monotonic()
+    device = device or torch.device("cpu")
     make_folder(config.folder)  # now, not after an hour of training
     spacing_mm = search_spacing(config.train.input.spacing_mm)
     scenes, held_out, split = read_scenes(list(config.data), spacing_mm, config.split, strict=config.strict)
@@ -82,7 +86,7 @@ def run_proposal_training(
     patients = sorted({scene.patient for scene in scenes})
     series = sorted(scene.name for scene in scenes if scene.kind == "scan")
     recipe = json.loads(json.dumps(asdict(config.train)))
-    precision = precision_name(torch.device("cpu"))
+    precision = precision_name(device)
     labels = [(scene.name, scene.nodules.tolist(), scene.unsure.tolist()) for scene in scenes]
     checkpoint = Checkpoint(config.checkpoint_path, fingerprint(recipe, patients, series, labels, precision))
     if not config.resume:
@@ -94,7 +98,9 @@ def run_proposal_training(
         if progress.step % config.train.save_every == 0:
             metrics.write(asdict(progress))
 
-    network = train_proposals(scenes, config.train, notify, checkpoint=checkpoint, should_stop=should_stop)
+    network = train_proposals(
+        scenes, config.train, notify, checkpoint=checkpoint, should_stop=should_stop, device=device
+    )
     names = {
         "labelled_series": sorted(s.name for s in scenes if s.kind == "scan" and s.labelled),
         "training_series": series,

@@ -190,3 +190,19 @@ def test_proposal_weights_are_no_scoring_weights(tmp_path, monkeypatch):
 def test_tiles_that_the_network_cannot_take_are_refused():
     with pytest.raises(InputError, match=r"32 \+ 4 n voxels, got 30"):
         ProposalTrainConfig(input=InputSpec(side=30))
+
+
+@pytest.mark.gpu
+def test_a_network_trained_on_the_gpu_ends_on_the_cpu(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    device = torch.device("cuda")
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "run")
+    with pytest.raises(Interrupted):
+        stops = iter([False, False, False, True])
+        train_proposals(
+            scenes(), TINY, lambda _: None, checkpoint=checkpoint, should_stop=lambda: next(stops), device=device
+        )
+    network = train_proposals(scenes(), TINY, lambda _: None, checkpoint=checkpoint, device=device)
+    assert {value.device.type for value in network.state_dict().values()} == {"cpu"}
+    assert torch.isfinite(values_of(network)).all()
