@@ -198,8 +198,8 @@ def test_a_network_trained_on_the_gpu_ends_on_the_cpu(tmp_path):
         pytest.skip("no CUDA device here")
     device = torch.device("cuda")
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "run")
+    stops = iter([False, False, False, True])
     with pytest.raises(Interrupted):
-        stops = iter([False, False, False, True])
         train_proposals(
             scenes(), TINY, lambda _: None, checkpoint=checkpoint, should_stop=lambda: next(stops), device=device
         )
