@@ -268,6 +268,21 @@ def test_enhanced_ct_is_read_frame_by_frame(tmp_path: Path, order: list[int]) ->
     np.testing.assert_allclose(volume.to_world, oblique(), atol=1e-6)
 
 
+def test_values_of_zero_are_not_zeros_where_elements_should_be(tmp_path: Path) -> None:
+    """A double of zero is eight bytes of zero, as an element of the command group without a value is."""
+    image = enhanced(some_hu(), oblique(), [0, 1, 2, 3, 4])
+    image["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        details = [Dataset() for _ in range(300)]
+        for detail in details:
+            detail.GantryDetectorTilt, detail.is_undefined_length_sequence_item = 0.0, True
+        frame.CTPositionSequence = details
+        frame["CTPositionSequence"].is_undefined_length = True
+        frame.is_undefined_length_sequence_item = True
+    image.save_as(tmp_path / "all", enforce_file_format=True)
+    np.testing.assert_array_equal(read_series(tmp_path).hu, some_hu())
+
+
 def test_enhanced_ct_without_its_groups_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path, some_hu(), axial(), edit=change(SOPClassUID=EnhancedCTImageStorage))
     with pytest.raises(InputError, match="no position"):
