@@ -53,6 +53,11 @@ def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:
         raw = stored_pixels(dataset, path.name)
         try:
             planes = [_to_hu(raw[n], dataset, _rescale(dataset, n, notes)) for n in range(len(raw))]
+            if _is_padding_above_stored_bits(dataset, raw.dtype):
+                dataset.pixel_array_options(correct_unused_bits=False)  # decodes anew
+                whole = stored_pixels(dataset, path.name)
+                for plane, values in zip(planes, whole, strict=True):
+                    plane[values == _padding(dataset, values.dtype)] = LOWEST_HU
         except DAMAGE as error:
             raise InputError(f"damaged rescale or padding values: {reason(error)}", path=path.name) from None
     return planes[0][None] if len(planes) == 1 else np.stack(planes)
@@ -83,11 +88,28 @@ def _to_hu(raw: NDArray[Any], dataset: Any, rescale: tuple[float, float]) -> NDA
     else:
         with np.errstate(over="ignore", invalid="ignore"):  # infinite values are refused later
             hu = raw.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    padding = dataset.get("PixelPaddingValue")
-    if padding is not None:
-        # Files with signed pixels often store the padding as unsigned: 63536 is -2000.
-        stored = np.array(int(padding)).astype(raw.dtype)
+    stored = _padding(dataset, raw.dtype)
+    if stored is not None and not _is_padding_above_stored_bits(dataset, raw.dtype):
         value = float(stored) * slope + intercept
         if value < LOWEST_HU or value > _HIGHEST_TISSUE_HU:  # in between it is air already, or would blank tissue
             hu[raw == stored] = LOWEST_HU
     return hu
+
+
+def _padding(dataset: Any, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+    """Return the padding value as stored. Files with signed pixels often state it as unsigned: 63536 is -2000."""
+    padding = dataset.get("PixelPaddingValue")
+    return None if padding is None else np.array(int(padding)).astype(dtype)
+
+
+def _is_padding_above_stored_bits(dataset: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether the padding value needs bits above those stored. pydicom cuts them off, and tissue would remain.
+
+    So does pydicom rightly for all else, as the standard leaves these bits undefined.
+    """
+    padding = _padding(dataset, dtype)
+    if padding is None:
+        return False
+    bits = int(dataset.BitsStored)
+    lowest, end = (-(2 ** (bits - 1)), 2 ** (bits - 1)) if dtype.kind == "i" else (0, 2**bits)
+    return not lowest <= int(padding) < end

@@ -35,6 +35,21 @@ def saved(dataset: Dataset, path: Path) -> Path:
     return path
 
 
+def rewritten(dataset: Dataset, path: Path, syntax: UID) -> Path:
+    """Write the elements in the way of a syntax; the pixels are in its byte order already."""
+    dataset.file_meta.TransferSyntaxUID = syntax
+    plain = Dataset(dataset)  # a FileDataset would not change its byte order
+    plain.file_meta = dataset.file_meta
+    pydicom.dcmwrite(
+        path,
+        plain,
+        implicit_vr=syntax == ImplicitVRLittleEndian,
+        little_endian=syntax != ExplicitVRBigEndian,
+        enforce_file_format=True,
+    )
+    return path
+
+
 def store(dataset: Dataset, values: np.ndarray, signed: bool) -> None:
     dataset.PixelRepresentation = int(signed)
     dataset.PixelData = values.astype(np.int16 if signed else np.uint16).tobytes()
@@ -101,6 +116,32 @@ def test_padding_is_air(tmp_path: Path, written: int, stored: int) -> None:
     hu = file_hu(saved(dataset, tmp_path / "a"), set())[0]
     assert (hu[0] == -1024).all()
     np.testing.assert_array_equal(hu[1:], some_hu()[0, 1:])
+
+
+HIGH_BITS = {"unsigned": (False, 63536, "US"), "signed": (True, -3024, "SS"), "signed as unsigned": (True, 62512, "US")}
+
+
+@pytest.mark.parametrize("syntax", [None, ExplicitVRBigEndian, RLELossless], ids=["plain", "big endian", "RLE"])
+@pytest.mark.parametrize(("signed", "padding", "vr"), HIGH_BITS.values(), ids=HIGH_BITS)
+def test_padding_in_bits_above_those_stored_is_air(
+    tmp_path: Path, signed: bool, padding: int, vr: str, syntax: UID | None
+) -> None:
+    """The stored bits alone, as they are read for tissue, would give 1072 HU."""
+    tissue = some_hu()[0].clip(-1000, 1000)
+    dataset = ct_slice(0, tissue, axial())
+    values = tissue.astype(np.int32) + (0 if signed else 1024)
+    values[0] = padding
+    store(dataset, values, signed)
+    dataset.RescaleIntercept = 0 if signed else -1024
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.add_new("PixelPaddingValue", vr, padding)
+    if syntax == RLELossless:
+        dataset.compress(syntax, generate_instance_uid=False)
+    elif syntax:
+        dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").byteswap().tobytes()
+    hu = file_hu(rewritten(dataset, tmp_path / "a", syntax or dataset.file_meta.TransferSyntaxUID), set())[0]
+    assert (hu[0] == -1024).all()
+    np.testing.assert_array_equal(hu[1:], tissue[1:])
 
 
 def test_a_padding_value_in_the_range_of_tissue_blanks_nothing(tmp_path: Path) -> None:
@@ -192,18 +233,9 @@ def test_every_way_of_writing_elements_is_read(tmp_path: Path, syntax: UID) -> N
     hu = some_hu()
     for number in range(len(hu)):
         dataset = ct_slice(number, hu[number], axial())
-        dataset.file_meta.TransferSyntaxUID = syntax
         if syntax == ExplicitVRBigEndian:
             dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
-        plain = Dataset(dataset)  # a FileDataset would not change its byte order
-        plain.file_meta = dataset.file_meta
-        pydicom.dcmwrite(
-            tmp_path / f"{number}.dcm",
-            plain,
-            implicit_vr=syntax == ImplicitVRLittleEndian,
-            little_endian=syntax != ExplicitVRBigEndian,
-            enforce_file_format=True,
-        )
+        rewritten(dataset, tmp_path / f"{number}.dcm", syntax)
     np.testing.assert_array_equal(read_series(tmp_path).hu, hu)
 
 
