@@ -1,5 +1,6 @@
 """Pixels of DICOM files -> HU: rescaling and padding. `decoding` reads the stored values."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,10 @@ def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[st
     stack: NDArray[Any] | None = None
     opened: tuple[Path, NDArray[Any]] | None = None
     notes: set[str] = set()
-    for n, (path, frame) in enumerate(frames):
+    for n, (path, frame) in sorted(enumerate(frames), key=lambda item: item[1]):  # decodes each file once
         if opened is None or opened[0] != path:
             opened = (path, file_hu(path, notes))
-        if frame >= len(opened[1]):
-            raise InputError(f"holds {len(opened[1])} frames, its header describes more", path=path.name)
-        plane = opened[1][frame]
+        plane = _frame_of(opened[1], path, frame)
         if stack is None:
             stack = np.empty((len(frames), *plane.shape), np.int16)
         if plane.shape != stack.shape[1:]:
@@ -41,6 +40,29 @@ def stack_hu(frames: Sequence[tuple[Path, int]]) -> tuple[NDArray[Any], tuple[st
     if stack is None:
         raise InputError("no slices to read")
     return stack, tuple(sorted(notes))
+
+
+class Comparison:
+    """Compares frames of files, each as (file, frame), by checksums: a file of many frames is decoded only once."""
+
+    def __init__(self) -> None:
+        self._digests: dict[Path, list[bytes]] = {}
+
+    def equal(self, first: tuple[Path, int], second: tuple[Path, int]) -> bool:
+        """Return whether two frames have the same HU. Raises InputError as `stack_hu`."""
+        return bool(self._digest(*first) == self._digest(*second))
+
+    def _digest(self, path: Path, frame: int) -> Any:
+        if path not in self._digests:
+            planes = file_hu(path, set())
+            self._digests[path] = [hashlib.sha256(plane.astype(np.float32).tobytes()).digest() for plane in planes]
+        return _frame_of(self._digests[path], path, frame)
+
+
+def _frame_of(frames: Sequence[Any] | NDArray[Any], path: Path, frame: int) -> Any:
+    if frame >= len(frames):
+        raise InputError(f"holds {len(frames)} frames, its header describes more", path=path.name)
+    return frames[frame]
 
 
 def file_hu(path: Path, notes: set[str]) -> NDArray[Any]:

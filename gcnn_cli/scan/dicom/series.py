@@ -28,7 +28,7 @@ from gcnn_cli.scan.dicom.headers import (
     reason_not_ct,
     text_of,
 )
-from gcnn_cli.scan.dicom.pixels import stack_hu
+from gcnn_cli.scan.dicom.pixels import Comparison, stack_hu
 from gcnn_cli.scan.folders import is_bare, visible_files
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.volume import Source, Volume
@@ -70,6 +70,7 @@ class Series:
     folder: Path = Path()
     folders: frozenset[Path] = frozenset()
     part: int = 0
+    comparison: Comparison = field(default_factory=Comparison, repr=False)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -118,8 +119,8 @@ class Series:
             return False
 
     def _same_pixels(self, a: int, b: int) -> bool:
-        first, second = (stack_hu([(s.path, s.frame)])[0] for s in (self.slices[a], self.slices[b]))
-        return bool(np.array_equal(first, second))
+        first, second = self.slices[a], self.slices[b]
+        return self.comparison.equal((first.path, first.frame), (second.path, second.frame))
 
 
 def find_series(folder: Path) -> list[Series]:

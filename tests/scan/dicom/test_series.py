@@ -11,6 +11,8 @@ from pydicom.uid import EnhancedCTImageStorage, MRImageStorage, SecondaryCapture
 from scan.scans import FRAME, SERIES, STUDY, axial, ct_slice, enhanced, oblique, some_hu, write_series
 
 from gcnn_cli.errors import GcnnError, GeometryError, InputError, SeriesChoiceError
+from gcnn_cli.scan.dicom import pixels
+from gcnn_cli.scan.dicom.pixels import file_hu
 from gcnn_cli.scan.dicom.series import find_series, read_series
 
 STACKS = {"axial": axial(), "oblique": oblique()}
@@ -266,6 +268,27 @@ def test_enhanced_ct_is_read_frame_by_frame(tmp_path: Path, order: list[int]) ->
     volume = read_series(tmp_path)
     np.testing.assert_array_equal(volume.hu, some_hu())
     np.testing.assert_allclose(volume.to_world, oblique(), atol=1e-6)
+
+
+def test_copies_of_enhanced_ct_are_decoded_once_to_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once more to be read; the frames of the two files may take turns along the normal."""
+    opened: list[str] = []
+
+    def counted(path: Path, notes: set[str]) -> np.ndarray:
+        opened.append(path.name)
+        return file_hu(path, notes)
+
+    monkeypatch.setattr(pixels, "file_hu", counted)
+    for first, (name, order) in enumerate({"a": [0, 1, 2, 3, 4], "b": [4, 3, 2, 1, 0]}.items()):
+        image = enhanced(some_hu(), axial(), order)
+        for n, frame in enumerate(image.PerFrameFunctionalGroupsSequence, start=first):
+            position = frame.PlanePositionSequence[0].ImagePositionPatient
+            frame.PlanePositionSequence[0].ImagePositionPatient = [*position[:2], f"{position[2] + n % 2 * 1e-4:.9g}"]
+        image.save_as(tmp_path / name, enforce_file_format=True)
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.hu, some_hu())
+    assert "5 repeated slices" in volume.source.warnings[0]
+    assert sorted(opened) == ["a", "a", "b", "b"]
 
 
 def test_values_of_zero_are_not_zeros_where_elements_should_be(tmp_path: Path) -> None:
