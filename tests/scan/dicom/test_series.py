@@ -1,6 +1,7 @@
 """DICOM folders: choice of the series, order of the slices, and refusals without names of patients."""
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scan.scans import FRAME, SERIES, STUDY, axial, ct_slice, enhanced, oblique,
 
 from gcnn_cli.errors import GcnnError, GeometryError, InputError, SeriesChoiceError
 from gcnn_cli.scan.dicom import pixels
+from gcnn_cli.scan.dicom.headers import read_summaries
 from gcnn_cli.scan.dicom.pixels import file_hu
 from gcnn_cli.scan.dicom.series import find_series, read_series
 
@@ -321,6 +323,18 @@ def test_no_refusal_names_the_patient(tmp_path: Path, two_series: Path) -> None:
             text = str(error)
             assert not any(secret in text for secret in ("Doe", "Jane", "SECRET"))
             assert "\n" not in text
+
+
+def test_of_each_header_little_is_kept(tmp_path: Path) -> None:
+    """A folder of 100,000 files would fill the memory with their headers."""
+    files = sorted(write_series(tmp_path, some_hu((200, 6, 7)), axial()).iterdir())
+    read_summaries(files[:2])
+    tracemalloc.start()
+    summaries, damaged = read_summaries(files)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (len(summaries), damaged) == (200, 0)
+    assert used < 200 * 4000
 
 
 @pytest.mark.data
