@@ -16,6 +16,7 @@ from gcnn_cli.scan.dicom import pixels
 from gcnn_cli.scan.dicom.headers import read_summaries
 from gcnn_cli.scan.dicom.pixels import file_hu
 from gcnn_cli.scan.dicom.series import find_series, read_series
+from gcnn_cli.scan.reading import read_volume
 
 STACKS = {"axial": axial(), "oblique": oblique()}
 
@@ -306,6 +307,12 @@ def test_values_of_zero_are_not_zeros_where_elements_should_be(tmp_path: Path) -
         frame.is_undefined_length_sequence_item = True
     image.save_as(tmp_path / "all", enforce_file_format=True)
     np.testing.assert_array_equal(read_series(tmp_path).hu, some_hu())
+
+
+def test_the_file_of_an_enhanced_ct_is_not_called_one_slice(tmp_path: Path) -> None:
+    enhanced(some_hu(), axial(), [0, 1, 2, 3, 4]).save_as(tmp_path / "all", enforce_file_format=True)
+    with pytest.raises(InputError, match="one DICOM file is one slice or a part of a series; give the folder of the"):
+        read_volume(tmp_path / "all")
 
 
 def test_enhanced_ct_without_its_groups_is_refused(tmp_path: Path) -> None:
