@@ -3,7 +3,10 @@
 import os
 import signal
 import sys
+import tempfile
 import webbrowser
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +15,7 @@ import typer
 from gcnn_cli import NOTICE
 from gcnn_cli.cli.app import EXIT_CODES, Quiet, Verbose, app, echo, start
 from gcnn_cli.errors import InputError
+from gcnn_cli.files import writing
 
 
 @app.command(epilog=EXIT_CODES)
@@ -68,13 +72,31 @@ def view(
             count = "1 scan" if len(cases) == 1 else f"{len(cases)} scans"
             echo(f"{count}; the review of {reader} goes to {out}; stop with Ctrl-C")
         typer.echo(server.address)
-        if not no_open and _has_screen():
-            webbrowser.open(server.address)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            server.serve_forever()
+            with nullcontext() if no_open or not _has_screen() else _opened(server.address, out):
+                server.serve_forever()
         except KeyboardInterrupt:  # the way to stop it; every decision is on the disk
             typer.echo("stopped", err=True)
+
+
+@contextmanager
+def _opened(address: str, folder: Path) -> Iterator[None]:
+    """Open an address in the browser by a page that leads to it, which its owner alone can read.
+
+    All users of a machine see the arguments of its programs, and the address holds the token. The page lies in the
+    folder of the review since browsers in a sandbox, such as Ubuntu's, read no temporary or hidden folders.
+    """
+    with writing(folder):
+        number, name = tempfile.mkstemp(prefix="open-", suffix=".html", dir=folder)
+    page = Path(name).resolve()
+    try:
+        with writing(page), os.fdopen(number, "w") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={address}">\n')
+        webbrowser.open(page.as_uri())
+        yield
+    finally:
+        page.unlink(missing_ok=True)
 
 
 def _has_screen() -> bool:

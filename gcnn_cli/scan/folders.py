@@ -58,7 +58,7 @@ def kind_of(path: Path) -> Literal["folder", "image", "archive", "directory file
     if path.name.upper() == "DICOMDIR":
         return "directory file"
     if is_dicom(path):
-        raise InputError("one DICOM file is one slice; give the folder of the series", path=path)
+        raise InputError("one DICOM file is one slice or a part of a series; give the folder of the series", path=path)
     if path.suffix.lower() == ".img":
         raise InputError(f"the voxels of a pair of files; give their header, {path.stem}.hdr", path=path)
     raise InputError(f"not a supported scan: give a DICOM folder or zip, or one of {' '.join(SUFFIXES)}", path=path)

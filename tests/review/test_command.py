@@ -7,8 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import webbrowser
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from output.reports import report_of
@@ -20,6 +21,7 @@ from gcnn_cli.cli import app
 from gcnn_cli.network.weights import load_model
 from gcnn_cli.output.json_format import report_json
 from gcnn_cli.review.cases import find_cases
+from gcnn_cli.review.server import Server
 from gcnn_cli.scan.writing import write_metaimage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,6 +87,32 @@ def test_it_prints_its_address_serves_and_stops(view, cases, tmp_path, number):
         "stopped",
     ]
     assert [path.name for path in (tmp_path / "review").iterdir()] == ["reviews"]  # looking leaves no labels
+
+
+def test_the_browser_is_given_no_address_that_others_can_list(cases, tmp_path, monkeypatch):
+    """All users of a machine see the arguments of its programs; the token is in a page of the owner's instead."""
+    opened = []
+
+    def look(address):
+        page = Path(unquote(urlsplit(address).path))
+        opened.append((address, page.parent, page.stat().st_mode & 0o777, page.read_text()))
+
+    def stop(server):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setattr(webbrowser, "open", look)
+    monkeypatch.setattr(Server, "serve_forever", stop)
+    out = tmp_path / "my review"
+    done = CliRunner().invoke(app, ["view", str(cases[0].result), "--out", str(out), "-q"])
+    assert done.exit_code == 0, done.output
+    ((address, folder, mode, text),) = opened
+    assert address.startswith("file:///")
+    token = urlsplit(done.stdout.strip()).path.strip("/")
+    assert token not in address
+    assert f"{token}/" in text
+    assert (folder, mode) == (out, 0o600)
+    assert [path.name for path in out.iterdir()] == ["reviews"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ DAMAGE = (
 )
 _LONGEST_META = 2**16
 _CHUNK = 2**20
-_EMPTY_ELEMENT, _MOST_EMPTY = bytes(8), 1000
+_EMPTY_ELEMENT, _MOST_EMPTY = bytes(8), 1000  # one after the other
 # A deflated data set may unpack to this much, or to this many times its file.
 _INFLATED_BYTES = 64 * 2**20
 _INFLATED_RATIO = 100
@@ -48,7 +48,7 @@ class _Bounded(io.BufferedReader):
     """A file whose reads allocate no more than the file holds: lengths in headers cannot be trusted.
 
     pydicom takes zeros for elements of the command group, 8 bytes each, which a file has none of: megabytes of them
-    would take it minutes. So many raise DeclaredSizeError.
+    would take it minutes. So many without another element between them raise DeclaredSizeError. Values may be zero.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +63,8 @@ class _Bounded(io.BufferedReader):
             self._empty += 1
             if self._empty > _MOST_EMPTY:
                 raise DeclaredSizeError("zeros where elements should be")
+        else:
+            self._empty = 0
         return content
 
 

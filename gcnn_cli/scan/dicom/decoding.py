@@ -1,7 +1,7 @@
 """Stored values of a DICOM image, plain or compressed.
 
-pydicom decodes. Syntaxes for which it has no plugin (JPEG lossless, JPEG-LS) are decoded by the GDCM inside
-SimpleITK, so that the common syntaxes need no further package.
+pydicom decodes. Syntaxes for which it has no plugin (JPEG lossless, JPEG of 12 bits, JPEG-LS) are decoded by the GDCM
+inside SimpleITK, so that the common syntaxes need no further package.
 
 Decoders trust their input. So the sizes in the header are compared with the actual bytes beforehand, and the sizes
 in the compressed image with the header.
@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import UID, SecondaryCaptureImageStorage
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import HTJ2K, UID, HTJ2KLossless, HTJ2KLosslessRPCL, SecondaryCaptureImageStorage
 
 from gcnn_cli.errors import InputError
 from gcnn_cli.scan.dicom.dataset import DAMAGE, DeclaredSizeError, reason
@@ -28,6 +30,9 @@ _MOST_PIXELS = 2**24  # of a plane: 4096 x 4096
 _MOST_PACKED = 1032  # to 1, where many planes together are large; scans pack 2 to 4 to 1
 _PLAIN_ENOUGH_BYTES = 2**26  # an image of one value packs without limit
 _JPEG, _JPEG_2000 = b"\xff\xd8", b"\xff\x4f\xff\x51"
+_WITHOUT_DECODER = ("missing dependencies", "does not support")  # in pydicom's errors, of Pillow for JPEG of 12 bits
+_RETIRED_JPEG = ("1.2.840.10008.1.2.4.53", "1.2.840.10008.1.2.4.55")  # that DCMTK still decodes
+_EXPORT_AGAIN = "export the series again in Explicit VR Little Endian"  # uncompressed; every archive can
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -36,18 +41,30 @@ def stored_pixels(dataset: Any, name: str) -> NDArray[Any]:
     try:
         if dataset.get("SamplesPerPixel", 1) != 1:
             raise InputError("color pixels, not a CT", path=name)
+        _check_syntax(dataset.file_meta.TransferSyntaxUID, name)
         _check_declared_size(dataset)
         raw = _decoded_by_pydicom(dataset)
     except RuntimeError as error:
-        if "missing dependencies" not in str(error) or "PerFrameFunctionalGroupsSequence" in dataset:
-            raise InputError(f"{_why_undecodable(dataset, error)}", path=name) from None
         try:
+            if not any(words in str(error) for words in _WITHOUT_DECODER):
+                raise
             raw = _decoded_by_gdcm(dataset)
         except (RuntimeError, *DAMAGE):
-            raise InputError(f"its {_syntax(dataset)} pixels are truncated or damaged", path=name) from None
+            raise InputError(_why_undecodable(dataset.file_meta.TransferSyntaxUID), path=name) from None
     except DAMAGE as error:
         raise InputError(f"its pixels cannot be read: {reason(error)}", path=name) from None
     return raw.reshape(-1, *raw.shape[-2:])
+
+
+def _check_syntax(syntax: UID, name: str) -> None:
+    """Raise InputError, with a remedy, for a transfer syntax that nothing here decodes, and ValueError for none."""
+    if not syntax.is_valid:
+        raise ValueError
+    try:
+        get_decoder(syntax)
+    except NotImplementedError:
+        remedy = "convert it with dcmdjpeg of DCMTK" if syntax in _RETIRED_JPEG else _EXPORT_AGAIN
+        raise InputError(f"the transfer syntax {syntax.name} is not supported; {remedy}", path=name) from None
 
 
 def _check_declared_size(dataset: Any) -> None:
@@ -115,10 +132,15 @@ def _decoded_by_pydicom(dataset: Any) -> NDArray[Any]:
 
 
 def _decoded_by_gdcm(dataset: Any) -> NDArray[Any]:
+    """Decode all frames."""
+    frames = generate_frames(dataset.PixelData, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    return np.stack([_plane_by_gdcm(dataset, frame) for frame in frames])
+
+
+def _plane_by_gdcm(dataset: Any, frame: bytes) -> NDArray[Any]:
     """Decode one plane [rows, columns]. The file that GDCM reads has a header of our own, without the patient."""
     import SimpleITK as sitk  # loaded for pixels alone: headers are looked at without it
 
-    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = dataset.file_meta.TransferSyntaxUID
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, UID("1.2.3")
@@ -167,11 +189,8 @@ def _muted() -> Iterator[None]:
             sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _why_undecodable(dataset: Any, error: RuntimeError) -> str:
-    if "missing dependencies" in str(error):
-        return f"no decoder for {_syntax(dataset)}; install gcnn with its extra 'dicom'"
-    return f"its {_syntax(dataset)} pixels are truncated or damaged"
-
-
-def _syntax(dataset: Any) -> str:
-    return str(dataset.file_meta.TransferSyntaxUID.name)
+def _why_undecodable(syntax: UID) -> str:
+    """Return why both decoders failed: SimpleITK before 2.5 cannot tell HTJ2K that it does not know from damage."""
+    if syntax in (HTJ2K, HTJ2KLossless, HTJ2KLosslessRPCL) and not get_decoder(syntax).is_available:
+        return f"the installed decoders cannot read {syntax.name}; install gcnn with its extra 'dicom'"
+    return f"its {syntax.name} pixels are truncated or damaged"

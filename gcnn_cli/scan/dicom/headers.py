@@ -4,7 +4,9 @@ Headers are read without pixels. Elements are taken as damaged unless they are w
 length lets an element run on into the next ones, the patient's name among them.
 """
 
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +21,60 @@ from gcnn_cli.scan.lattice import FARTHEST_MM
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 _ENHANCED_CT = "1.2.840.10008.5.1.4.1.1.2.1"
 _LONGEST_TEXT = 64  # characters, of a UID or a description
-SERIES_TAGS = (
+_TEXTS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID",
-    "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "Rows", "Columns", "PixelSpacing",
-    "ImagePositionPatient", "ImageOrientationPatient", "NumberOfFrames",
+    "PatientID", "SeriesNumber", "SeriesDescription", "Modality", "ImageType", "NumberOfFrames",
     "AcquisitionNumber", "AcquisitionDateTime", "AcquisitionTime", "ContentTime", "TemporalPositionIdentifier",
     "ConvolutionKernel", "ContrastBolusAgent", "KVP", "SliceThickness", "ReconstructionDiameter", "FilterType",
+)  # fmt: skip
+_OF_PLANES = (
+    "Rows", "Columns", "PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 )  # fmt: skip
 
 
-def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tuple[dict[Path, Any], int]:
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What decides about the series of a file. The headers of a folder of 100,000 files would not fit in memory.
+
+    texts:  elements with their text, which is not empty
+    not_ct: the reason why it is not a slice of a CT, or an empty string
+    planes: of each frame of a CT; None where they are missing or invalid
+    """
+
+    texts: dict[str, str] = field(repr=False)
+    not_ct: str
+    planes: tuple[Plane, ...] | None
+
+    def get(self, keyword: str) -> str | None:
+        """Return an element as a data set does."""
+        return self.texts.get(keyword)
+
+
+def read_summaries(files: Iterable[Path]) -> tuple[dict[Path, Summary], int]:
+    """Read what decides about the series of the files, and count the damaged ones, as `read_headers`."""
+    return read_headers(files, (*_TEXTS, *_OF_PLANES), summarized)
+
+
+def summarized(header: Any) -> Summary:
+    """Return the summary of a header."""
+    texts = {tag: sys.intern(text) for tag in _TEXTS if (text := text_of(header, tag))}  # most are those of others
+    not_ct = reason_not_ct(header)
+    try:
+        return Summary(texts, not_ct, () if not_ct else tuple(planes_of(header)))
+    except DAMAGE:
+        return Summary(texts, not_ct, None)
+
+
+def read_headers(
+    files: Iterable[Path], tags: Iterable[str] | None = None, keep: Callable[[Any], Any] = lambda header: header
+) -> tuple[dict[Path, Any], int]:
     """Read the headers of the DICOM files among some files, and count the damaged ones.
 
     A file without content is damaged if it lies beside slices and is named as they are: an interrupted copy leaves it.
 
     tags: the elements to read (default: all but the pixels)
+    keep: makes of each header what is returned (default: the header)
     """
     headers: dict[Path, Any] = {}
     empty: list[Path] = []
@@ -54,7 +94,7 @@ def read_headers(files: Iterable[Path], tags: Iterable[str] | None = None) -> tu
                 damaged += 1
                 continue
             if text_of(header, "SeriesInstanceUID"):
-                headers[path] = header
+                headers[path] = keep(header)
             else:
                 damaged += path.name.upper() != "DICOMDIR"
     alike = {(path.parent, path.suffix) for path in headers}

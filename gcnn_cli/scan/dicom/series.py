@@ -11,24 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gcnn_cli.errors import GeometryError, InputError, SeriesChoiceError
 from gcnn_cli.scan.dicom.acquisitions import tell_apart
-from gcnn_cli.scan.dicom.dataset import DAMAGE, quiet_pydicom
 from gcnn_cli.scan.dicom.gaps import fill_gaps, nearest_slices
 from gcnn_cli.scan.dicom.geometry import Plane, Verdict, check_stack
 from gcnn_cli.scan.dicom.headers import (
-    SERIES_TAGS,
+    Summary,
     has_frames_without_places,
-    planes_of,
     read_headers,
-    reason_not_ct,
+    read_summaries,
     text_of,
 )
-from gcnn_cli.scan.dicom.pixels import stack_hu
+from gcnn_cli.scan.dicom.pixels import Comparison, stack_hu
 from gcnn_cli.scan.folders import is_bare, visible_files
 from gcnn_cli.scan.hounsfield import checked_hu, content_sha256
 from gcnn_cli.scan.volume import Source, Volume
@@ -70,6 +67,7 @@ class Series:
     folder: Path = Path()
     folders: frozenset[Path] = frozenset()
     part: int = 0
+    comparison: Comparison = field(default_factory=Comparison, repr=False)
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -86,7 +84,7 @@ class Series:
         ordered = [self.slices[n] for n in verdict.order]
         return [ordered[n] for n in nearest_slices(verdict.places)] if verdict.places else ordered
 
-    def acquisitions(self, headers: Mapping[Path, Any]) -> list["Series"]:
+    def acquisitions(self, headers: Mapping[Path, Summary]) -> list["Series"]:
         """Return the series of each acquisition where there are several, otherwise the series itself."""
         if self.unusable:
             return [self]
@@ -118,8 +116,8 @@ class Series:
             return False
 
     def _same_pixels(self, a: int, b: int) -> bool:
-        first, second = (stack_hu([(s.path, s.frame)])[0] for s in (self.slices[a], self.slices[b]))
-        return bool(np.array_equal(first, second))
+        first, second = self.slices[a], self.slices[b]
+        return self.comparison.equal((first.path, first.frame), (second.path, second.frame))
 
 
 def find_series(folder: Path) -> list[Series]:
@@ -129,18 +127,15 @@ def find_series(folder: Path) -> list[Series]:
 
 def series_among(files: Iterable[Path]) -> list[Series]:
     """Find all series among some files, as `find_series`."""
-    return group_headers(*read_headers(files, SERIES_TAGS))
+    return group_headers(*read_summaries(files))
 
 
-def group_headers(headers: Mapping[Path, Any], damaged: int) -> list[Series]:
+def group_headers(headers: Mapping[Path, Summary], damaged: int) -> list[Series]:
     """Group headers by series, by series number. damaged: the number of files that could not be read beside them."""
-    groups: defaultdict[str, list[tuple[Path, Any]]] = defaultdict(list)
-    with quiet_pydicom():
-        for path, header in headers.items():
-            groups[text_of(header, "SeriesInstanceUID")].append((path, header))
-        found = [
-            part for uid, members in groups.items() for part in _make_series(uid, members).acquisitions(dict(members))
-        ]
+    groups: defaultdict[str, list[tuple[Path, Summary]]] = defaultdict(list)
+    for path, header in headers.items():
+        groups[text_of(header, "SeriesInstanceUID")].append((path, header))
+    found = [part for uid, members in groups.items() for part in _make_series(uid, members).acquisitions(dict(members))]
     if damaged:
         lost = f"{damaged} files of the folder cannot be read and were left out"
         found = [replace(series, warnings=(*series.warnings, lost)) for series in found]
@@ -256,21 +251,20 @@ def fillable_hint(verdict: Verdict) -> str:
     return " (--allow-gaps interpolates over it)" if verdict.fillable else ""
 
 
-def _make_series(uid: str, members: list[tuple[Path, Any]]) -> Series:
-    images = [(p, h) for p, h in members if not reason_not_ct(h)]
+def _make_series(uid: str, members: list[tuple[Path, Summary]]) -> Series:
+    images = [(p, h) for p, h in members if not h.not_ct]
     first = (images or members)[0][1]
     slices: list[Slice] = []
-    unusable = "" if images else reason_not_ct(first)
+    unusable = "" if images else first.not_ct
     for path, header in images:
         if has_frames_without_places(header):
             unusable = f"several frames without positions of their own in {path.name}"
             break
-        try:
-            image_uid = text_of(header, "SOPInstanceUID")
-            slices += [Slice(path, frame, image_uid, plane) for frame, plane in enumerate(planes_of(header))]
-        except DAMAGE:
+        if header.planes is None:
             unusable = f"no position, orientation or pixel spacing in {path.name}"
             break
+        image_uid = text_of(header, "SOPInstanceUID")
+        slices += [Slice(path, frame, image_uid, plane) for frame, plane in enumerate(header.planes)]
     if not unusable and len(slices) < 2:
         unusable = "a single slice"
     others = len(members) - len(images)

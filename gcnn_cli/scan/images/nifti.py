@@ -120,7 +120,7 @@ def _checked_sform(path: Path, header: _Header) -> Array:
     if cosine > 1e-3:
         angle = np.degrees(np.arcsin(min(1.0, cosine)))
         raise GeometryError(f"its sform is sheared by {angle:.1f} degrees; positions would be wrong", path=path)
-    if np.abs(lengths - sizes).max() > 0.01 * sizes.max():
+    if (np.abs(lengths - sizes) > 0.01 * sizes).any():
         raise GeometryError(
             f"contradicts itself: voxels measure {lengths.round(4).tolist()} by the sform,"
             f" {sizes.round(4).tolist()} by pixdim",

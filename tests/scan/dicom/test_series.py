@@ -1,6 +1,7 @@
 """DICOM folders: choice of the series, order of the slices, and refusals without names of patients."""
 
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,11 @@ from pydicom.uid import EnhancedCTImageStorage, MRImageStorage, SecondaryCapture
 from scan.scans import FRAME, SERIES, STUDY, axial, ct_slice, enhanced, oblique, some_hu, write_series
 
 from gcnn_cli.errors import GcnnError, GeometryError, InputError, SeriesChoiceError
+from gcnn_cli.scan.dicom import pixels
+from gcnn_cli.scan.dicom.headers import read_summaries
+from gcnn_cli.scan.dicom.pixels import file_hu
 from gcnn_cli.scan.dicom.series import find_series, read_series
+from gcnn_cli.scan.reading import read_volume
 
 STACKS = {"axial": axial(), "oblique": oblique()}
 
@@ -268,6 +273,48 @@ def test_enhanced_ct_is_read_frame_by_frame(tmp_path: Path, order: list[int]) ->
     np.testing.assert_allclose(volume.to_world, oblique(), atol=1e-6)
 
 
+def test_copies_of_enhanced_ct_are_decoded_once_to_be_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And once more to be read; the frames of the two files may take turns along the normal."""
+    opened: list[str] = []
+
+    def counted(path: Path, notes: set[str]) -> np.ndarray:
+        opened.append(path.name)
+        return file_hu(path, notes)
+
+    monkeypatch.setattr(pixels, "file_hu", counted)
+    for first, (name, order) in enumerate({"a": [0, 1, 2, 3, 4], "b": [4, 3, 2, 1, 0]}.items()):
+        image = enhanced(some_hu(), axial(), order)
+        for n, frame in enumerate(image.PerFrameFunctionalGroupsSequence, start=first):
+            position = frame.PlanePositionSequence[0].ImagePositionPatient
+            frame.PlanePositionSequence[0].ImagePositionPatient = [*position[:2], f"{position[2] + n % 2 * 1e-4:.9g}"]
+        image.save_as(tmp_path / name, enforce_file_format=True)
+    volume = read_series(tmp_path)
+    np.testing.assert_array_equal(volume.hu, some_hu())
+    assert "5 repeated slices" in volume.source.warnings[0]
+    assert sorted(opened) == ["a", "a", "b", "b"]
+
+
+def test_values_of_zero_are_not_zeros_where_elements_should_be(tmp_path: Path) -> None:
+    """A double of zero is eight bytes of zero, as an element of the command group without a value is."""
+    image = enhanced(some_hu(), oblique(), [0, 1, 2, 3, 4])
+    image["PerFrameFunctionalGroupsSequence"].is_undefined_length = True
+    for frame in image.PerFrameFunctionalGroupsSequence:
+        details = [Dataset() for _ in range(300)]
+        for detail in details:
+            detail.GantryDetectorTilt, detail.is_undefined_length_sequence_item = 0.0, True
+        frame.CTPositionSequence = details
+        frame["CTPositionSequence"].is_undefined_length = True
+        frame.is_undefined_length_sequence_item = True
+    image.save_as(tmp_path / "all", enforce_file_format=True)
+    np.testing.assert_array_equal(read_series(tmp_path).hu, some_hu())
+
+
+def test_the_file_of_an_enhanced_ct_is_not_called_one_slice(tmp_path: Path) -> None:
+    enhanced(some_hu(), axial(), [0, 1, 2, 3, 4]).save_as(tmp_path / "all", enforce_file_format=True)
+    with pytest.raises(InputError, match="one DICOM file is one slice or a part of a series; give the folder of the"):
+        read_volume(tmp_path / "all")
+
+
 def test_enhanced_ct_without_its_groups_is_refused(tmp_path: Path) -> None:
     write_series(tmp_path, some_hu(), axial(), edit=change(SOPClassUID=EnhancedCTImageStorage))
     with pytest.raises(InputError, match="no position"):
@@ -283,6 +330,18 @@ def test_no_refusal_names_the_patient(tmp_path: Path, two_series: Path) -> None:
             text = str(error)
             assert not any(secret in text for secret in ("Doe", "Jane", "SECRET"))
             assert "\n" not in text
+
+
+def test_of_each_header_little_is_kept(tmp_path: Path) -> None:
+    """A folder of 100,000 files would fill the memory with their headers."""
+    files = sorted(write_series(tmp_path, some_hu((200, 6, 7)), axial()).iterdir())
+    read_summaries(files[:2])
+    tracemalloc.start()
+    summaries, damaged = read_summaries(files)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert (len(summaries), damaged) == (200, 0)
+    assert used < 200 * 4000
 
 
 @pytest.mark.data

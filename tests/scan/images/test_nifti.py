@@ -76,6 +76,7 @@ UNSOUND = {
     "negative size": ((PIXDIM + 8, "f", (-0.8,)), "must be positive"),
     "size NaN": ((PIXDIM + 8, "f", (NAN,)), "must be positive"),
     "sizes that contradict": ((PIXDIM + 4, "3f", (1.0, 1.0, 1.0)), "by the sform"),
+    "a thin axis that contradicts": ((PIXDIM + 4, "f", (0.72,)), "by the sform"),
     "sform NaN": ((SROW, "f", (NAN,)), "sform holds NaN"),
     "sform empty": ((SROW, "12f", (0.0,) * 12), "axis of length zero"),
     "qform NaN": ((QFORM_CODE, "hhf", (1, 0, NAN)), "holds NaN"),
