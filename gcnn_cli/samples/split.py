@@ -31,6 +31,8 @@ class SplitConfig:
             raise InputError(f"[split] must name a fold from 1 to folds: got fold {self.fold}, folds {self.folds}")
         if not 0 <= self.share <= 1:
             raise InputError(f"the share of held-out patients must be between 0 and 1, got {self.share}")
+        if self.seed < 0:  # NumPy takes none, after the scans were read
+            raise InputError(f"[split] must have a seed of at least 0, got {self.seed}")
 
 
 def with_known_names(split: SplitConfig, patients: Collection[str]) -> SplitConfig:
