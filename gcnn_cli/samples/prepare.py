@@ -101,7 +101,7 @@ def prepare(
             try:
                 scoring = detector if scan.labelled else None
                 preprocessed = preprocess_scan(scan, samples, split.seed, cache, scoring, proposer)
-                sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed)
+                sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed, held_out=out)
                 scored += scored_samples(preprocessed, scan, samples)
                 found[scan.name] = preprocessed.position_mm(preprocessed.candidates)
             except (InputError, GeometryError) as error:
