@@ -101,6 +101,7 @@ def provenance_of(
     kinds: number of training samples of each kind
     """
     names = _data_names(prepared)
+    unfitted = "the parent's" if recipe.init.parent else f"none: no {study.missing}"
     described = json.loads(json.dumps(asdict(recipe)))
     if not name_data:
         described["split"]["hold_out"] = len(recipe.split.hold_out)
@@ -119,6 +120,7 @@ def provenance_of(
             "all_held_out": study.held_out,
             "candidates": "those that detection scores",
             "prior": study.prior,
+            "calibration": unfitted if study.missing else "fitted",
             "expected_calibration_error": None if math.isnan(study.expected_error) else study.expected_error,
         },
     }

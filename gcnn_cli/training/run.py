@@ -148,13 +148,13 @@ def run_training(
     study = _study(network, prepared, recipe, config.parent)
     kinds = Counter(s.kind for s in training)
     provenance = provenance_of(recipe, prepared, kinds, validations, study, precision, name_data=config.name_data)
-    calibration, comparison = study.calibration, None
+    comparison = None
     if config.parent:
-        calibration = _calibration_after(config.parent, study)
         provenance["parent"] = config.parent.provenance(recipe.split)
         comparison = _compare(config.parent, network, prepared, recipe)
         provenance["comparison"] = comparison.data() if comparison else {}
     provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
+    calibration = _calibration(study, config.parent)
     model = TrainedModel(config.out.stem, network, recipe.train.input, calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     write_data_names(prepared, config.folder, sha256)
@@ -255,12 +255,20 @@ def _logits(network: Network, samples: list[Sample], recipe: Recipe, parent: Par
     return score_samples(network, samples, recipe.train.input, torch.device("cpu"), average_over)
 
 
-def _calibration_after(parent: Parent, study: OperatingStudy) -> Calibration:
-    """Return the new calibration, or the parent's where nothing was held out that could give one."""
-    if study.scans:
+def _calibration(study: OperatingStudy, parent: Parent | None) -> Calibration:
+    """Return the new calibration; where there was nothing to fit one to, the parent's or the default one."""
+    if not study.missing:
         return study.calibration
-    log.warning("nothing held out to calibrate on: the new weights keep the parent's calibration and threshold")
-    return parent.model.calibration
+    if parent:
+        log.warning("no %s to calibrate on: the new weights keep the parent's calibration and threshold", study.missing)
+        return parent.model.calibration
+    log.warning(
+        "no %s to calibrate on: the probabilities are as if every second candidate were a nodule, the threshold is %g,"
+        " and how many false positives it gives is unknown; hold out patients with nodules, and add labeled scans",
+        study.missing,
+        study.calibration.threshold,
+    )
+    return study.calibration
 
 
 def _compare(parent: Parent, network: Network, prepared: Prepared, recipe: Recipe) -> Comparison | None:

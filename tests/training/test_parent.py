@@ -123,6 +123,20 @@ def test_a_committee_is_trained_on_member_by_member_and_is_one_again(folder, tmp
     assert (leak.series, leak.patients) == (("x",), ("LIDC-IDRI-0002",))  # the parent's, held out here or not
 
 
+def test_the_parents_calibration_stays_where_nothing_is_held_out(folder, tmp_path, caplog):
+    (tmp_path / "all.toml").write_text(QUICK + "[split]\nshare = 0.0\n")
+    parent, out = folder / "one.safetensors", tmp_path / "mine.safetensors"
+    options = ("--config", tmp_path / "all.toml", "--cache", folder / "cache", "--threads", 1)
+    done = CliRunner().invoke(
+        app, [str(p) for p in ("train", "--data", folder / "data", "--init", parent, "--out", out, *options)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "no held-out nodules to calibrate on: the new weights keep the parent's calibration" in caplog.text
+    model = load_model(str(out))
+    assert model.calibration == load_model(str(parent)).calibration
+    assert model.provenance["operating_points"]["calibration"] == "the parent's"
+
+
 def test_a_fold_goes_on_from_the_member_of_its_number(folder):
     parent = load_parent(str(folder / "two.safetensors"))
     members = members_of(parent.model.network)

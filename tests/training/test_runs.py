@@ -181,6 +181,7 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert model.provenance["operating_points"]["scans"] == 2
     assert not model.provenance["operating_points"]["all_held_out"]
     assert model.provenance["precision"] == precision_name(torch.device("cpu"))
+    assert model.provenance["operating_points"]["calibration"] == "fitted"
     assert model.calibration.threshold_at(1) == model.calibration.threshold
     lines = [json.loads(line) for line in (tmp_path / "new" / "mine.run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
@@ -218,6 +219,18 @@ def test_operating_points_are_counted_on_what_detection_scores(data, tmp_path, m
         assert scored / 2 < len(false) < scored  # all but those at the seven nodules
         assert len(false) > 12
     assert sum(s.kind == "candidate" for s, _ in counted) == sum(not s.label for s, _ in counted)
+
+
+def test_weights_without_a_calibration_say_so(data, tmp_path, caplog):
+    """All nodules are trained on: the logits of what a network has learned say nothing about what it has not."""
+    recipe = read_recipe(data / "quick.toml", {"split": {"share": 0.0}})
+    model = run_training(RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache"))
+    assert (model.calibration.slope, model.calibration.operating_points) == (1.0, ())
+    (warning,) = (r.getMessage() for r in caplog.records if "calibrate" in r.getMessage())
+    assert warning.startswith("no held-out nodules to calibrate on: ")
+    assert "as if every second candidate were a nodule" in warning
+    assert "hold out patients with nodules" in warning
+    assert model.provenance["operating_points"]["calibration"] == "none: no held-out nodules"
 
 
 def test_a_run_is_not_resumed_in_another_precision(data, tmp_path, monkeypatch):
@@ -464,7 +477,8 @@ def test_enough_held_out_scans_set_the_operating_points_alone():
     marks = [sample(1, "mark", series="s9") for _ in range(3)]
     more = study_operation([*samples, *marks], np.append(logits, [2.0] * 3), [*held_out, *[False] * 3])
     assert more.prior == study.prior == pytest.approx(1 / 55)
-    assert study_operation(samples[:6], logits[:6], [True] * 6).calibration.operating_points == ()
+    alone = study_operation(samples[:6], logits[:6], [True] * 6)
+    assert (alone.calibration.operating_points, alone.missing) == ((), "candidates of labeled scans")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]\n", b"{}\n", b'{"step": null}\n', b"\xff"])
