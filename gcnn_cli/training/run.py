@@ -32,7 +32,7 @@ from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.comparison import Comparison, compare_with_parent
 from gcnn_cli.training.distributed import Process
-from gcnn_cli.training.loop import Progress, TrainConfig, train_network
+from gcnn_cli.training.loop import Progress, TrainConfig, train_network, validation_of_result
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
 from gcnn_cli.training.parent import Parent
@@ -207,10 +207,13 @@ def _train(
     should_stop: Callable[[], bool],
     process: Process,
 ) -> tuple[Network, list[Progress]]:
-    """Train the network, or every member of the parent's committee in turn. Steps are counted over all of them."""
+    """Train the network, or every member of the parent's committee in turn. Steps are counted over all of them.
+
+    Return it with the validation of each network as it is kept.
+    """
     starts = config.parent.starts(recipe.split) if config.parent else [None]
     trained: list[GCNN] = []
-    validations: list[Progress] = []
+    kept: list[Progress] = []
     for n, (start, checkpoint) in enumerate(zip(starts, checkpoints, strict=True)):
         before = n * recipe.train.steps
 
@@ -229,10 +232,11 @@ def _train(
             frozen=recipe.init.frozen,
         )
         trained.append(network)
+        kept.append(validation_of_result(validations, recipe.train))
     if len(trained) == 1:
-        return trained[0], validations
+        return trained[0], kept
     assert config.parent  # for the type checker: a training from scratch is of one network
-    return Committee(trained, shares_of(config.parent.model.network)).eval(), validations
+    return Committee(trained, shares_of(config.parent.model.network)).eval(), kept
 
 
 def _study(network: Network, prepared: Prepared, recipe: Recipe, parent: Parent | None) -> OperatingStudy:

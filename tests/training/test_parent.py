@@ -117,6 +117,9 @@ def test_a_committee_is_trained_on_member_by_member_and_is_one_again(folder, tmp
         assert torch.allclose(before.blocks[0].conv.weight, after.blocks[0].conv.weight, atol=0.01)
     lines = (tmp_path / "mine.run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4, 8]
+    stated = new.provenance["validation"]
+    assert [line["step"] for line in stated] == [4, 4]
+    assert [line["validation"] for line in stated] == [json.loads(line)["validation"] for line in lines]
     assert not list((tmp_path / "mine.run").glob("checkpoint*"))
     assert "trained on 1 of these patients" in done.stdout
     leak = find_leakage(new.provenance, ["x"], ["LIDC-IDRI-0002"])

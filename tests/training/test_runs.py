@@ -31,7 +31,7 @@ from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
-from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network
+from gcnn_cli.training.loop import Interrupted, Progress, TrainConfig, train_network, validation_of_result
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import study_operation
 from gcnn_cli.training.recipe import Recipe, read_recipe, recipe_text
@@ -126,7 +126,15 @@ def test_a_run_ends_early_and_keeps_its_best(monkeypatch):
     config = dataclasses.replace(CONFIG, validate_every=2, patience=2)
     network, lines = train_network(TRAINING, VALIDATION, config, lambda _: None)
     assert [line.validation["cpm"] for line in lines] == [0.5, 0.9, 0.7, 0.6]
+    assert validation_of_result(lines, config) is lines[1]
     assert all(torch.equal(value, states[1][key]) for key, value in network.state_dict().items())
+
+
+def test_the_figures_of_a_result_are_those_of_the_network_that_was_kept():
+    lines = [Progress(step, 0.1, 1.0, {"cpm": 0.5, "loss": loss}) for step, loss in ((1, 0.4), (2, 0.3), (3, 0.3))]
+    for patience, choose_by, step in ((0, "loss", 3), (2, "loss", 2), (2, "cpm", 1)):
+        config = dataclasses.replace(CONFIG, patience=patience, choose_by=choose_by)
+        assert validation_of_result(lines, config).step == step
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "nodules"), (1, "negatives")])
