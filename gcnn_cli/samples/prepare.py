@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,10 @@ log = logging.getLogger("gcnn")
 class Prepared:
     """Samples on both sides of the split, with their series and patients.
 
-    split:  as given, with patients by the names that the index has for them
-    scored: false candidates among those that detection scores, of every labeled scan; empty without a detector
-    origin: labels of the scans, and the proposal network's name and checksum, on which the samples depend
+    split:    as given, with patients by the names that the index has for them
+    scored:   false candidates among those that detection scores, of every labeled scan; empty without a detector
+    origin:   labels of the scans, and the proposal network's name and checksum, on which the samples depend
+    contents: names and checksums of the cut-outs, with their patients, and of the scans
     """
 
     training: list[Sample]
@@ -45,6 +47,7 @@ class Prepared:
     split: SplitConfig
     scored: list[Sample]
     origin: tuple[Any, ...]
+    contents: tuple[Any, ...] = ()
 
 
 def prepare(
@@ -90,6 +93,9 @@ def prepare(
     log.info("%d nodule cut-outs for training", len(donors[False]))
     if not held_out_transplants:
         donors[True] = []
+    contents: list[tuple[str, ...]] = [
+        (e.name, e.patient, sha256(e.path.read_bytes()).hexdigest()) for e in cutouts if e.patient
+    ]
     proposer = load_proposer(torch.device("cpu"), proposals)
     scans: list[ScanEntry] = []
     scored: list[Sample] = []
@@ -102,6 +108,7 @@ def prepare(
                 scoring = detector if scan.labelled else None
                 preprocessed = preprocess_scan(scan, samples, split.seed, cache, scoring, proposer)
                 sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed, held_out=out)
+                contents.append((scan.name, preprocessed.content))
                 scored += scored_samples(preprocessed, scan, samples)
                 found[scan.name] = preprocessed.position_mm(preprocessed.candidates)
             except (InputError, GeometryError) as error:
@@ -123,4 +130,5 @@ def prepare(
         split,
         scored,
         (proposer.name, *((s.name, s.nodules, s.excluded) for s in scans)),
+        tuple(contents),
     )

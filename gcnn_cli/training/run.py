@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -134,9 +135,7 @@ def run_training(
     recipe = replace(recipe, split=prepared.split)
     precision = precision_name(process.device)
     settings = {**asdict(recipe), "train": stated_settings(recipe.train)}
-    run = fingerprint(
-        settings, prepared.training_series, prepared.training_patients, len(training), prepared.origin, precision
-    )
+    run = run_fingerprint(settings, prepared, len(training), precision, process.world_size)
     checkpoints = [Checkpoint(checkpoint_path(config.out, n), run) for n in range(config.networks)]
     if process.is_main and not config.resume:
         for checkpoint in checkpoints:
@@ -164,6 +163,12 @@ def run_training(
     if config.parent:
         compared(comparison)
     return model
+
+
+def run_fingerprint(settings: dict[str, Any], prepared: Prepared, samples: int, precision: str, processes: int) -> str:
+    """Return the fingerprint of all that decides a run's weights. Processes draw the variations of their patches."""
+    names = prepared.training_series, prepared.training_patients, prepared.held_out_patients
+    return fingerprint(settings, names, samples, prepared.origin, prepared.contents, precision, processes)
 
 
 @contextmanager

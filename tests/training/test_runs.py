@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from training.recipes import QUICK_RECIPE
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from gcnn_cli.cli import app
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network import devices
 from gcnn_cli.network.architecture import FIELDS, NetworkConfig
@@ -27,15 +29,18 @@ from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples import preprocessed
+from gcnn_cli.samples.prepare import Prepared
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
-from gcnn_cli.samples.split import nested_subset
+from gcnn_cli.samples.split import SplitConfig, nested_subset
+from gcnn_cli.scan.resample import as_image
+from gcnn_cli.scan.volume import Volume
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.loop import Interrupted, Progress, TrainConfig, train_network, validation_of_result
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import study_operation
 from gcnn_cli.training.recipe import Recipe, read_recipe, recipe_text
-from gcnn_cli.training.run import RunConfig, run_training
+from gcnn_cli.training.run import RunConfig, run_fingerprint, run_training
 from gcnn_cli.training.validation import auc, froc_figures
 
 SIDE = 12
@@ -267,6 +272,44 @@ def test_a_run_is_not_resumed_on_other_labels(data, tmp_path):
         run_training(dataclasses.replace(config, resume=True))
 
 
+@pytest.mark.parametrize("changed", ["scan", "cut-out", "held-out cut-out"])
+def test_a_run_is_not_resumed_on_other_voxels(data, phantom, tmp_path, changed):
+    """Under the same names, and with the same labels."""
+    shutil.copytree(data / "data", tmp_path / "data")
+    patients = {"cut-out": "LIDC-IDRI-0003", "held-out cut-out": "LIDC-IDRI-0002"}
+    for patient in patients.values():
+        write_cutout(tmp_path / "data" / f"{patient}_n1.npz", hu=-100)
+    recipe = read_recipe(data / "quick.toml", {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
+    config = RunConfig((tmp_path / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
+    with pytest.raises(Interrupted):
+        run_training(config, should_stop=lambda: True)
+    with pytest.raises(Interrupted):
+        run_training(dataclasses.replace(config, resume=True), should_stop=lambda: True)
+    if changed == "scan":
+        other = dataclasses.replace(phantom.volume, hu=phantom.volume.hu + np.int16(7))
+        name = "LIDC-IDRI-0001"
+        write_phantom(dataclasses.replace(phantom, volume=other), tmp_path / "data" / name, name=name, overwrite=True)
+    else:
+        write_cutout(tmp_path / "data" / f"{patients[changed]}_n1.npz", hu=-90)
+    with pytest.raises(UsageError, match="data"):
+        run_training(dataclasses.replace(config, resume=True))
+
+
+def write_cutout(path, hu):
+    cube = np.full((6, 48, 48), -850, np.int16)
+    cube[1:5, 20:28, 20:28] = hu
+    spacing, center = np.array([2.0, 1.0, 1.0]), np.array([2.5, 23.5, 23.5])
+    np.savez(path, hu=cube, mask=cube > -800, spacing_zyx=spacing, centre_zyx=center)
+
+
+def test_a_run_is_of_one_number_of_processes_and_one_held_out_side():
+    """Batches are divided among the processes, and augmented in each by draws of its own."""
+    prepared = Prepared([], [], (), (), (), ("a",), SplitConfig(), [], (), ())
+    others = (dataclasses.replace(prepared, held_out_patients=("b",)), dataclasses.replace(prepared, contents=("c",)))
+    prints = {run_fingerprint({}, p, 8, "float32", 1) for p in (prepared, *others)}
+    assert len(prints | {run_fingerprint({}, prepared, 8, "float32", 2)}) == 4
+
+
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_any_number_of_steps_can_be_trained(steps):
     """Five did not: the learning rate rises for a fifth of the steps less one, by which PyTorch divides."""
@@ -373,6 +416,8 @@ def test_unusable_recipes_are_refused(tmp_path, text, message):
 
 # Cache
 
+FAST = SampleConfig(spacing_mm=4.0, side=12, candidates_per_scan=0, transplants_per_scan=0, shams_per_scan=0)
+
 
 def test_a_scan_is_preprocessed_once(data, tmp_path, monkeypatch):
     entry = read_index([data / "data"]).scans[0]
@@ -410,6 +455,39 @@ def test_a_changed_file_is_another_scan(phantom, tmp_path):
     write_phantom(dataclasses.replace(phantom, volume=changed), tmp_path / "data", overwrite=True)
     after = preprocess_scan(entry, config, 0, tmp_path / "cache")
     assert abs(float(after.hu.mean()) - float(before.hu.mean()) - 7) < 0.5
+
+
+def test_the_voxels_of_a_header_may_have_another_name(phantom, tmp_path):
+    (tmp_path / "data").mkdir()
+    header, voxels = tmp_path / "data" / "scan.mhd", tmp_path / "data" / "voxels.raw"
+    sitk.WriteImage(as_image(phantom.volume), str(header))
+    header.with_suffix(".raw").rename(voxels)
+    header.write_text(header.read_text().replace("scan.raw", "voxels.raw"))
+    (entry,) = read_index([tmp_path / "data"]).scans
+    before = preprocess_scan(entry, FAST, 0, tmp_path / "cache")
+    voxels.write_bytes((np.frombuffer(voxels.read_bytes(), np.int16) + np.int16(7)).tobytes())
+    after = preprocess_scan(entry, FAST, 0, tmp_path / "cache")
+    assert abs(float(after.hu.mean()) - float(before.hu.mean()) - 7) < 0.5
+
+
+def test_two_series_of_a_folder_do_not_share_a_note(phantom, tmp_path):
+    """A second series that was changed was taken for the first, which had not been, and kept its old voxels."""
+    volumes = {"first": phantom.volume, "second": phantom.volume}
+
+    class Series(ScanEntry):
+        def read(self):
+            return volumes[self.name]
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.dcm").touch()
+    first, second = (Series(tmp_path / "data", name, "p", True) for name in volumes)
+    before = [preprocess_scan(entry, FAST, 0, tmp_path / "cache") for entry in (first, second)]
+    hu = phantom.volume.hu + np.int16(7)
+    volumes["second"] = Volume(hu, phantom.volume.to_world, dataclasses.replace(phantom.volume.source, sha256="new"))
+    (tmp_path / "data" / "1.dcm").write_bytes(b"changed")
+    after = [preprocess_scan(entry, FAST, 0, tmp_path / "cache") for entry in (first, second)]
+    gains = [float(a.hu.mean()) - float(b.hu.mean()) for a, b in zip(after, before, strict=True)]
+    assert np.allclose(gains, [0, 7], atol=0.5)
 
 
 def test_voxels_around_the_lungs_lie_where_they_did(data):
