@@ -23,7 +23,7 @@ from gcnn_cli.samples.label_frame import label_frame_problems
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
-from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
+from gcnn_cli.samples.split import SplitConfig, check_fold, held_out_patients, with_known_names
 
 log = logging.getLogger("gcnn")
 
@@ -60,12 +60,14 @@ def prepare(
     held_out_transplants: bool = False,
     detector: Detector | None = None,
     proposals: str = DEFAULT_PROPOSALS,
+    combined: bool = False,
 ) -> Prepared:
     """Read labeled folders and make their samples; with a cache, scans are preprocessed once.
 
     held_out_transplants: put held-out nodules into held-out scans too, as test samples
     detector:             also collect the candidates that it scores in labeled scans, for operating points
     proposals:            network that proposes candidates: name of shipped weights, or path of a weights file
+    combined:             refuse a fold of which no committee can be made (`split.check_fold`)
 
     Cut-outs of unknown patients are left out, since they could belong to either side. Scans that cannot be read
     are reported and left out, labels in another frame are reported; with strict, every problem raises InputError.
@@ -77,6 +79,8 @@ def prepare(
         log.info("%d cut-outs of unknown patients are left out", unknown)
     index = replace(index, cutouts=tuple(cutouts))
     split = with_known_names(split, set(index.patients))
+    if combined:
+        check_fold(index, split)
     held = held_out_patients(index, split)
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: dict[bool, list[Donor]] = {False: [], True: []}

@@ -62,6 +62,29 @@ def held_out_patients(index: DataIndex, split: SplitConfig) -> set[str]:
     return in_fold | (patients & set(split.hold_out))
 
 
+def check_fold(index: DataIndex, split: SplitConfig) -> None:
+    """Raise InputError if a fold holds out no labeled scan but those of `hold_out`; warn where it is another fold.
+
+    `training.combine` counts false positives in such scans of every fold. Patients of `hold_out` take turns too
+    (`fold_of`), so that naming others moves nobody. Without folds, or without labels, there is nothing to check.
+    """
+    with_labels = {scan.patient for scan in index.scans if scan.labelled}
+    if not split.folds or not with_labels:
+        return
+    measured = {fold_of(p, split.folds, with_labels, split.seed) for p in with_labels - set(split.hold_out)}
+    empty = [fold for fold in range(1, split.folds + 1) if fold not in measured]
+    if not empty:
+        return
+    number = split.fold if split.fold in empty else empty[0]
+    text = (
+        f"[split] folds = {split.folds}: gcnn combine will refuse the folds: fold {number} holds out no labeled scan"
+        " of its own (those of hold_out do not count); set other folds, or add labeled scans of more patients"
+    )
+    if split.fold in empty:
+        raise InputError(text)
+    log.warning("%s", text)
+
+
 def fold_of(patient: str, folds: int, with_labels: Collection[str], seed: int) -> int:
     """Return the number, from 1, of the fold that holds a patient out.
 

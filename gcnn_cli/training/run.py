@@ -121,6 +121,7 @@ def run_training(
             cache=cache,
             detector=None if config.montage else future_detector(recipe.train, config.proposals),
             proposals=config.proposals,
+            combined=True,
         )
     )
     training = prepared.training
