@@ -15,7 +15,7 @@ def list_models() -> list[dict[str, Any]]:
 
     threshold: None for a proposal network
     limits:    why the score is not invariant under the group; empty if it is
-    measured:  figures of the last validation in training, from the header; the card describes the data
+    measured:  figures of the validation in training, from the header; the card describes the data
 
     Raises ModelError for damaged files.
     """
@@ -64,7 +64,7 @@ def _proposal_row(name: str) -> dict[str, Any]:
 
 
 def _measured(provenance: Mapping[str, Any]) -> dict[str, float]:
-    """Return the main figures of the last validation, by name; empty if the header has no validation."""
+    """Return the main figures of the validation, by name; empty unless the header has one of the whole network."""
     validation = provenance.get("validation")
     figures = validation.get("validation") if isinstance(validation, Mapping) else None
     if not isinstance(figures, Mapping):
@@ -77,7 +77,7 @@ def _measured_on(provenance: Mapping[str, Any]) -> str:
 
     A committee is measured by its parts in whole scans: the network of each fold, or it and the one that joins them.
     """
-    if not provenance.get("validation"):
+    if not _measured(provenance):
         return ""
     if "out_of_fold" not in provenance:
         return "held-out patches"

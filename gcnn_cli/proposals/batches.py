@@ -77,17 +77,19 @@ class TileSampler:
         self._weights = {kind: self._by_size(self._of[kind]) for kind in ("chunk", "cut-out")}
         if not self._scans or not (self._of["chunk"] or self._of["cut-out"] or self._of["mark"]):
             raise InputError("proposal training needs scans, and nodules marked in them or in cut-outs")
+        # Without chunks and cut-outs, three quarters of the default batch would be lung alone.
+        self._substitute = "lung" if self._of["chunk"] or self._of["cut-out"] else "mark"
 
     def draw(self, rng: np.random.Generator) -> list[tuple[Tile, bool]]:
         """Return the tiles of one batch, each with True if every nodule in its scene is marked.
 
-        Tiles of lung replace a kind that the data lack.
+        Tiles of lung replace a kind that the data lack. Without chunks and cut-outs, marks replace them.
         """
         return [self._tile(kind, rng) for kind in self.config.kinds]
 
     def _tile(self, kind: str, rng: np.random.Generator) -> tuple[Tile, bool]:
         usable = self._of[kind] and (kind != "transplant" or self._of["cut-out"])
-        kind = kind if usable else "lung"
+        kind = kind if usable else self._substitute
         weights = self._weights.get(kind)
         number = int(rng.choice(self._of[kind], p=weights))
         scene, reach = self.scenes[number], _OFF_CENTER * self.geometry.reach

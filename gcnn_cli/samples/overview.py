@@ -10,7 +10,7 @@ from gcnn_cli.labels.entries import DataIndex, ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import SampleConfig
-from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
+from gcnn_cli.samples.split import SplitConfig, check_fold, held_out_patients, with_known_names
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,14 @@ class Overview:
 
 
 def look_over(folders: list[Path], split: SplitConfig, *, strict: bool = False) -> Overview:
-    """Read the index of labeled folders and split it as `prepare` does. Raises InputError as `read_index`."""
+    """Read the index of labeled folders and split it as `prepare` does.
+
+    Raises InputError as `read_index`, and as `check_fold`.
+    """
     index = read_index(folders, strict=strict)
-    held = held_out_patients(index, with_known_names(split, set(index.patients)))
+    split = with_known_names(split, set(index.patients))
+    check_fold(index, split)
+    held = held_out_patients(index, split)
     return Overview(
         _side(index, frozenset(index.patients) - held),
         _side(index, frozenset(index.patients) & held),

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from gcnn_cli.samples.label_frame import label_frame_problems
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
 from gcnn_cli.samples.scan_samples import scan_samples, scored_samples
-from gcnn_cli.samples.split import SplitConfig, held_out_patients, with_known_names
+from gcnn_cli.samples.split import SplitConfig, check_fold, held_out_patients, with_known_names
 
 log = logging.getLogger("gcnn")
 
@@ -31,9 +32,10 @@ log = logging.getLogger("gcnn")
 class Prepared:
     """Samples on both sides of the split, with their series and patients.
 
-    split:  as given, with patients by the names that the index has for them
-    scored: false candidates among those that detection scores, of every labeled scan; empty without a detector
-    origin: labels of the scans, and the proposal network's name and checksum, on which the samples depend
+    split:    as given, with patients by the names that the index has for them
+    scored:   false candidates among those that detection scores, of every labeled scan; empty without a detector
+    origin:   labels of the scans, and the proposal network's name and checksum, on which the samples depend
+    contents: names and checksums of the cut-outs, with their patients, and of the scans
     """
 
     training: list[Sample]
@@ -45,6 +47,7 @@ class Prepared:
     split: SplitConfig
     scored: list[Sample]
     origin: tuple[Any, ...]
+    contents: tuple[Any, ...] = ()
 
 
 def prepare(
@@ -57,12 +60,14 @@ def prepare(
     held_out_transplants: bool = False,
     detector: Detector | None = None,
     proposals: str = DEFAULT_PROPOSALS,
+    combined: bool = False,
 ) -> Prepared:
     """Read labeled folders and make their samples; with a cache, scans are preprocessed once.
 
     held_out_transplants: put held-out nodules into held-out scans too, as test samples
     detector:             also collect the candidates that it scores in labeled scans, for operating points
     proposals:            network that proposes candidates: name of shipped weights, or path of a weights file
+    combined:             refuse a fold of which no committee can be made (`split.check_fold`)
 
     Cut-outs of unknown patients are left out, since they could belong to either side. Scans that cannot be read
     are reported and left out, labels in another frame are reported; with strict, every problem raises InputError.
@@ -74,6 +79,8 @@ def prepare(
         log.info("%d cut-outs of unknown patients are left out", unknown)
     index = replace(index, cutouts=tuple(cutouts))
     split = with_known_names(split, set(index.patients))
+    if combined:
+        check_fold(index, split)
     held = held_out_patients(index, split)
     sides: dict[bool, list[Sample]] = {False: [], True: []}
     donors: dict[bool, list[Donor]] = {False: [], True: []}
@@ -90,6 +97,9 @@ def prepare(
     log.info("%d nodule cut-outs for training", len(donors[False]))
     if not held_out_transplants:
         donors[True] = []
+    contents: list[tuple[str, ...]] = [
+        (e.name, e.patient, sha256(e.path.read_bytes()).hexdigest()) for e in cutouts if e.patient
+    ]
     proposer = load_proposer(torch.device("cpu"), proposals)
     scans: list[ScanEntry] = []
     scored: list[Sample] = []
@@ -101,7 +111,8 @@ def prepare(
             try:
                 scoring = detector if scan.labelled else None
                 preprocessed = preprocess_scan(scan, samples, split.seed, cache, scoring, proposer)
-                sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed)
+                sides[out] += scan_samples(preprocessed, scan, donors[out], samples, split.seed, held_out=out)
+                contents.append((scan.name, preprocessed.content))
                 scored += scored_samples(preprocessed, scan, samples)
                 found[scan.name] = preprocessed.position_mm(preprocessed.candidates)
             except (InputError, GeometryError) as error:
@@ -123,4 +134,5 @@ def prepare(
         split,
         scored,
         (proposer.name, *((s.name, s.nodules, s.excluded) for s in scans)),
+        tuple(contents),
     )

@@ -2,11 +2,10 @@
 
 Training reads each scan many times. With a cache folder it is resampled, segmented and searched for candidates
 once, and its voxels are memory-mapped, so that memory does not grow with the number of scans. The name of a cache
-entry is a hash of the scan's content (checksum of its voxels and geometry) and of the settings. The content of an
-unchanged file (same path, size and time) is not hashed again.
+entry is a hash of the scan's content (checksum of its voxels and geometry) and of the settings. The content of
+unchanged files (same paths, sizes and times) is not hashed again.
 """
 
-import glob
 import hashlib
 import json
 import os
@@ -30,11 +29,12 @@ from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.samples.detection_candidates import candidates_key, detection_candidates, propose
 from gcnn_cli.samples.sample import SampleConfig
 from gcnn_cli.samples.transplant import choose_places
+from gcnn_cli.scan.images.image_file import voxel_files
 from gcnn_cli.scan.lattice import Lattice
 from gcnn_cli.scan.resample import resample, resample_mask, search_spacing
 from gcnn_cli.scan.volume import Volume
 
-_FORMAT = 2  # raised when an entry's arrays change their meaning
+_FORMAT = 2  # raised when an entry's arrays change their meaning, or are computed in another way
 _ARRAYS = ("to_world", "candidates", "places", "place_kinds", "pieces", "spacing_mm")  # of rest.npz
 
 
@@ -50,6 +50,7 @@ class PreprocessedScan:
     pieces:     int64 [M, 3], voxels whose surroundings are pasted as shams
     spacing_mm: largest voxel spacing of the scan as it was read
     scored:     float64 [K, 3], (z, y, x) voxels of the candidates that detection scores; empty without a detector
+    content:    checksum of the voxels and the geometry of the scan as it was read
     """
 
     hu: NDArray[np.int16]
@@ -60,6 +61,7 @@ class PreprocessedScan:
     pieces: NDArray[np.int64]
     spacing_mm: float
     scored: NDArray[np.float64]
+    content: str = ""
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -95,7 +97,7 @@ def preprocess_scan(
     if cache is None:
         return _preprocess(entry.read(), proposer, config, seed, detector)
     volume: Volume | None = None
-    note = cache / f"seen-{_signature(entry.path)}"
+    note = cache / f"seen-{_signature(entry)}"
     if note.is_file():
         content = _read_note(note)
     else:
@@ -107,7 +109,7 @@ def preprocess_scan(
     scored = folder / f"scored-{candidates_key(detector)}.npy" if detector else None
     if not (folder / "rest.npz").is_file() or (scored and not scored.is_file()):
         _store(_preprocess(volume or entry.read(), proposer, config, seed, detector), folder, scored)
-    return _load(folder, scored)
+    return _load(folder, scored, content)
 
 
 def _preprocess(
@@ -139,6 +141,7 @@ def _preprocess(
         pieces - low,
         float(volume.spacing_zyx.max()),
         _indices(scored, grid) - low,
+        volume.source.sha256,
     )
 
 
@@ -171,7 +174,7 @@ def _save(path: Path, content: NDArray[Any] | dict[str, Any]) -> None:
     temporary.replace(path)
 
 
-def _load(folder: Path, scored: Path | None) -> PreprocessedScan:
+def _load(folder: Path, scored: Path | None, content: str) -> PreprocessedScan:
     try:
         with (folder / "rest.npz").open("rb") as file, np.load(file) as rest:
             return PreprocessedScan(
@@ -179,6 +182,7 @@ def _load(folder: Path, scored: Path | None) -> PreprocessedScan:
                 **{name: rest[name] for name in _ARRAYS if name != "spacing_mm"},
                 spacing_mm=float(rest["spacing_mm"]),
                 scored=np.load(scored) if scored else np.zeros((0, 3)),
+                content=content,
             )
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         raise InputError(f"{folder}: damaged cache entry; remove it") from None
@@ -191,8 +195,9 @@ def _read_note(note: Path) -> str:
         raise InputError(f"{note}: damaged cache entry; remove it") from None
 
 
-def _signature(path: Path) -> str:
-    """Hash the names, sizes and times of a file and its companions (a .mhd's voxels), or of a folder's files."""
-    files = sorted(path.rglob("*") if path.is_dir() else path.parent.glob(glob.escape(path.name.split(".")[0]) + "*"))
-    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in [path, *files] if f.is_file()]
-    return hashlib.sha256(json.dumps([str(path.resolve()), stats]).encode()).hexdigest()[:32]
+def _signature(entry: ScanEntry) -> str:
+    """Hash the names, sizes and times of a scan's files, and which of them it is: a folder may hold several series."""
+    path = entry.path
+    files = sorted(path.rglob("*")) if path.is_dir() else [path, *voxel_files(path)]
+    stats = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()]
+    return hashlib.sha256(json.dumps([str(path.resolve()), entry.name, stats]).encode()).hexdigest()[:32]

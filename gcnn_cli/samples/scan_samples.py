@@ -8,6 +8,7 @@ import logging
 import math
 from functools import partial
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,19 @@ _UNLABELED_SKIP = 30  # strongest candidates of a scan without labels, which are
 
 
 def scan_samples(
-    scan: PreprocessedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, seed: int
+    scan: PreprocessedScan,
+    entry: ScanEntry,
+    donors: list[Donor],
+    config: SampleConfig,
+    seed: int,
+    *,
+    held_out: bool = False,
 ) -> list[Sample]:
-    """Return all samples of one scan: its marks, its candidates, transplants into it and shams."""
+    """Return all samples of one scan: its marks, its candidates, transplants into it and shams.
+
+    held_out: keep the transplants near marks too. They are positives wherever they lie, and experiments that go on
+              need the test set that they began with.
+    """
     marks = np.array([mark[:3] for mark in entry.nodules]).reshape(-1, 3)
     samples = [
         _sample(scan, index, 1, "mark", entry, config, nodule[3] if nodule[3] > 0 else math.nan)
@@ -43,7 +54,7 @@ def scan_samples(
     samples += _false_candidates(scan, np.array(negatives).reshape(-1, 3), entry, config)
     # A sharp nodule in a scan blurred by thick slices would be known by its sharpness.
     if donors and scan.spacing_mm <= config.max_host_spacing_mm:
-        samples += _transplants(scan, entry, donors, config, np.random.default_rng([seed, 4]))
+        samples += _transplants(scan, entry, donors, config, np.random.default_rng([seed, 4]), held_out)
     log.info(
         "%s: %d marks, %d candidates, %d transplants, %d shams",
         entry.name,
@@ -61,11 +72,17 @@ def _false_candidates(
     scan: PreprocessedScan, indices: NDArray[np.float64], entry: ScanEntry, config: SampleConfig
 ) -> list[Sample]:
     """Return samples of those candidates [N, 3] that are away from every mark."""
-    positions = scan.position_mm(indices)
+    clear = _away_from_marks(scan, indices, entry)
+    return [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
+
+
+def _away_from_marks(scan: PreprocessedScan, indices: NDArray[Any], entry: ScanEntry) -> NDArray[np.bool_]:
+    """Return which voxels [N, 3] are away from every mark, [N]."""
+    positions = scan.position_mm(indices.astype(float))
     clear = np.ones(len(indices), bool)
     for x, y, z, diameter in (*entry.nodules, *entry.excluded):
         clear &= np.linalg.norm(positions - (x, y, z), axis=1) > radius_mm(diameter) + _CLEAR_MM
-    return [_sample(scan, index, 0, "candidate", entry, config) for index in indices[clear]]
+    return clear
 
 
 def _sample(
@@ -82,9 +99,15 @@ def _sample(
 
 
 def _transplants(
-    scan: PreprocessedScan, entry: ScanEntry, donors: list[Donor], config: SampleConfig, rng: np.random.Generator
+    scan: PreprocessedScan,
+    entry: ScanEntry,
+    donors: list[Donor],
+    config: SampleConfig,
+    rng: np.random.Generator,
+    held_out: bool,
 ) -> list[Sample]:
     samples = []
+    clear_places, clear_pieces = (_away_from_marks(scan, at, entry) for at in (scan.places, scan.pieces))
     rare = config.ground_glass_share + config.cavity_share > 0
     for n, (place, place_kind, piece) in enumerate(zip(scan.places, scan.place_kinds, scan.pieces, strict=False)):
         donor = donors[rng.integers(len(donors))]
@@ -92,6 +115,9 @@ def _transplants(
         sham = n >= config.transplants_per_scan
         # Drawn only where it is used: the transplants of earlier recipes stay as they are.
         kind_seed = int(rng.integers(2**32)) if rare else None
+        # After the draws: the samples at other places stay as they are.
+        if not (clear_places[n] and clear_pieces[n] if sham else clear_places[n] or held_out):
+            continue
         cut = partial(_transplanted, scan, place, donor, axes, flips, config, piece if sham else None, kind_seed)
         kind, patient = ("sham", entry.patient) if sham else ("transplant", donor.patient)
         diameter_mm, where = (math.nan, "") if sham else (donor.diameter_mm, PLACE_KINDS[place_kind])

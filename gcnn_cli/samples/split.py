@@ -31,6 +31,8 @@ class SplitConfig:
             raise InputError(f"[split] must name a fold from 1 to folds: got fold {self.fold}, folds {self.folds}")
         if not 0 <= self.share <= 1:
             raise InputError(f"the share of held-out patients must be between 0 and 1, got {self.share}")
+        if self.seed < 0:  # NumPy takes none, after the scans were read
+            raise InputError(f"[split] must have a seed of at least 0, got {self.seed}")
 
 
 def with_known_names(split: SplitConfig, patients: Collection[str]) -> SplitConfig:
@@ -58,6 +60,29 @@ def held_out_patients(index: DataIndex, split: SplitConfig) -> set[str]:
     unlabelled = {scan.patient for scan in index.scans} - with_labels
     in_fold = {p for p in patients - unlabelled if fold_of(p, split.folds, with_labels, split.seed) == split.fold}
     return in_fold | (patients & set(split.hold_out))
+
+
+def check_fold(index: DataIndex, split: SplitConfig) -> None:
+    """Raise InputError if a fold holds out no labeled scan but those of `hold_out`; warn where it is another fold.
+
+    `training.combine` counts false positives in such scans of every fold. Patients of `hold_out` take turns too
+    (`fold_of`), so that naming others moves nobody. Without folds, or without labels, there is nothing to check.
+    """
+    with_labels = {scan.patient for scan in index.scans if scan.labelled}
+    if not split.folds or not with_labels:
+        return
+    measured = {fold_of(p, split.folds, with_labels, split.seed) for p in with_labels - set(split.hold_out)}
+    empty = [fold for fold in range(1, split.folds + 1) if fold not in measured]
+    if not empty:
+        return
+    number = split.fold if split.fold in empty else empty[0]
+    text = (
+        f"[split] folds = {split.folds}: gcnn combine will refuse the folds: fold {number} holds out no labeled scan"
+        " of its own (those of hold_out do not count); set other folds, or add labeled scans of more patients"
+    )
+    if split.fold in empty:
+        raise InputError(text)
+    log.warning("%s", text)
 
 
 def fold_of(patient: str, folds: int, with_labels: Collection[str], seed: int) -> int:

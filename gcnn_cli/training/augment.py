@@ -106,7 +106,7 @@ def _with_slab(sample: Sample, chance: float, spec: InputSpec, rng: np.random.Ge
     if rng.random() >= chance:
         return cube
     # Heights like those of the stacks, whose median is 7.5 mm and upper quartile 12 mm.
-    height = round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / slice_mm)
+    height = min(len(cube), round(np.clip(rng.lognormal(np.log(8.0), 0.5), 4, 30) / slice_mm))
     first = (len(cube) - height) // 2
     return extend_slab(cube, first, first + height, rng, pixel_mm)
 

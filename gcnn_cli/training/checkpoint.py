@@ -44,7 +44,8 @@ class Checkpoint:
             raise InputError(f"{self.path}: damaged; remove it to start over") from None
         if run != self.run:
             raise UsageError(
-                f"{self.path} belongs to another run: data, recipe, seed or precision (bfloat16, float32) differ"
+                f"{self.path} belongs to another run: data, recipe, seed, precision (bfloat16, float32) or number of"
+                " processes differ"
             )
         return state
 

@@ -147,6 +147,20 @@ def train_network(
     return run.result()
 
 
+def validation_of_result(validations: list[Progress], config: TrainConfig) -> Progress:
+    """Return the validation of the network that a training ends with: with patience the best, otherwise the last."""
+    if config.patience == 0:
+        return validations[-1]
+    return max(validations, key=lambda line: _score(line.validation, config))  # the first of equals
+
+
+def _score(figures: dict[str, float], config: TrainConfig) -> float:
+    """Return what patience compares: more is better."""
+    if config.choose_by == "loss":
+        return -figures.get("loss", math.inf)
+    return figures.get("cpm", figures.get("auc", -math.inf))
+
+
 class _Run:
     """The state of a training, which a checkpoint holds."""
 
@@ -226,9 +240,8 @@ class _Run:
 
     def close_period(self, figures: dict[str, float], keep_at: Collection[int] = ()) -> None:
         """Record a validation, keep the average if it is the best, and start a new mean of the loss."""
-        by_loss = self.config.choose_by == "loss"
         self.validations.append(self.progress(figures))
-        score = -figures.get("loss", math.inf) if by_loss else figures.get("cpm", figures.get("auc", -math.inf))
+        score = _score(figures, self.config)
         if score > self.best_score:
             self.best_score, self.without_better = score, 0
             self.best = copy.deepcopy(self.average.state_dict())

@@ -34,6 +34,7 @@ class OperatingStudy:
     prior:          probability of a candidate to be a nodule; 0 if there was nothing to fit
     expected_error: expected calibration error of maps fitted to four fifths of the patients, on the rest; NaN if
                     there are too few
+    missing:        what there was none of, so that nothing could be fitted; empty if something was
     """
 
     calibration: Calibration
@@ -41,6 +42,7 @@ class OperatingStudy:
     held_out: bool
     prior: float
     expected_error: float
+    missing: str = ""
 
 
 def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequence[bool]) -> OperatingStudy:
@@ -57,7 +59,8 @@ def study_operation(samples: Sequence[Sample], logits: Floats, held_out: Sequenc
     chosen, scores = [samples[n] for n in used], np.asarray(logits, float)[used]
     outcomes = candidate_outcomes(scores, chosen)
     if outcomes is None:
-        return OperatingStudy(Calibration(), 0, False, 0.0, float("nan"))
+        missing = "candidates of labeled scans" if any(s.label for s in chosen) else "held-out nodules"
+        return OperatingStudy(Calibration(), 0, False, 0.0, float("nan"), missing)
     scans = len(outcomes.nodules)
     # Marks of the counted scans alone, or the prior would be that of other scans than the false candidates'.
     marks = max(1, sum(s.kind == "mark" and (out or not only_held) for s, out in zip(samples, held_out, strict=True)))

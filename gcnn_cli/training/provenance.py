@@ -98,9 +98,12 @@ def provenance_of(
 ) -> dict[str, Any]:
     """Return the provenance of a weights file: versions, recipe, data, validation and basis of the calibration.
 
-    kinds: number of training samples of each kind
+    kinds:       number of training samples of each kind
+    validations: of each network as it is written
     """
     names = _data_names(prepared)
+    measured = [asdict(line) for line in validations]
+    unfitted = "the parent's" if recipe.init.parent else f"none: no {study.missing}"
     described = json.loads(json.dumps(asdict(recipe)))
     if not name_data:
         described["split"]["hold_out"] = len(recipe.split.hold_out)
@@ -113,12 +116,13 @@ def provenance_of(
         **(names if name_data else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "samples": dict(kinds),
-        "validation": asdict(validations[-1]) if validations else {},
+        "validation": measured[0] if len(measured) == 1 else measured,
         "operating_points": {
             "scans": study.scans,
             "all_held_out": study.held_out,
             "candidates": "those that detection scores",
             "prior": study.prior,
+            "calibration": unfitted if study.missing else "fitted",
             "expected_calibration_error": None if math.isnan(study.expected_error) else study.expected_error,
         },
     }

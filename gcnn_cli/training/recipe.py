@@ -92,6 +92,9 @@ def read_recipe(
             f"{one_or_each([f'{mm:g}' for mm in made[name].spacing_zyx])} in [{name}]" for name in ("samples", "input")
         )
         raise InputError(f"{path}: spacing_mm is {spacings}".replace("'", ""))
+    if any(patch > cube for patch, cube in zip(made["input"].sides, made["samples"].sides, strict=True)):
+        patch, cube = (one_or_each(list(made[name].sides)) for name in ("input", "samples"))
+        raise InputError(f"{path}: side is {patch} in [input] and {cube} in [samples]: a patch is cut from a sample")
     check_symmetric_voxels(network, made["input"])
     _check_turns(made["augment"], made["input"], path)
     train = replace(made["train"], network=network, input=made["input"], augment=made["augment"])
@@ -160,7 +163,10 @@ def _make(name: str, values: dict[str, Any], path: Path | None) -> Any:
             checked[key] = _as(kind_of, value, where)
     for item in checked.get("hold_out", ()):
         _as(str, item, f"{path}: a patient of hold_out in [{name}]")
-    return kind(**checked)
+    try:
+        return kind(**checked)
+    except InputError as error:
+        raise error.located(path) if path else error from None
 
 
 def _as(kind: type, value: Any, where: str) -> Any:

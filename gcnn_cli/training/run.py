@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from gcnn_cli.samples.split import nested_subset
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
 from gcnn_cli.training.comparison import Comparison, compare_with_parent
 from gcnn_cli.training.distributed import Process
-from gcnn_cli.training.loop import Progress, TrainConfig, train_network
+from gcnn_cli.training.loop import Progress, TrainConfig, train_network, validation_of_result
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import OperatingStudy, study_operation
 from gcnn_cli.training.parent import Parent
@@ -120,6 +121,7 @@ def run_training(
             cache=cache,
             detector=None if config.montage else future_detector(recipe.train, config.proposals),
             proposals=config.proposals,
+            combined=True,
         )
     )
     training = prepared.training
@@ -134,9 +136,7 @@ def run_training(
     recipe = replace(recipe, split=prepared.split)
     precision = precision_name(process.device)
     settings = {**asdict(recipe), "train": stated_settings(recipe.train)}
-    run = fingerprint(
-        settings, prepared.training_series, prepared.training_patients, len(training), prepared.origin, precision
-    )
+    run = run_fingerprint(settings, prepared, len(training), precision, process.world_size)
     checkpoints = [Checkpoint(checkpoint_path(config.out, n), run) for n in range(config.networks)]
     if process.is_main and not config.resume:
         for checkpoint in checkpoints:
@@ -148,13 +148,13 @@ def run_training(
     study = _study(network, prepared, recipe, config.parent)
     kinds = Counter(s.kind for s in training)
     provenance = provenance_of(recipe, prepared, kinds, validations, study, precision, name_data=config.name_data)
-    calibration, comparison = study.calibration, None
+    comparison = None
     if config.parent:
-        calibration = _calibration_after(config.parent, study)
         provenance["parent"] = config.parent.provenance(recipe.split)
         comparison = _compare(config.parent, network, prepared, recipe)
         provenance["comparison"] = comparison.data() if comparison else {}
     provenance["hours"] = round((time.monotonic() - started) / 3600, 3)
+    calibration = _calibration(study, config.parent)
     model = TrainedModel(config.out.stem, network, recipe.train.input, calibration, provenance)
     sha256 = save_model(model, config.out, overwrite=config.overwrite)
     write_data_names(prepared, config.folder, sha256)
@@ -164,6 +164,12 @@ def run_training(
     if config.parent:
         compared(comparison)
     return model
+
+
+def run_fingerprint(settings: dict[str, Any], prepared: Prepared, samples: int, precision: str, processes: int) -> str:
+    """Return the fingerprint of all that decides a run's weights. Processes draw the variations of their patches."""
+    names = prepared.training_series, prepared.training_patients, prepared.held_out_patients
+    return fingerprint(settings, names, samples, prepared.origin, prepared.contents, precision, processes)
 
 
 @contextmanager
@@ -207,10 +213,13 @@ def _train(
     should_stop: Callable[[], bool],
     process: Process,
 ) -> tuple[Network, list[Progress]]:
-    """Train the network, or every member of the parent's committee in turn. Steps are counted over all of them."""
+    """Train the network, or every member of the parent's committee in turn. Steps are counted over all of them.
+
+    Return it with the validation of each network as it is kept.
+    """
     starts = config.parent.starts(recipe.split) if config.parent else [None]
     trained: list[GCNN] = []
-    validations: list[Progress] = []
+    kept: list[Progress] = []
     for n, (start, checkpoint) in enumerate(zip(starts, checkpoints, strict=True)):
         before = n * recipe.train.steps
 
@@ -229,10 +238,11 @@ def _train(
             frozen=recipe.init.frozen,
         )
         trained.append(network)
+        kept.append(validation_of_result(validations, recipe.train))
     if len(trained) == 1:
-        return trained[0], validations
+        return trained[0], kept
     assert config.parent  # for the type checker: a training from scratch is of one network
-    return Committee(trained, shares_of(config.parent.model.network)).eval(), validations
+    return Committee(trained, shares_of(config.parent.model.network)).eval(), kept
 
 
 def _study(network: Network, prepared: Prepared, recipe: Recipe, parent: Parent | None) -> OperatingStudy:
@@ -255,12 +265,20 @@ def _logits(network: Network, samples: list[Sample], recipe: Recipe, parent: Par
     return score_samples(network, samples, recipe.train.input, torch.device("cpu"), average_over)
 
 
-def _calibration_after(parent: Parent, study: OperatingStudy) -> Calibration:
-    """Return the new calibration, or the parent's where nothing was held out that could give one."""
-    if study.scans:
+def _calibration(study: OperatingStudy, parent: Parent | None) -> Calibration:
+    """Return the new calibration; where there was nothing to fit one to, the parent's or the default one."""
+    if not study.missing:
         return study.calibration
-    log.warning("nothing held out to calibrate on: the new weights keep the parent's calibration and threshold")
-    return parent.model.calibration
+    if parent:
+        log.warning("no %s to calibrate on: the new weights keep the parent's calibration and threshold", study.missing)
+        return parent.model.calibration
+    log.warning(
+        "no %s to calibrate on: the probabilities are as if every second candidate were a nodule, the threshold is %g,"
+        " and how many false positives it gives is unknown; hold out patients with nodules, and add labeled scans",
+        study.missing,
+        study.calibration.threshold,
+    )
+    return study.calibration
 
 
 def _compare(parent: Parent, network: Network, prepared: Prepared, recipe: Recipe) -> Comparison | None:

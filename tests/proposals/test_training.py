@@ -1,6 +1,7 @@
 """A proposal network is trained: its loss, its batches, and a run that can be stopped."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,11 +90,26 @@ def test_a_batch_holds_every_kind():
     assert all(tile.hu.shape == (24,) * 3 for tile, _ in tiles)
 
 
-def test_what_the_data_lack_is_replaced_by_lung():
+def test_what_the_data_lack_is_replaced():
     sampler = TileSampler([scene("scan", 0)], TINY.geometry, TINY.batch)
     assert len(sampler.draw(np.random.default_rng(0))) == 6
     with pytest.raises(InputError, match="needs scans"):
         TileSampler([scene("chunk", 0)], TINY.geometry, TINY.batch)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "nodules"),
+    [(["scan"], 4), (["scan", "chunk"], 2), (["scan", "cut-out"], 3), (["scan", "chunk", "cut-out"], 4)],
+)
+def test_marks_stand_in_for_cutouts_where_there_are_none(kinds, nodules):
+    """Three quarters of a batch would be lung alone. With cut-outs of either kind there are nodules enough."""
+    sampler = TileSampler([scene(kind, n) for n, kind in enumerate(kinds)], TINY.geometry, replace(TINY.batch, lung=0))
+    drawn = []
+    sampler._place = lambda kind, number, rng, place=sampler._place: drawn.append(kind) or place(kind, number, rng)
+    sampler.draw(np.random.default_rng(0))
+    transplants = 1 if "cut-out" in kinds else 0
+    assert sum(kind != "lung" for kind in drawn) + transplants == nodules
+    assert ("lung" in drawn) == (nodules < 4)
 
 
 def test_a_scan_without_a_place_for_transplants_gets_none():

@@ -17,7 +17,7 @@ from gcnn_cli.network.committee import members_of, shares_of
 from gcnn_cli.network.contract import InputSpec
 from gcnn_cli.network.weights import load_model, save_model
 from gcnn_cli.phantom import write_phantom
-from gcnn_cli.samples.split import SplitConfig, held_out_patients
+from gcnn_cli.samples.split import SplitConfig, check_fold, held_out_patients
 from gcnn_cli.training.combine import check_folds, read_fold, read_other
 from gcnn_cli.training.provenance import NAME_KEYS
 
@@ -64,6 +64,19 @@ def test_named_patients_are_held_out_of_every_fold():
         )
 
 
+def test_a_fold_without_a_labelled_scan_of_its_own_is_refused(caplog):
+    """b is held out of every fold, and its turn is that of fold 2."""
+    index = make_index()
+    check_fold(index, SplitConfig(folds=3, fold=2))
+    assert not caplog.records
+    check_fold(index, SplitConfig(hold_out=("b",), folds=3, fold=1))
+    assert "gcnn combine will refuse the folds: fold 2 holds out no labeled scan" in caplog.text
+    with pytest.raises(InputError, match=r"\[split\] folds = 3: .* fold 2 holds out no labeled scan of its own"):
+        check_fold(index, SplitConfig(hold_out=("b",), folds=3, fold=2))
+    check_fold(replace(index, scans=index.scans[4:]), SplitConfig(folds=3, fold=2))  # no labels at all
+    check_fold(index, SplitConfig(hold_out=("b",)))
+
+
 @pytest.mark.parametrize(("folds", "fold"), [(5, 0), (5, 6), (0, 1), (1, 1), (-2, -1)])
 def test_impossible_folds_are_refused(folds, fold):
     with pytest.raises(InputError, match="fold"):
@@ -71,6 +84,24 @@ def test_impossible_folds_are_refused(folds, fold):
 
 
 # The command
+
+
+@pytest.mark.parametrize("option", [(), ("--dry-run",)])
+def test_a_fold_that_cannot_be_combined_is_refused_before_anything_is_preprocessed(trained, tmp_path, option):
+    base = (
+        "train",
+        "--data",
+        trained / "data",
+        "--config",
+        trained / "quick.toml",
+        "--out",
+        tmp_path / "a.safetensors",
+    )
+    options = ("--fold", 2, "--hold-out", "LIDC-IDRI-0002", "--cache", tmp_path / "cache")
+    done = run(*base, *options, *option)
+    assert done.exit_code == 3
+    assert "fold 2 holds out no labeled scan" in done.stderr
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture(scope="module")

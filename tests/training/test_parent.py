@@ -117,10 +117,27 @@ def test_a_committee_is_trained_on_member_by_member_and_is_one_again(folder, tmp
         assert torch.allclose(before.blocks[0].conv.weight, after.blocks[0].conv.weight, atol=0.01)
     lines = (tmp_path / "mine.run" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [4, 8]
+    stated = new.provenance["validation"]
+    assert [line["step"] for line in stated] == [4, 4]
+    assert [line["validation"] for line in stated] == [json.loads(line)["validation"] for line in lines]
     assert not list((tmp_path / "mine.run").glob("checkpoint*"))
     assert "trained on 1 of these patients" in done.stdout
     leak = find_leakage(new.provenance, ["x"], ["LIDC-IDRI-0002"])
     assert (leak.series, leak.patients) == (("x",), ("LIDC-IDRI-0002",))  # the parent's, held out here or not
+
+
+def test_the_parents_calibration_stays_where_nothing_is_held_out(folder, tmp_path, caplog):
+    (tmp_path / "all.toml").write_text(QUICK + "[split]\nshare = 0.0\n")
+    parent, out = folder / "one.safetensors", tmp_path / "mine.safetensors"
+    options = ("--config", tmp_path / "all.toml", "--cache", folder / "cache", "--threads", 1)
+    done = CliRunner().invoke(
+        app, [str(p) for p in ("train", "--data", folder / "data", "--init", parent, "--out", out, *options)]
+    )
+    assert done.exit_code == 0, done.output
+    assert "no held-out nodules to calibrate on: the new weights keep the parent's calibration" in caplog.text
+    model = load_model(str(out))
+    assert model.calibration == load_model(str(parent)).calibration
+    assert model.provenance["operating_points"]["calibration"] == "the parent's"
 
 
 def test_a_fold_goes_on_from_the_member_of_its_number(folder):

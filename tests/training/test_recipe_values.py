@@ -18,6 +18,16 @@ CASES = {
     "two spacings": ("[input]\nspacing_mm = 2.0", "spacing_mm is 1 in .samples. and 2 in .input."),
     "patients by number": ("[split]\nhold_out = [7]", "a patient of hold_out"),
     "a share": ("[split]\nshare = 1.5", "between 0 and 1"),
+    "a negative seed of the split": ("[split]\nseed = -1", r"recipe.toml: .split. must have a seed .* got -1"),
+    "a patch larger than its cube": (
+        "[input]\nside = 64",
+        r"recipe.toml: side is 64 in .input. and 48 in .samples.",
+    ),
+    "a patch higher than its box": (
+        "[input]\nside = [32, 16, 16]\n[samples]\nside = [24, 24, 24]\n"
+        "[augment]\nturn_group = 'D4h'\n[network]\ngroup = 'D4h'",
+        r"recipe.toml: side is .32, 16, 16. in .input. and 24 in .samples.",
+    ),
     "samples of no size": ("[samples]\nside = 0", "a side from 4"),
     "negative counts": ("[samples]\nshams_per_scan = -1", "counts of 0 or more"),
     "shares of augmentation": ("[augment]\nslab_share = 2.0", "shares from 0 to 1"),

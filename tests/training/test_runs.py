@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 from training.recipes import QUICK_RECIPE
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from gcnn_cli.cli import app
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.errors import InputError, UsageError
+from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
 from gcnn_cli.network import devices
 from gcnn_cli.network.architecture import FIELDS, NetworkConfig
@@ -27,15 +29,18 @@ from gcnn_cli.network.devices import precision_name
 from gcnn_cli.network.weights import load_model, tensors_sha256
 from gcnn_cli.phantom import write_phantom
 from gcnn_cli.samples import preprocessed
+from gcnn_cli.samples.prepare import Prepared
 from gcnn_cli.samples.preprocessed import preprocess_scan
 from gcnn_cli.samples.sample import Sample, SampleConfig
-from gcnn_cli.samples.split import nested_subset
+from gcnn_cli.samples.split import SplitConfig, nested_subset
+from gcnn_cli.scan.resample import as_image
+from gcnn_cli.scan.volume import Volume
 from gcnn_cli.training.checkpoint import Checkpoint, fingerprint
-from gcnn_cli.training.loop import Interrupted, TrainConfig, train_network
+from gcnn_cli.training.loop import Interrupted, Progress, TrainConfig, train_network, validation_of_result
 from gcnn_cli.training.metrics import Metrics
 from gcnn_cli.training.operating_points import study_operation
 from gcnn_cli.training.recipe import Recipe, read_recipe, recipe_text
-from gcnn_cli.training.run import RunConfig, run_training
+from gcnn_cli.training.run import RunConfig, run_fingerprint, run_training
 from gcnn_cli.training.validation import auc, froc_figures
 
 SIDE = 12
@@ -126,7 +131,15 @@ def test_a_run_ends_early_and_keeps_its_best(monkeypatch):
     config = dataclasses.replace(CONFIG, validate_every=2, patience=2)
     network, lines = train_network(TRAINING, VALIDATION, config, lambda _: None)
     assert [line.validation["cpm"] for line in lines] == [0.5, 0.9, 0.7, 0.6]
+    assert validation_of_result(lines, config) is lines[1]
     assert all(torch.equal(value, states[1][key]) for key, value in network.state_dict().items())
+
+
+def test_the_figures_of_a_result_are_those_of_the_network_that_was_kept():
+    lines = [Progress(step, 0.1, 1.0, {"cpm": 0.5, "loss": loss}) for step, loss in ((1, 0.4), (2, 0.3), (3, 0.3))]
+    for patience, choose_by, step in ((0, "loss", 3), (2, "loss", 2), (2, "cpm", 1)):
+        config = dataclasses.replace(CONFIG, patience=patience, choose_by=choose_by)
+        assert validation_of_result(lines, config).step == step
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "nodules"), (1, "negatives")])
@@ -181,6 +194,7 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert model.provenance["operating_points"]["scans"] == 2
     assert not model.provenance["operating_points"]["all_held_out"]
     assert model.provenance["precision"] == precision_name(torch.device("cpu"))
+    assert model.provenance["operating_points"]["calibration"] == "fitted"
     assert model.calibration.threshold_at(1) == model.calibration.threshold
     lines = [json.loads(line) for line in (tmp_path / "new" / "mine.run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
@@ -220,6 +234,18 @@ def test_operating_points_are_counted_on_what_detection_scores(data, tmp_path, m
     assert sum(s.kind == "candidate" for s, _ in counted) == sum(not s.label for s, _ in counted)
 
 
+def test_weights_without_a_calibration_say_so(data, tmp_path, caplog):
+    """All nodules are trained on: the logits of what a network has learned say nothing about what it has not."""
+    recipe = read_recipe(data / "quick.toml", {"split": {"share": 0.0}})
+    model = run_training(RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache"))
+    assert (model.calibration.slope, model.calibration.operating_points) == (1.0, ())
+    (warning,) = (r.getMessage() for r in caplog.records if "calibrate" in r.getMessage())
+    assert warning.startswith("no held-out nodules to calibrate on: ")
+    assert "as if every second candidate were a nodule" in warning
+    assert "hold out patients with nodules" in warning
+    assert model.provenance["operating_points"]["calibration"] == "none: no held-out nodules"
+
+
 def test_a_run_is_not_resumed_in_another_precision(data, tmp_path, monkeypatch):
     recipe = read_recipe(data / "quick.toml", {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
     config = RunConfig((data / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
@@ -244,6 +270,44 @@ def test_a_run_is_not_resumed_on_other_labels(data, tmp_path):
     labels.write_text("\n".join([heading, ",".join([name, str(float(x) + 2), *others]), *rest]) + "\n")
     with pytest.raises(UsageError, match="data"):
         run_training(dataclasses.replace(config, resume=True))
+
+
+@pytest.mark.parametrize("changed", ["scan", "cut-out", "held-out cut-out"])
+def test_a_run_is_not_resumed_on_other_voxels(data, phantom, tmp_path, changed):
+    """Under the same names, and with the same labels."""
+    shutil.copytree(data / "data", tmp_path / "data")
+    patients = {"cut-out": "LIDC-IDRI-0003", "held-out cut-out": "LIDC-IDRI-0002"}
+    for patient in patients.values():
+        write_cutout(tmp_path / "data" / f"{patient}_n1.npz", hu=-100)
+    recipe = read_recipe(data / "quick.toml", {"split": {"hold_out": ("LIDC-IDRI-0002",), "share": 0.0}})
+    config = RunConfig((tmp_path / "data",), tmp_path / "a.safetensors", recipe, data / "cache")
+    with pytest.raises(Interrupted):
+        run_training(config, should_stop=lambda: True)
+    with pytest.raises(Interrupted):
+        run_training(dataclasses.replace(config, resume=True), should_stop=lambda: True)
+    if changed == "scan":
+        other = dataclasses.replace(phantom.volume, hu=phantom.volume.hu + np.int16(7))
+        name = "LIDC-IDRI-0001"
+        write_phantom(dataclasses.replace(phantom, volume=other), tmp_path / "data" / name, name=name, overwrite=True)
+    else:
+        write_cutout(tmp_path / "data" / f"{patients[changed]}_n1.npz", hu=-90)
+    with pytest.raises(UsageError, match="data"):
+        run_training(dataclasses.replace(config, resume=True))
+
+
+def write_cutout(path, hu):
+    cube = np.full((6, 48, 48), -850, np.int16)
+    cube[1:5, 20:28, 20:28] = hu
+    spacing, center = np.array([2.0, 1.0, 1.0]), np.array([2.5, 23.5, 23.5])
+    np.savez(path, hu=cube, mask=cube > -800, spacing_zyx=spacing, centre_zyx=center)
+
+
+def test_a_run_is_of_one_number_of_processes_and_one_held_out_side():
+    """Batches are divided among the processes, and augmented in each by draws of its own."""
+    prepared = Prepared([], [], (), (), (), ("a",), SplitConfig(), [], (), ())
+    others = (dataclasses.replace(prepared, held_out_patients=("b",)), dataclasses.replace(prepared, contents=("c",)))
+    prints = {run_fingerprint({}, p, 8, "float32", 1) for p in (prepared, *others)}
+    assert len(prints | {run_fingerprint({}, prepared, 8, "float32", 2)}) == 4
 
 
 @pytest.mark.parametrize("steps", range(1, 8))
@@ -352,6 +416,8 @@ def test_unusable_recipes_are_refused(tmp_path, text, message):
 
 # Cache
 
+FAST = SampleConfig(spacing_mm=4.0, side=12, candidates_per_scan=0, transplants_per_scan=0, shams_per_scan=0)
+
 
 def test_a_scan_is_preprocessed_once(data, tmp_path, monkeypatch):
     entry = read_index([data / "data"]).scans[0]
@@ -389,6 +455,39 @@ def test_a_changed_file_is_another_scan(phantom, tmp_path):
     write_phantom(dataclasses.replace(phantom, volume=changed), tmp_path / "data", overwrite=True)
     after = preprocess_scan(entry, config, 0, tmp_path / "cache")
     assert abs(float(after.hu.mean()) - float(before.hu.mean()) - 7) < 0.5
+
+
+def test_the_voxels_of_a_header_may_have_another_name(phantom, tmp_path):
+    (tmp_path / "data").mkdir()
+    header, voxels = tmp_path / "data" / "scan.mhd", tmp_path / "data" / "voxels.raw"
+    sitk.WriteImage(as_image(phantom.volume), str(header))
+    header.with_suffix(".raw").rename(voxels)
+    header.write_text(header.read_text().replace("scan.raw", "voxels.raw"))
+    (entry,) = read_index([tmp_path / "data"]).scans
+    before = preprocess_scan(entry, FAST, 0, tmp_path / "cache")
+    voxels.write_bytes((np.frombuffer(voxels.read_bytes(), np.int16) + np.int16(7)).tobytes())
+    after = preprocess_scan(entry, FAST, 0, tmp_path / "cache")
+    assert abs(float(after.hu.mean()) - float(before.hu.mean()) - 7) < 0.5
+
+
+def test_two_series_of_a_folder_do_not_share_a_note(phantom, tmp_path):
+    """A second series that was changed was taken for the first, which had not been, and kept its old voxels."""
+    volumes = {"first": phantom.volume, "second": phantom.volume}
+
+    class Series(ScanEntry):
+        def read(self):
+            return volumes[self.name]
+
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "1.dcm").touch()
+    first, second = (Series(tmp_path / "data", name, "p", True) for name in volumes)
+    before = [preprocess_scan(entry, FAST, 0, tmp_path / "cache") for entry in (first, second)]
+    hu = phantom.volume.hu + np.int16(7)
+    volumes["second"] = Volume(hu, phantom.volume.to_world, dataclasses.replace(phantom.volume.source, sha256="new"))
+    (tmp_path / "data" / "1.dcm").write_bytes(b"changed")
+    after = [preprocess_scan(entry, FAST, 0, tmp_path / "cache") for entry in (first, second)]
+    gains = [float(a.hu.mean()) - float(b.hu.mean()) for a, b in zip(after, before, strict=True)]
+    assert np.allclose(gains, [0, 7], atol=0.5)
 
 
 def test_voxels_around_the_lungs_lie_where_they_did(data):
@@ -464,7 +563,8 @@ def test_enough_held_out_scans_set_the_operating_points_alone():
     marks = [sample(1, "mark", series="s9") for _ in range(3)]
     more = study_operation([*samples, *marks], np.append(logits, [2.0] * 3), [*held_out, *[False] * 3])
     assert more.prior == study.prior == pytest.approx(1 / 55)
-    assert study_operation(samples[:6], logits[:6], [True] * 6).calibration.operating_points == ()
+    alone = study_operation(samples[:6], logits[:6], [True] * 6)
+    assert (alone.calibration.operating_points, alone.missing) == ((), "candidates of labeled scans")
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]\n", b"{}\n", b'{"step": null}\n', b"\xff"])

@@ -237,6 +237,15 @@ def test_missing_slices_keep_the_wall_and_lose_the_nodule():
     assert (extended[:11, 10:14, 14:18] < -700).all()
 
 
+def test_a_cube_lower_than_a_stack_keeps_its_nodule():
+    """Heights are drawn up to 30 mm."""
+    hu, _ = ball_cube(3, side=12)
+    low = Sample(lambda: hu, 12, 1, "cube", "p", "s", 0, 12)
+    for seed in range(50):
+        cube = augment._with_slab(low, 1.0, InputSpec(side=8), np.random.default_rng(seed))
+        assert (cube[5:7, 5:7, 5:7] > -100).all()
+
+
 def test_both_classes_lose_slices_equally_often():
     samples = [sample(1, "stack", stop=8), sample(1, "cube"), sample(0, "candidate"), sample(0, "beside", stop=8)]
     negatives, positives = slab_chances(samples, 0.5)

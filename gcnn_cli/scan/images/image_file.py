@@ -86,6 +86,12 @@ def read_lattice(path: Path) -> Lattice:
     return Lattice((slices, rows, columns), stored.to_world)
 
 
+def voxel_files(path: Path) -> tuple[Path, ...]:
+    """Return the files that hold the voxels of one scan, by its header. Raises as `read_lattice`."""
+    stored = _open(path)
+    return stored.parts or (stored.data,)
+
+
 def _load(path: Path) -> tuple[NDArray[Any], StoredImage]:
     """Read the voxels as stored [D, H, W] and the header. All but the values is checked."""
     stored = _open(path)
