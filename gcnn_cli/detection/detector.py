@@ -1,5 +1,6 @@
 """The detector: weights, the networks ready on one device, and the settings of each stage."""
 
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ from gcnn_cli.network.inference import Scorer, make_scorer
 from gcnn_cli.network.weight_files import DEFAULT_PROPOSALS
 from gcnn_cli.network.weights import TrainedModel
 from gcnn_cli.scan.resample import search_spacing
+
+log = logging.getLogger("gcnn")
 
 # Raise it with every change by which the same scan, weights and settings give another result. It stands in every
 # report, and `gcnn detect --resume` keeps no result of another number.
@@ -87,7 +90,19 @@ def make_detector(
 
     average_over: default: the group with which the weights were calibrated
     proposals:    network that proposes candidates: name of shipped weights, or path of a weights file
+
+    Warns if the weights were trained on the candidates of another network.
     """
     group = model.calibration.average_over if average_over is None else average_over
     scorer = make_scorer(model.network, device, average_over=group)
-    return Detector(model, scorer, load_proposer(device, proposals), config or DetectionConfig())
+    proposer = load_proposer(device, proposals)
+    theirs = str(model.provenance.get("candidate_weights", ""))
+    if theirs and theirs.rpartition(" ")[2] != proposer.model.sha256:
+        log.warning(
+            "%s was trained on candidates of %s, not of %s: its probabilities and thresholds may be wrong;"
+            " name the weights with --proposals",
+            model.name,
+            theirs.rpartition(" ")[0],
+            proposer.model.name,
+        )
+    return Detector(model, scorer, proposer, config or DetectionConfig())

@@ -49,6 +49,11 @@ class Prepared:
     origin: tuple[Any, ...]
     contents: tuple[Any, ...] = ()
 
+    @property
+    def candidate_weights(self) -> str:
+        """Name and checksum of the proposal network, as reports state them."""
+        return str(self.origin[0])
+
 
 def prepare(
     folders: list[Path],

@@ -250,6 +250,7 @@ def _provenance(
     first = members[0].model.provenance
     models = [*(member.model for member in members), *([other.model] if other else [])]
     named = all(model.provenance.keys() >= NAME_KEYS for model in models)
+    candidates = {str(member.model.provenance.get("candidate_weights", "")) for member in members}
     return {
         "tool": first["tool"],
         "torch": first["torch"],
@@ -270,4 +271,5 @@ def _provenance(
             for member in members
         ],
         **({"other": other.description(named=named)} if other else {}),
+        **({"candidate_weights": candidates.pop()} if len(candidates) == 1 and "" not in candidates else {}),
     }

@@ -116,6 +116,7 @@ def provenance_of(
         **(names if name_data else {}),
         "counts": {name: len(values) for name, values in names.items()},
         "samples": dict(kinds),
+        "candidate_weights": prepared.candidate_weights,
         "validation": measured[0] if len(measured) == 1 else measured,
         "operating_points": {
             "scans": study.scans,

@@ -1,6 +1,7 @@
 """The whole way with the shipped weights: what is there is found, wherever and however the scan is stored."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import SimpleITK as sitk
 import torch
 from conftest import turned
 
-from gcnn_cli.detection.detector import DetectionConfig, Detector
+from gcnn_cli.detection.detector import DetectionConfig, Detector, make_detector
 from gcnn_cli.detection.patches import patch_batches
 from gcnn_cli.detection.pipeline import detect
 from gcnn_cli.detection.proposals import ProposalConfig, load_proposer
@@ -172,6 +173,15 @@ def test_the_report_explains_itself(report, model):
     assert data["options"]["proposals"]["kept"] == 100
     assert data["options"]["candidate_weights"].startswith("proposals ")
     json.dumps(data, allow_nan=False)
+
+
+@pytest.mark.parametrize(("candidates", "warned"), [("mine 00ff", True), ("own", False), ("", False)])
+def test_weights_that_were_trained_on_other_candidates_say_so(model, caplog, candidates, warned):
+    stated = load_proposer(CPU).name if candidates == "own" else candidates
+    known = {"candidate_weights": stated} if stated else {}
+    make_detector(dataclasses.replace(model, provenance={**model.provenance, **known}), CPU)
+    assert ("trained on candidates of mine, not of proposals" in caplog.text) == warned
+    assert bool(caplog.text) == warned
 
 
 @pytest.mark.data

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from gcnn_cli.cli import app
 from gcnn_cli.detection.detector import make_detector
 from gcnn_cli.detection.pipeline import detect
+from gcnn_cli.detection.proposals import load_proposer
 from gcnn_cli.errors import InputError, UsageError
 from gcnn_cli.labels.entries import ScanEntry
 from gcnn_cli.labels.index import read_index
@@ -195,6 +196,7 @@ def test_a_folder_becomes_weights_with_their_provenance(data, tmp_path):
     assert not model.provenance["operating_points"]["all_held_out"]
     assert model.provenance["precision"] == precision_name(torch.device("cpu"))
     assert model.provenance["operating_points"]["calibration"] == "fitted"
+    assert model.provenance["candidate_weights"] == load_proposer(torch.device("cpu")).name
     assert model.calibration.threshold_at(1) == model.calibration.threshold
     lines = [json.loads(line) for line in (tmp_path / "new" / "mine.run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4
