@@ -1,8 +1,9 @@
-"""Recipes: a value of the wrong kind or out of range is refused by its name, before anything is trained."""
+"""Recipes: they survive their file, and what cannot be is refused by its name, before anything is trained."""
 
 import pytest
 
-from gcnn_cli.errors import GcnnError
+from gcnn_cli.errors import GcnnError, InputError
+from gcnn_cli.network.architecture import FIELDS
 from gcnn_cli.training.recipe import read_recipe, recipe_text
 
 CASES = {
@@ -51,3 +52,44 @@ def test_values_that_cannot_be_are_refused(tmp_path, text, message):
 def test_the_default_recipe_is_within_all_ranges(tmp_path):
     (tmp_path / "recipe.toml").write_text(recipe_text(read_recipe(None)))
     assert read_recipe(tmp_path / "recipe.toml") == read_recipe(None)
+
+
+def test_a_recipe_survives_its_file(tmp_path):
+    recipe = read_recipe(
+        None, {"network": {"group": "Oh"}, "split": {"hold_out": ('a "b" \\ c',)}, "train": {"seed": 3}}
+    )
+    (tmp_path / "r.toml").write_text(recipe_text(recipe))
+    assert read_recipe(tmp_path / "r.toml") == recipe
+
+
+@pytest.mark.parametrize("patient", ["a\tb", "a\nb", "\x00", "\x1b[31m", "\x7f", '"""', "\u2028", "é\\u0041"])
+def test_a_patient_with_control_characters_survives_its_file(tmp_path, patient):
+    recipe = read_recipe(None, {"split": {"hold_out": (patient,)}})
+    (tmp_path / "r.toml").write_bytes(recipe_text(recipe).encode())
+    assert read_recipe(tmp_path / "r.toml") == recipe
+
+
+def test_fields_follow_the_group_and_the_side_the_input(tmp_path):
+    assert read_recipe(None, {"network": {"group": "trivial"}}).train.network.fields == FIELDS["trivial"]
+    (tmp_path / "r.toml").write_text('[network]\ngroup = "O"\nfields = [1, 2]\npool_after = [1]\n[input]\nside = 16\n')
+    recipe = read_recipe(tmp_path / "r.toml", {"network": {"group": None}, "train": {"steps": 7}})
+    assert (recipe.train.network.fields, recipe.train.network.side, recipe.train.steps) == ((1, 2), 16, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tran]\nsteps = 1\n", r"unknown section \[tran\]"),
+        ("[train]\nstep = 1\n", r"unknown key step in \[train\]"),
+        ('[train]\nsteps = "many"\n', "steps in .train. is 'many', not a whole number"),
+        ("[train]\nsteps = 0\n", "steps"),
+        ("steps = 3\n", "unknown section"),
+        ("[train\n", "not TOML"),
+        ("[network]\nside = 16\n", "side is 16 in .network. and 32 in .input."),
+        ("[train]\nnetwork = 3\n", "unknown key network"),
+    ],
+)
+def test_unusable_recipes_are_refused(tmp_path, text, message):
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_recipe(tmp_path / "r.toml")
